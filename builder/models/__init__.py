@@ -1,0 +1,1 @@
+"""Captioners and text-to-image pipelines, and the catalog that names them."""

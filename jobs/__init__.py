@@ -1,0 +1,1 @@
+"""Entry points: the command line, the script that a Ray job runs, and recipes."""

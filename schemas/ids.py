@@ -1,0 +1,73 @@
+"""Content-addressed ids: every id is a hash of what determines the row, never of a position, a path or a time.
+
+An id is the hex form (32 characters) of a 16-byte BLAKE2b digest. Two runs that want the same thing therefore
+name it alike, which is all that resuming, growing and merging runs need.
+"""
+
+import hashlib
+import json
+import unicodedata
+from typing import Any
+
+# Bumped when the canonical form of an image changes (see builder/images.py), since that changes the pixels.
+IMAGE_CANON = "rgb-1"
+
+
+def digest(*parts: bytes | str | int | None) -> str:
+    """Hash a sequence of parts into 32 hex characters; ("ab", "c") and ("a", "bc") differ.
+
+    >>> digest("ab", "c") == digest("a", "bc")
+    False
+    """
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        tag = b"0" if part is None else {str: b"s", int: b"i", bytes: b"b"}[type(part)]
+        data = part if isinstance(part, bytes) else b"" if part is None else str(part).encode()
+        state.update(tag + len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()
+
+
+def text_id(text: str) -> str:
+    """Id of a text: its NFC form, so that two encodings of one letter are one text."""
+    return digest("text", unicodedata.normalize("NFC", text))
+
+
+def image_id(width: int, height: int, rgb: bytes) -> str:
+    """Id of an image: its size and its 8-bit RGB pixels (`width * height * 3` bytes, row by row).
+
+    Raises:
+        ValueError: if the pixels do not fill the size.
+    """
+    if len(rgb) != width * height * 3:
+        raise ValueError(f"an RGB image of {width}x{height} has {width * height * 3} bytes of pixels, got {len(rgb)}")
+    return digest("image", IMAGE_CANON, width, height, rgb)
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """Id of a set of settings that change an output, whatever the order of its keys."""
+    return digest("settings", json.dumps(settings, sort_keys=True, ensure_ascii=False, allow_nan=False))
+
+
+def sample_seed(recipe_seed: int, input_id: str, sample_index: int, role: str) -> int:
+    """Seed of one sample, in [0, 2**63): a function of the recipe's seed, the input and the sample index.
+
+    `role` is "forward" or "backward". A backward seed does not know its candidate: the reconstructions of all
+    candidates of one input share their seeds, so that the backward model's noise cancels in the comparison.
+    """
+    return int(digest("seed", role, recipe_seed, input_id, sample_index)[:16], 16) >> 1
+
+
+def generation_id(source_id: str, model_fingerprint: str, seed: int | None) -> str:
+    """Id of one generation: what it was made from, by what, with which noise (None: greedy decoding has none)."""
+    return digest("generation", source_id, model_fingerprint, seed)
+
+
+def similarity_id(input_id: str, content_id: str, metric_fingerprint: str) -> str:
+    """Id of one comparison of an input with the content of a reconstruction."""
+    return digest("similarity", input_id, content_id, metric_fingerprint)
+
+
+def pair_id(chosen_id: str, rejected_id: str, metric_fingerprint: str) -> str:
+    """Id of one preference pair; the candidates' ids already name the input."""
+    return digest("pair", chosen_id, rejected_id, metric_fingerprint)

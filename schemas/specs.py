@@ -1,0 +1,89 @@
+"""What a model or a metric is: everything that decides its output, apart from how it is run.
+
+The fields marked `execution` (batch size, devices, workers) may change without changing a row; all others enter
+the fingerprint, and through it every id that depends on the model.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.cycle import Modality
+
+Execution = Field(json_schema_extra={"execution": True})
+
+
+class Spec(BaseModel):
+    """Common base: a name, where the weights are, and how to run them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Execution]
+    batch_size: Annotated[int, Execution, Field(ge=1)] = 16
+    num_gpus: Annotated[float, Execution, Field(ge=0)] = 1
+    num_cpus: Annotated[int, Execution, Field(ge=1)] = 1
+    about: Annotated[str, Execution] = ""
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that change an output, as plain JSON values."""
+        execution = [k for k, f in type(self).model_fields.items() if (f.json_schema_extra or {}).get("execution")]
+        return self.model_dump(mode="json", exclude=set(execution))
+
+
+class ModelSpec(Spec):
+    """A model that generates: `repo` is a Hub id ("org/name") or a local folder in the Hub's layout."""
+
+    repo: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    trust_remote_code: bool = False
+
+
+class CaptionerSpec(ModelSpec):
+    """An image-to-text model, loaded with AutoModelForImageTextToText and AutoProcessor.
+
+    `prompt_style`: "chat" puts `prompt` and the image through the processor's chat template, "prefix" gives the
+    text as it is, "none" gives the image alone. `temperature` 0 is greedy decoding; above 0 tokens are sampled
+    from the `top_p` nucleus with one generator per sample.
+    """
+
+    kind: Literal["captioner"] = "captioner"
+    prompt_style: Literal["chat", "prefix", "none"] = "chat"
+    prompt: str = ""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 77
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @property
+    def greedy(self) -> bool:
+        """Greedy decoding gives one caption, whatever the seed."""
+        return self.temperature == 0
+
+
+class PainterSpec(ModelSpec):
+    """A text-to-image pipeline, loaded with DiffusionPipeline. Sizes are in pixels."""
+
+    kind: Literal["text-to-image"] = "text-to-image"
+    steps: Annotated[int, Field(ge=1)]
+    guidance: Annotated[float, Field(ge=0)]
+    width: Annotated[int, Field(ge=8)]
+    height: Annotated[int, Field(ge=8)]
+    negative_prompt: str | None = None
+    max_sequence_length: Annotated[int, Field(ge=1)] | None = None
+    greedy: ClassVar[bool] = False
+
+
+class MetricSpec(Spec):
+    """A similarity between an input and a reconstruction.
+
+    `higher_is_better` is the metric's direction; builder/pair.py is the one place that reads it.
+    """
+
+    kind: Literal["sbert", "lpips"]
+    modality: Modality
+    higher_is_better: bool
+    low: float
+    high: float
+    repo: str | None = None
+    sha256: str | None = None
+    net: Literal["alex", "vgg", "squeeze"] | None = None
