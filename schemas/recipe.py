@@ -180,12 +180,12 @@ def _explain(problem: dict[str, Any]) -> str:
     place = ".".join(str(step) for step in problem["loc"])
     if problem["type"] != "extra_forbidden":
         given = "" if problem["type"] == "missing" else f" (got {problem['input']!r:.200})"
-        return f"{place or 'recipe'}: {problem['msg']}{given}"
+        return f"{place or 'recipe'}: {problem['msg'].removeprefix('Value error, ')}{given}"
     key = str(problem["loc"][-1])
     known = _keys_at(problem["loc"][:-1])
     close = difflib.get_close_matches(key, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{place}: unknown key{hint} Known keys: {', '.join(known)}"
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"{place}: unknown key{hint}; known keys: {', '.join(known)}"
 
 
 def _keys_at(loc: tuple[int | str, ...]) -> list[str]:

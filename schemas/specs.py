@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.cycle import Modality
 
+# Version of our own pre- and post-processing (resizing, cleaning of captions); bump it when an output changes.
+PROCESSING = 1
+
 Execution = Field(json_schema_extra={"execution": True})
 
 
@@ -27,7 +30,7 @@ class Spec(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The settings that change an output, as plain JSON values."""
         execution = [k for k, f in type(self).model_fields.items() if (f.json_schema_extra or {}).get("execution")]
-        return self.model_dump(mode="json", exclude=set(execution))
+        return {**self.model_dump(mode="json", exclude=set(execution)), "processing": PROCESSING}
 
 
 class ModelSpec(Spec):

@@ -1,1 +1,23 @@
 """Metrics that compare an input with its reconstruction: SBERT for texts, LPIPS for images."""
+
+from typing import Any, Protocol
+
+from schemas.specs import MetricSpec
+
+
+class Metric(Protocol):
+    """A similarity or a distance; its direction is in its spec."""
+
+    def compare(self, inputs: list[Any], reconstructions: list[Any]) -> list[float]:
+        """One value a pair, in order; texts or RGB images, by the spec's modality."""
+
+
+def load_metric(spec: MetricSpec) -> Metric:
+    """The metric of a spec; what it needs is imported only now."""
+    if spec.kind == "sbert":
+        from builder.metrics.sbert import Sbert
+
+        return Sbert(spec)
+    from builder.metrics.lpips import Lpips
+
+    return Lpips(spec)

@@ -1,1 +1,53 @@
-"""Captioners and text-to-image pipelines, and the catalog that names them."""
+"""Captioners and text-to-image pipelines, and the catalog that names them.
+
+Two operations on content: `caption(image) -> text` and `paint(text) -> image`. Batch in, same length and order out.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+from schemas.specs import CaptionerSpec, ModelSpec
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption as compared (`text`: cleaned) and as generated (`raw`); `truncated`: it ended by token limit."""
+
+    text: str
+    raw: str
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Painting:
+    """A generated image; `truncated`: the prompt was longer than the pipeline's text encoder reads."""
+
+    image: Image.Image
+    truncated: bool
+
+
+class Captioner(Protocol):
+    """Image to text."""
+
+    def caption(self, images: list[Image.Image], seeds: list[int | None]) -> list[Caption]:
+        """One caption an image, in order; a seed decides all of its sampling, None means greedy decoding."""
+
+
+class TextToImage(Protocol):
+    """Text to image."""
+
+    def paint(self, prompts: list[str], seeds: list[int]) -> list[Painting]:
+        """One image a prompt, in order; a seed decides all of its noise."""
+
+
+def load_model(spec: ModelSpec) -> Captioner | TextToImage:
+    """The model of a spec; torch, transformers and diffusers are imported only now."""
+    if isinstance(spec, CaptionerSpec):
+        from builder.models.captioners import TransformersCaptioner
+
+        return TransformersCaptioner(spec)
+    from builder.models.painters import DiffusersPipeline
+
+    return DiffusersPipeline(spec)

@@ -1,0 +1,183 @@
+"""A whole build, as a table of contents: inputs, candidates, reconstructions, scores, pairs, dataset."""
+
+import platform
+import time
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from builder import __version__, generate, score
+from builder.card import card
+from builder.dataset import write_dataset
+from builder.engine import Engine
+from builder.generate import Use
+from builder.inputs import ingest
+from builder.models.resolve import Resolved, metric_spec, model_spec, resolve
+from builder.pair import Direction, pair
+from builder.sources import open_source
+from builder.stage import Accountant
+from builder.store import Store
+from schemas import records
+from schemas.ids import digest
+from schemas.recipe import Recipe
+
+LIBRARIES = ("torch", "transformers", "diffusers", "sentence-transformers", "lpips", "ray", "datasets", "pyarrow")
+
+
+def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: Engine | None = None) -> dict[str, Any]:
+    """Run a recipe in a run directory, doing only what is not there yet; returns the content of its run.json.
+
+    Raises:
+        RecipeError: for a model, metric or source that the recipe names wrongly.
+        StoreError: if `out` cannot be a run directory.
+        BuildError: if too many rows fail; what was finished stays.
+        EngineError: if a worker cannot start.
+    """
+    if engine is None:
+        with Engine() as own:
+            return build(recipe, out, retry_failed, own)
+    # Everything that can be wrong with a recipe is found before a process is started.
+    cycle = recipe.shape
+    store = Store(out)
+    lock = store.read_json("lock.json") or {}
+    forward = [Use(resolve(model_spec(c, cycle.forward_kind), lock), c.samples) for c in recipe.forward]
+    choice = recipe.backward
+    backward = Use(resolve(model_spec(choice, cycle.backward_kind), lock), choice.samples)
+    metric = resolve(metric_spec(recipe.metric, cycle.input), lock)
+    source = open_source(recipe.inputs, cycle.input)
+    store.write_json("lock.json", lock)
+    _remember(store, [*(use.model for use in forward), backward.model], metric)
+
+    clock = Clock()
+    accountant = Accountant(store, recipe.max_failure_rate, retry_failed)
+    with clock.time("inputs"):
+        inputs, input_count = ingest(source, cycle.input, recipe.inputs.limit, accountant, engine)
+
+    with clock.time("candidates"):
+        ids = inputs["input_id"].to_pylist()
+        wanted = generate.want(list(zip(ids, ids, strict=True)), forward, recipe.seed, "forward")
+        content = ("inputs", "input_id")
+        candidate_count = generate.generate("candidates", wanted, content, forward, accountant, engine)
+        candidates = _candidates(store, wanted)
+        store.write_view("candidates", candidates)
+
+    with clock.time("reconstructions"):
+        made = candidates.filter(pc.equal(candidates["status"], "ok"))
+        sources = sorted(set(zip(made["content_id"].to_pylist(), made["input_id"].to_pylist(), strict=True)))
+        wanted_back = generate.want(sources, [backward], recipe.seed, "backward")
+        content = ("generations", "content_id")
+        back_count = generate.generate("reconstructions", wanted_back, content, [backward], accountant, engine)
+
+    with clock.time("scores"):
+        reconstructions = _with_sources(store, wanted_back, sources, backward)
+        score_count = score.compare(score.want(reconstructions, metric), metric, accountant, engine)
+        scores = score.scores(made, reconstructions, store.rows("similarities"), metric)
+        store.write_view("scores", scores)
+
+    with clock.time("pairs"):
+        direction = Direction(metric.name, metric.fingerprint, metric.spec.higher_is_better)
+        pairs, pair_count = pair(made, scores, cycle.candidate, direction, recipe.pairs)
+        store.write_view("pairs", pairs)
+
+    counts: dict[str, Any] = {
+        "inputs": asdict(input_count),
+        "candidates": {model: count.to_dict() for model, count in candidate_count.items()},
+        "reconstructions": {model: count.to_dict() for model, count in back_count.items()},
+        "scores": {name: count.to_dict() for name, count in score_count.items()},
+        "pairs": pair_count.to_dict(),
+        "truncated": {"candidates": pc.sum(made["truncated"]).as_py() or 0},
+    }
+    with clock.time("dataset"):
+        models = [*(use.model for use in forward), backward.model]
+        text = card(recipe, models, metric, _without_reused(counts), __version__)
+        counts["dataset"] = _dataset(store, recipe, inputs, made, scores, pairs, text)
+
+    run = {
+        "cyclepref": __version__,
+        "recipe": recipe.model_dump(mode="json"),
+        "models": {model.name: {"fingerprint": model.fingerprint, **model.identity} for model in [*models, metric]},
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "counts": counts,
+        "seconds": clock.seconds,
+        "dataset_digest": _dataset_digest(recipe, inputs, scores, pairs, text),
+    }
+    store.write_json("run.json", run)
+    return run
+
+
+class Clock:
+    """Seconds of each stage, in order."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def time(self, stage: str):
+        """Time a block."""
+        begin = time.monotonic()
+        yield
+        self.seconds[stage] = round(time.monotonic() - begin, 2)
+
+
+def _remember(store: Store, models: list[Resolved], metric: Resolved) -> None:
+    """Keep what each fingerprint stands for, so that every row can be traced."""
+    import json
+
+    known = set(store.rows("models", ["fingerprint"])["fingerprint"].to_pylist())
+    for model in [*models, metric]:
+        if model.fingerprint not in known:
+            row = (model.fingerprint, model.name, model.spec.kind, json.dumps(model.identity, sort_keys=True))
+            rows = [dict(zip(records.MODEL.names, row, strict=True))]
+            store.write_part("models", pa.Table.from_pylist(rows, schema=records.MODEL))
+
+
+def _candidates(store: Store, wanted: pa.Table) -> pa.Table:
+    """The Candidate view: what became of every wanted candidate."""
+    made = store.rows("generations", ["generation_id", "content_id", "text", "truncated"]).drop_columns(["part", "row"])
+    rows = wanted.drop_columns(["source_id"]).join(made, keys="generation_id", join_type="left outer")
+    status = pc.if_else(pc.is_valid(rows["content_id"]), "ok", "failed")
+    rows = rows.append_column("status", status).select(records.CANDIDATE.names)
+    return rows.sort_by([("input_id", "ascending"), ("generation_id", "ascending")])
+
+
+def _with_sources(store: Store, wanted: pa.Table, sources: list[tuple[str, str]], backward: Use) -> pa.Table:
+    """The reconstructions that were made, one row for each (candidate content, input) and sample: (source_id,
+    input_id, sample_index, content_id). A greedy reconstruction of content that two inputs share serves both."""
+    made = store.rows("generations", ["generation_id", "content_id"]).drop_columns(["part", "row"])
+    rows = wanted.select(["generation_id", "source_id", "input_id", "sample_index"])
+    if backward.model.spec.greedy:
+        links = pa.table(dict(zip(("source_id", "input_id"), map(list, zip(*sources, strict=True)), strict=True)))
+        rows = rows.drop_columns(["input_id"]).join(links, keys="source_id", join_type="inner")
+    return rows.join(made, keys="generation_id", join_type="inner")
+
+
+def _dataset(
+    store: Store, recipe: Recipe, inputs: pa.Table, candidates: pa.Table, scores: pa.Table, pairs: pa.Table, text: str
+) -> dict[str, Any]:
+    """Write the dataset, unless the one that is there was made from the same views."""
+    before = store.read_json("run.json")
+    unchanged = before and before["dataset_digest"] == _dataset_digest(recipe, inputs, scores, pairs, text)
+    if unchanged and (Path(store.root) / "dataset" / "README.md").is_file():
+        return before["counts"]["dataset"]
+    return write_dataset(store, recipe.shape, inputs, candidates, scores, pairs, recipe.splits, text)
+
+
+def _dataset_digest(recipe: Recipe, inputs: pa.Table, scores: pa.Table, pairs: pa.Table, text: str) -> str:
+    names = [*inputs["input_id"].to_pylist(), *inputs["source"].to_pylist(), *pairs["pair_id"].to_pylist()]
+    values = [repr(value) for value in scores["value"].to_pylist()]
+    return digest(recipe.splits.model_dump_json(), text, *names, *scores["generation_id"].to_pylist(), *values)
+
+
+def _without_reused(counts: dict[str, Any]) -> dict[str, Any]:
+    """The counts that do not depend on how often a build was interrupted: the card tells these."""
+    stages = ("candidates", "reconstructions", "scores")
+    strip = {
+        stage: {m: {k: v for k, v in c.items() if k != "reused"} for m, c in counts[stage].items()} for stage in stages
+    }
+    return {**counts, **strip}

@@ -1,0 +1,84 @@
+"""The text of a dataset card: what the dataset is and how it was made, from the run itself.
+
+Everything that comes from outside (names, settings) stands in code spans or tables with its Markdown escaped.
+"""
+
+import json
+import re
+from typing import Any
+
+from builder.models.resolve import Resolved
+from schemas.recipe import Recipe
+
+CITATION = """@inproceedings{bahng2025cyclereward,
+  title = {Cycle Consistency as Reward: Learning Image-Text Alignment without Human Preferences},
+  author = {Bahng, Hyojin and Chan, Caroline and Durand, Fredo and Isola, Phillip},
+  booktitle = {ICCV}, year = {2025}, note = {arXiv 2506.02095}
+}"""
+
+
+def card(recipe: Recipe, models: list[Resolved], metric: Resolved, counts: dict[str, Any], version: str) -> str:
+    """Markdown of the card below its YAML head. `counts` are run.json's."""
+    cycle = recipe.shape
+    arrow = f"{cycle.input} → {cycle.candidate} → {cycle.input}"
+    poor = recipe.pairs.poor_chosen
+    made = [(model.name, model.identity) for model in models]
+    direction = "higher" if metric.spec.higher_is_better else "lower"
+    lines = [
+        f"# {escape(recipe.name)}",
+        "",
+        f"Preference pairs for image-text alignment without human labels, by the cycle {arrow}: each candidate of an "
+        f"input is turned back by a backward model, and the candidate whose reconstruction is closer to the input "
+        f"is the chosen one. Built with CyclePref {version}.",
+        "",
+        "```python",
+        "from datasets import load_dataset",
+        'rankings = load_dataset("PATH")            # one row per input, with its candidates and cycle scores',
+        'pairs = load_dataset("PATH", "pairs")      # chosen_id and rejected_id name candidates of an input',
+        "```",
+        "",
+        "## How it was made",
+        "",
+        f"- Cycle score: `{metric.name}`, {direction} is better; the mean over a candidate's reconstructions.",
+        f"- Kept: pairs whose scores differ by at least {recipe.pairs.min_margin:g}"
+        + (f", and whose chosen candidate scores no worse than {poor:g}." if poor is not None else "."),
+        "- Equal outputs of one input are one candidate with several models.",
+        f"- Splits are by input: train {recipe.splits.train:g}, validation {recipe.splits.validation:g}, "
+        f"test {recipe.splits.test:g}.",
+        f"- Recipe seed: {recipe.seed}.",
+        "",
+        "| model | settings |",
+        "| --- | --- |",
+        *(f"| {escape(name)} | {escape(json.dumps(identity, sort_keys=True))} |" for name, identity in made),
+        f"| {escape(metric.name)} | {escape(json.dumps(metric.identity, sort_keys=True))} |",
+        "",
+        "## Counts",
+        "",
+        "| stage | model | wanted | ok | failed |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {stage} | {escape(model)} | {count['wanted']} | {count['ok']} | {count['failed']} |"
+            for stage in ("candidates", "reconstructions", "scores")
+            for model, count in counts[stage].items()
+        ),
+        "",
+        "| " + " | ".join(counts["pairs"]).replace("_", " ") + " |",
+        "|" + " --- |" * len(counts["pairs"]),
+        "| " + " | ".join(str(value) for value in counts["pairs"].values()) + " |",
+        "",
+        "## Licence and citation",
+        "",
+        "The licence follows from the inputs and the models above; it has not been determined here.",
+        "",
+        "```bibtex",
+        CITATION,
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def escape(text: str) -> str:
+    """Text that is only text in Markdown and HTML, tables included."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", text)

@@ -1,0 +1,198 @@
+"""Pairs -> a Hugging Face dataset on disk, which plain `datasets.load_dataset(path)` opens.
+
+Two configs: `rankings`, one row per input with its candidates, where each image is stored once; and `pairs`, which
+names inputs and candidates by id. An input's split is a function of its id alone.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from builder.pair import distinct_outputs
+from builder.stage import flat, locate
+from builder.store import Store
+from schemas.cycle import Cycle
+from schemas.ids import digest
+from schemas.recipe import Splits
+
+SPLITS = ("train", "validation", "test")
+INPUTS_PER_BATCH = 64
+SHARD_BYTES = 256 * 2**20
+
+
+def split_of(input_id: str, splits: Splits) -> str:
+    """The split of an input: its id's hash against the shares, so that it never moves when others are added."""
+    place = int(digest("split", input_id)[:13], 16) / 16**13
+    if place < splits.test:
+        return "test"
+    return "validation" if place < splits.test + splits.validation else "train"
+
+
+def write_dataset(
+    store: Store, cycle: Cycle, inputs: pa.Table, candidates: pa.Table, scores: pa.Table, pairs: pa.Table,
+    splits: Splits, card: str,
+) -> dict[str, dict[str, int]]:  # fmt: skip
+    """Write RUN/dataset from the views; returns {split: {"inputs": n, "pairs": n}}.
+
+    `inputs` has (input_id, source). Only inputs with a scored candidate are published; `card` is the text of
+    README.md below its metadata. The folder is replaced as a whole.
+    """
+    final = Path(store.root) / "dataset"
+    making, old = final.with_name(".tmp-dataset"), final.with_name(".tmp-dataset-old")
+    for leftover in (making, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    ranked = _ranked(store, cycle, inputs, candidates, scores)
+    rankings_schema, pairs_schema = _schemas(cycle)
+    counts: dict[str, dict[str, int]] = {}
+    for split in SPLITS:
+        members = [id_ for id_ in ranked["input_id"].unique().to_pylist() if split_of(id_, splits) == split]
+        chosen = pa.array(members, pa.string())
+        mine = ranked.filter(pc.is_in(ranked["input_id"], value_set=chosen))
+        if not members:
+            continue
+        _write_shards(making / "rankings", split, rankings_schema, _ranking_batches(store, cycle, mine, members))
+        mine_pairs = pairs.filter(pc.is_in(pairs["input_id"], value_set=chosen))
+        _write_shards(making / "pairs", split, pairs_schema, iter([mine_pairs]))
+        counts[split] = {"inputs": len(members), "pairs": mine_pairs.num_rows}
+    # The card names the files, so it comes last.
+    (making / "README.md").write_text(_metadata(list(counts)) + card, encoding="utf-8")
+    if final.exists():
+        final.rename(old)
+    making.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+    return counts
+
+
+def _ranked(store: Store, cycle: Cycle, inputs: pa.Table, candidates: pa.Table, scores: pa.Table) -> pa.Table:
+    """Every distinct scored candidate with all that is published of it, and where its content is."""
+    scored = candidates.join(
+        scores.select(["generation_id", "value", "spread", "n"]), keys="generation_id", join_type="inner"
+    )
+    distinct = distinct_outputs(scored, cycle.candidate).select(["generation_id", "models"])
+    # A join cannot carry lists, so the models are looked up afterwards.
+    models = dict(zip(distinct["generation_id"].to_pylist(), distinct["models"].to_pylist(), strict=True))
+    rows = scored.filter(pc.is_in(scored["generation_id"], value_set=flat(distinct["generation_id"])))
+    rows = rows.join(inputs, keys="input_id", join_type="inner")
+    made = store.rows("generations", ["generation_id", "code_version"])
+    rows = rows.join(made.select(["generation_id", "code_version"]), keys="generation_id", join_type="inner")
+    rows = locate(rows, "candidate", "generation_id", made, "generation_id")
+    rows = locate(rows, "input", "input_id", store.rows("inputs", ["input_id"]), "input_id")
+    rows = rows.sort_by([("input_id", "ascending"), ("value", "descending"), ("generation_id", "ascending")])
+    return rows.append_column("models", pa.array([models[id_] for id_ in rows["generation_id"].to_pylist()]))
+
+
+def _ranking_batches(store: Store, cycle: Cycle, rows: pa.Table, members: list[str]) -> Iterator[list[dict[str, Any]]]:
+    """Rows of the rankings config, some inputs at a time, so that memory stays flat."""
+    for start in range(0, len(members), INPUTS_PER_BATCH):
+        some = pa.array(members[start : start + INPUTS_PER_BATCH], pa.string())
+        batch = rows.filter(pc.is_in(rows["input_id"], value_set=some))
+        images = None
+        if cycle.candidate == "image":
+            images = _images(store, "generations", batch, "candidate")
+        by_input: dict[str, list[dict[str, Any]]] = {}
+        for at, row in enumerate(batch.to_pylist()):
+            row["image"] = images[at] if images else None
+            by_input.setdefault(row["input_id"], []).append(row)
+        firsts = pa.Table.from_pylist([group[0] for group in by_input.values()], schema=None)
+        content = store.fetch("inputs", *(firsts[f"input_{n}"].to_pylist() for n in ("part", "row")), ["text", "image"])
+        yield [
+            _ranking(cycle, group, source) for group, source in zip(by_input.values(), content.to_pylist(), strict=True)
+        ]
+
+
+def _ranking(cycle: Cycle, group: list[dict[str, Any]], content: dict[str, Any]) -> dict[str, Any]:
+    """One row of the rankings config: an input and its candidates."""
+    input_ = {"image": _image(content["image"])} if cycle.input == "image" else {"prompt": content["text"]}
+    candidates = [
+        {
+            "generation_id": row["generation_id"],
+            **({"text": row["text"]} if cycle.candidate == "text" else {"image": _image(row["image"])}),
+            "models": row["models"],
+            "sample_index": row["sample_index"],
+            "seed": row["seed"],
+            "fingerprint": row["fingerprint"],
+            "score": row["value"],
+            "spread": row["spread"],
+            "n": row["n"],
+            "truncated": row["truncated"],
+            "code_version": row["code_version"],
+        }
+        for row in group
+    ]
+    return {"input_id": group[0]["input_id"], "source": group[0]["source"], **input_, "candidates": candidates}
+
+
+def _schemas(cycle: Cycle) -> tuple[pa.Schema, pa.Schema]:
+    """Arrow schemas of the two configs, with the features that `datasets` reads from a parquet file's metadata."""
+    from datasets import Features, Image, List, Value
+
+    text = Value("string")
+    candidate = {
+        "generation_id": text,
+        **({"text": text} if cycle.candidate == "text" else {"image": Image()}),
+        "models": List(text),
+        "sample_index": Value("int64"),
+        "seed": Value("int64"),
+        "fingerprint": text,
+        "score": Value("float64"),
+        "spread": Value("float64"),
+        "n": Value("int64"),
+        "truncated": Value("bool"),
+        "code_version": text,
+    }
+    input_ = {"image": Image()} if cycle.input == "image" else {"prompt": text}
+    rankings = Features({"input_id": text, "source": text, **input_, "candidates": List(candidate)})
+    names = ("pair_id", "input_id", "chosen_id", "rejected_id", "chosen_model", "rejected_model")
+    pairs = Features(
+        {
+            **dict.fromkeys(names, text),
+            "chosen_models": List(text),
+            "rejected_models": List(text),
+            "metric": text,
+            **dict.fromkeys(("chosen_score", "rejected_score", "margin"), Value("float64")),
+        }
+    )
+    return rankings.arrow_schema, pairs.arrow_schema
+
+
+def _write_shards(folder: Path, split: str, schema: pa.Schema, batches: Iterator[Any]) -> None:
+    """Parquet files `split-00000.parquet`, ..., each closed once it holds SHARD_BYTES."""
+    folder.mkdir(parents=True, exist_ok=True)
+    writer, size, index = None, 0, 0
+    for batch in batches:
+        table = batch.cast(schema) if isinstance(batch, pa.Table) else pa.Table.from_pylist(batch, schema=schema)
+        if writer is None:
+            # A page index and small row groups let the Hub's viewer and streaming readers fetch a few rows.
+            writer = pq.ParquetWriter(folder / f"{split}-{index:05d}.parquet", schema, write_page_index=True)
+        writer.write_table(table)
+        size += table.nbytes
+        if size >= SHARD_BYTES:
+            writer.close()
+            writer, size, index = None, 0, index + 1
+    if writer is not None:
+        writer.close()
+
+
+def _metadata(splits: list[str]) -> str:
+    """The card's YAML head: which files are which config and split."""
+    lines = ["---", "configs:"]
+    for config in ("rankings", "pairs"):
+        lines += [f"- config_name: {config}", *(["  default: true"] if config == "rankings" else []), "  data_files:"]
+        for split in splits:
+            lines += [f"  - split: {split}", f"    path: {config}/{split}-*.parquet"]
+    return "\n".join([*lines, "tags:", "- preference", "- cycle-consistency", "- image-text", "---", ""])
+
+
+def _images(store: Store, table: str, rows: pa.Table, role: str) -> list[bytes]:
+    places = rows[f"{role}_part"].to_pylist(), rows[f"{role}_row"].to_pylist()
+    return store.fetch(table, *places, columns=["image"])["image"].to_pylist()
+
+
+def _image(data: bytes) -> dict[str, bytes | None]:
+    """An image as the datasets library stores it."""
+    return {"bytes": data, "path": None}

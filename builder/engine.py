@@ -1,0 +1,128 @@
+"""The only file that imports ray: blocks of rows stream through a cluster and leave receipts.
+
+A block is a small Arrow table of ids. On the cluster it is filled with content (a CPU task), worked on (an actor
+that keeps its models loaded, or nothing), and written (a CPU task); what comes back to the driver is a receipt of
+counts. Content never passes through the driver.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+import ray.exceptions
+
+from builder.plan import Cluster
+
+log = logging.getLogger("cyclepref.engine")
+
+# Ray Data restarts a dead actor and retries its task for ever by default.
+MAX_RESTARTS = 2
+# An output block above this is split, and so written as several parts.
+MAX_BLOCK_BYTES = 256 * 2**20
+
+Step = Callable[[pa.Table], pa.Table]
+
+
+class EngineError(RuntimeError):
+    """A worker could not start, or went on dying; the message ends with its own error."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Blocks for one pool of actors: `worker(**kwargs)` makes a callable from block to block."""
+
+    blocks: list[pa.Table]
+    worker: type
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    actors: int = 1
+    num_cpus: int = 1
+    num_gpus: float = 0
+
+
+class Engine:
+    """A connection to a Ray cluster, made when it is first needed: a finished run never starts one.
+
+    It joins the cluster that RAY_ADDRESS or a Ray job names, or starts one on this machine and stops it at the end.
+    """
+
+    def __init__(self) -> None:
+        self._started = False
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._started:
+            ray.shutdown()
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """What there is to run on; starts or joins the cluster."""
+        if not ray.is_initialized():
+            address = os.environ.get("RAY_ADDRESS")
+            local = {} if address else {"include_dashboard": False, "log_to_driver": False}
+            ray.init(address=address, logging_level=logging.ERROR, **local)
+            self._started = True
+        resources = ray.cluster_resources()
+        found = Cluster(cpus=int(resources.get("CPU", 1)), gpus=resources.get("GPU", 0))
+        if not found.gpus:
+            log.warning("no GPU on this cluster: models run on %d CPU cores", found.cpus)
+        return found
+
+    def run_tasks(self, blocks: list[pa.Table], *steps: Step) -> Iterator[pa.Table]:
+        """Run blocks through CPU tasks alone; yields what the last step returns, in any order."""
+        if blocks:
+            yield from _results(self._mapped(ray.data.from_arrow(blocks), *steps))
+
+    def run_pools(self, lanes: list[Lane], before: Step, after: Step) -> Iterator[pa.Table]:
+        """Run every lane's blocks through `before`, its pool of actors and `after`, all lanes at once.
+
+        Yields what `after` returns, in any order. A block whose worker dies is tried again on a new actor, at most
+        MAX_RESTARTS times; an exception in a worker's constructor or call ends the run with an EngineError.
+        """
+        streams = [self._pooled(lane, before) for lane in lanes if lane.blocks]
+        if streams:
+            merged = streams[0].union(*streams[1:]) if len(streams) > 1 else streams[0]
+            yield from _results(self._mapped(merged, after))
+
+    def _pooled(self, lane: Lane, before: Step) -> ray.data.Dataset:
+        pool = ray.data.ActorPoolStrategy(size=min(lane.actors, len(lane.blocks)), max_tasks_in_flight_per_actor=2)
+        return self._mapped(ray.data.from_arrow(lane.blocks), before).map_batches(
+            lane.worker,
+            fn_constructor_kwargs=lane.kwargs,
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=pool,
+            # Declared, since Ray gives an actor without num_cpus one thread.
+            num_cpus=lane.num_cpus,
+            num_gpus=lane.num_gpus,
+            max_restarts=MAX_RESTARTS,
+            max_task_retries=MAX_RESTARTS,
+        )
+
+    def _mapped(self, dataset: ray.data.Dataset, *steps: Step) -> ray.data.Dataset:
+        """CPU steps, a task per block. They reserve no core, so that on a small machine the models get them all."""
+        tasks = ray.data.TaskPoolStrategy(size=max(1, self.cluster.cpus // 2))
+        for step in steps:
+            dataset = dataset.map_batches(step, batch_size=None, batch_format="pyarrow", compute=tasks, num_cpus=0)
+        return dataset
+
+
+def _results(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
+    context = dataset.context
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = MAX_BLOCK_BYTES
+    # What goes wrong is raised below; Ray Data would print the same trace twice before.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    try:
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    except ray.exceptions.RayError as error:
+        last_line = str(error).strip().splitlines()[-1]
+        raise EngineError(f"a worker failed: {last_line}") from error

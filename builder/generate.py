@@ -1,0 +1,185 @@
+"""Sources x models -> generations. Used twice: inputs -> candidates, and candidates -> reconstructions."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from builder import __version__
+from builder.engine import Engine, Lane
+from builder.images import content_id, encode
+from builder.models import Caption, load_model
+from builder.models.resolve import Resolved
+from builder.plan import Pool, plan
+from builder.stage import Accountant, Count, Work, attach, attempt, blocks_of, failure, locate, receipt, texts_or_images
+from builder.store import Store
+from schemas import records
+from schemas.ids import generation_id, sample_seed, text_id
+from schemas.specs import CaptionerSpec, ModelSpec
+
+# A part is one block, so this many batches is the most that a killed worker costs: seconds to a minute.
+BATCHES_PER_PART = {"captioner": 16, "text-to-image": 4}
+
+WANTED = pa.schema(
+    [
+        ("generation_id", pa.string()),
+        ("source_id", pa.string()),
+        ("input_id", pa.string()),
+        ("model", pa.string()),
+        ("sample_index", pa.int64()),
+        ("seed", pa.int64()),
+        ("fingerprint", pa.string()),
+    ]
+)
+
+
+class EmptyCaption(ValueError):
+    """A captioner said nothing: no candidate, and no reconstruction of one."""
+
+
+class BlackImage(ValueError):
+    """A pipeline returned black: its safety checker refused the prompt, or it computed NaN."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """A model in a role, and how many samples it draws from each source."""
+
+    model: Resolved
+    samples: int
+
+
+def want(sources: list[tuple[str, str]], uses: list[Use], recipe_seed: int, role: str) -> pa.Table:
+    """The generations that a recipe asks for, one row for each distinct id.
+
+    `sources` are (source_id, input_id): an input is its own source, a candidate belongs to its input. `role` is
+    "forward" or "backward". See `schemas.ids.sample_seed` for which samples share a seed.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for use in uses:
+        print_ = use.model.fingerprint
+        for source, input_ in sources:
+            for index in range(use.samples):
+                seed = None if use.model.spec.greedy else sample_seed(recipe_seed, input_, index, role)
+                id_ = generation_id(source, print_, seed)
+                values = (id_, source, input_, use.model.name, index, seed, print_)
+                # Greedy reconstructions of one text that two inputs share are one row.
+                rows.setdefault(id_, dict(zip(WANTED.names, values, strict=True)))
+    return pa.Table.from_pylist(list(rows.values()), schema=WANTED)
+
+
+def generate(
+    stage: str, wanted: pa.Table, content: tuple[str, str], uses: list[Use], accountant: Accountant, engine: Engine
+) -> dict[str, Count]:
+    """Make the wanted generations that the store does not have; counts by model.
+
+    `content` names the table and its column where the sources' content is: ("inputs", "input_id") for candidates,
+    ("generations", "content_id") for reconstructions.
+    """
+    specs = {use.model.name: use.model.spec for use in uses}
+    store = accountant.store
+    table, key = content
+
+    def do(todo: pa.Table) -> Iterator[pa.Table]:
+        located = locate(todo, "source", "source_id", store.rows(table, [key]), key)
+        located = located.sort_by([(name, "ascending") for name in ("model", "source_part", "source_row", "seed")])
+        rows = {name: located.filter(pc.equal(located["model"], name)) for name in specs}
+        before = partial(attach, store=store, tables={"source": table})
+        after = partial(write_generations, store=store, stage=stage)
+        for wave in plan(specs, {name: part.num_rows for name, part in rows.items()}, engine.cluster):
+            lanes = [_lane(pool, specs, rows) for pool in wave]
+            yield from engine.run_pools(lanes, before, after)
+
+    return accountant.run(Work(stage, "generations", "generation_id", wanted), do)
+
+
+def _lane(pool: Pool, specs: dict[str, ModelSpec], rows: dict[str, pa.Table]) -> Lane:
+    """Blocks in order of model, so that an actor which serves several goes from one to the next."""
+    blocks = [
+        block
+        for name in pool.models
+        for block in blocks_of(rows[name], specs[name].batch_size * BATCHES_PER_PART[specs[name].kind])
+    ]
+    kwargs = {"specs": [specs[name] for name in pool.models]}
+    return Lane(blocks, Generator, kwargs, pool.actors, pool.num_cpus, pool.num_gpus)
+
+
+class Generator:
+    """The worker of an actor: loads its models once, and turns blocks of sources into blocks of outputs."""
+
+    def __init__(self, specs: list[ModelSpec]):
+        self.specs = {spec.name: spec for spec in specs}
+        self.models = {spec.name: load_model(spec) for spec in specs}
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Adds the columns of OUTPUT to a block whose rows are all of one model."""
+        name = block["model"][0].as_py()
+        spec, model = self.specs[name], self.models[name]
+        run = model.caption if isinstance(spec, CaptionerSpec) else model.paint
+        sources, seeds = list(texts_or_images(block, "source")), block["seed"].to_pylist()
+        size = spec.batch_size
+        outputs: list[Any] = []
+        for start in range(0, len(sources), size):
+            outputs += attempt(run, sources[start : start + size], seeds[start : start + size])
+        made = pa.Table.from_pylist([_output(output) for output in outputs], schema=OUTPUT)
+        kept = block.select([n for n in block.column_names if not n.startswith("source_") or n == "source_id"])
+        return pa.Table.from_arrays([*kept.columns, *made.columns], names=[*kept.column_names, *made.column_names])
+
+
+# What leaves a worker: text or raw RGB pixels, or why there is neither. Encoding is the next step's work, so that
+# a GPU does not wait for a PNG.
+OUTPUT = pa.schema(
+    [
+        ("text", pa.string()),
+        ("raw_text", pa.string()),
+        ("rgb", pa.binary()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("truncated", pa.bool_()),
+        ("error_class", pa.string()),
+        ("message", pa.string()),
+    ]
+)
+
+
+def _output(result: Any) -> dict[str, Any]:
+    """One row of OUTPUT; an empty caption or a black image is a failure, never data."""
+    if isinstance(result, Caption) and not result.text:
+        result = EmptyCaption(f"the caption is empty (raw: {result.raw!r})")
+    if isinstance(result, Exception):
+        return {"error_class": type(result).__name__, "message": str(result)}
+    if isinstance(result, Caption):
+        return {"text": result.text, "raw_text": result.raw, "truncated": result.truncated}
+    image = result.image
+    if image.getbbox() is None:
+        return _output(BlackImage("every pixel is black: a safety checker refused the prompt, or NaN was decoded"))
+    size = {"width": image.width, "height": image.height}
+    return {"rgb": image.tobytes(), **size, "truncated": result.truncated}
+
+
+def write_generations(block: pa.Table, store: Store, stage: str) -> pa.Table:
+    """Encode a block's outputs and write them, failures first, as one part each; returns a receipt."""
+    made, failed = [], []
+    for row in block.to_pylist():
+        if row["error_class"]:
+            failed.append(
+                failure(row["generation_id"], stage, row["model"], row["source_id"], row["error_class"], row["message"])
+            )
+        else:
+            made.append(_generation(row))
+    store.write_part("failures", pa.Table.from_pylist(failed, schema=records.FAILURE))
+    store.write_part("generations", pa.Table.from_pylist(made, schema=records.GENERATION))
+    return receipt(len(made), len(failed))
+
+
+def _generation(row: dict[str, Any]) -> dict[str, Any]:
+    """A Generation record from one row of a worker's output."""
+    kept = {name: row.get(name) for name in records.GENERATION.names}
+    if row["rgb"] is None:
+        return {**kept, "content_id": text_id(row["text"]), "code_version": __version__}
+    image = Image.frombytes("RGB", (row["width"], row["height"]), row["rgb"])
+    return {**kept, "content_id": content_id(image), "image": encode(image), "code_version": __version__}

@@ -1,0 +1,172 @@
+"""Any source of images or texts -> the inputs table, each distinct input once.
+
+Two passes: the first finds out what every item is (and remembers it, so that a second run decodes nothing), the
+second stores the content of the distinct ones.
+"""
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from builder.engine import Engine
+from builder.images import to_store
+from builder.sources import Source
+from builder.stage import Accountant, BuildError, Work, blocks_of, failure, flat, receipt
+from builder.store import Store, first_of_each
+from schemas import records
+from schemas.cycle import Modality
+from schemas.ids import digest, text_id
+
+STAGE = "inputs"
+ITEMS_PER_PART = 256
+
+ITEM = pa.schema([("source_key", pa.string()), ("source", pa.string()), ("stamp", pa.string()), ("model", pa.string())])
+
+
+class EmptyPrompt(ValueError):
+    """A prompt without a word in it."""
+
+
+@dataclass(frozen=True)
+class InputCount:
+    """What became of every item that was read: read = unique + duplicate + failed."""
+
+    read: int
+    unique: int
+    duplicate: int
+    failed: int
+
+
+def ingest(
+    source: Source, modality: Modality, limit: int | None, accountant: Accountant, engine: Engine
+) -> tuple[pa.Table, InputCount]:
+    """Bring a source's inputs into the store.
+
+    Returns the recipe's inputs, (input_id, source) in order of id, where `source` names the first item with that
+    content; and what became of every item.
+
+    Raises:
+        BuildError: if nothing could be read, or more items failed than the recipe allows.
+    """
+    items = _items(source, modality, limit)
+    store = accountant.store
+
+    def identify_all(todo: pa.Table) -> Iterator[pa.Table]:
+        steps = partial(identify, source=source, modality=modality), partial(write_sources, store=store)
+        yield from engine.run_tasks(_sorted_blocks(todo), *steps)
+
+    [count] = accountant.run(Work(STAGE, "sources", "source_key", items), identify_all).values()
+    known = store.rows("sources")
+    known = known.filter(pc.is_in(known["source_key"], value_set=flat(items["source_key"])))
+    distinct = first_of_each(known.sort_by("source"), "input_id")
+    wanted = distinct.select(["input_id", "source"]).append_column(
+        "model", pa.array([modality] * distinct.num_rows, pa.string())
+    )
+
+    def store_all(todo: pa.Table) -> Iterator[pa.Table]:
+        steps = partial(write_inputs, source=source, modality=modality, store=store)
+        yield from engine.run_tasks(_sorted_blocks(todo), steps)
+
+    if not wanted.num_rows:
+        raise BuildError(f"none of the {count.wanted} inputs could be read; see {store.root}/store/failures")
+    accountant.run(Work("inputs stored", "inputs", "input_id", wanted), store_all)
+    unique = distinct.num_rows
+    return (
+        wanted.select(["input_id", "source"]).sort_by("input_id"),
+        InputCount(count.wanted, unique, count.ok - unique, count.failed),
+    )
+
+
+def _items(source: Source, modality: Modality, limit: int | None) -> pa.Table:
+    """The source's first `limit` items, each under a key of its own."""
+    listed = source.items()[:limit]
+    if not listed:
+        raise BuildError("the source of inputs is empty")
+    rows = [(digest("source", modality, name, stamp), name, stamp, modality) for name, stamp in listed]
+    return pa.Table.from_pylist([dict(zip(ITEM.names, row, strict=True)) for row in rows], schema=ITEM)
+
+
+def _sorted_blocks(todo: pa.Table) -> list[pa.Table]:
+    return blocks_of(todo.sort_by("source"), ITEMS_PER_PART)
+
+
+# ---- steps that run on the cluster -----------------------------------------------------------------------------
+
+
+def identify(block: pa.Table, source: Source, modality: Modality) -> pa.Table:
+    """Add to each item its input_id, or why it has none."""
+    found = [_input(content, modality) for content in source.read(block["source"].to_pylist())]
+    failed = [row if isinstance(row, Exception) else None for row in found]
+    columns = {
+        "input_id": [None if error else row["input_id"] for row, error in zip(found, failed, strict=True)],
+        "error_class": [type(error).__name__ if error else None for error in failed],
+        "message": [str(error) if error else None for error in failed],
+    }
+    for name, values in columns.items():
+        block = block.append_column(name, pa.array(values, pa.string()))
+    return block
+
+
+def write_sources(block: pa.Table, store: Store) -> pa.Table:
+    """Write what the items turned out to be, failures first; returns a receipt."""
+    bad = block.filter(pc.is_valid(block["error_class"])).to_pylist()
+    failed = [
+        failure(row["source_key"], STAGE, row["model"], row["source"], row["error_class"], row["message"])
+        for row in bad
+    ]
+    good = block.filter(pc.is_null(block["error_class"]))
+    store.write_part("failures", pa.Table.from_pylist(failed, schema=records.FAILURE))
+    store.write_part("sources", good.select(records.SOURCE.names))
+    return receipt(good.num_rows, len(failed))
+
+
+def write_inputs(block: pa.Table, source: Source, modality: Modality, store: Store) -> pa.Table:
+    """Write the content of distinct inputs.
+
+    Raises:
+        BuildError: if an item is no longer what it was when it was identified.
+    """
+    rows = []
+    for name, wanted, content in zip(
+        block["source"].to_pylist(),
+        block["input_id"].to_pylist(),
+        source.read(block["source"].to_pylist()),
+        strict=True,
+    ):
+        row = _input(content, modality)
+        if isinstance(row, Exception) or row["input_id"] != wanted:
+            raise BuildError(f"{name} changed while it was read: run the same command again")
+        rows.append(row)
+    store.write_part("inputs", pa.Table.from_pylist(rows, schema=records.INPUT))
+    return receipt(len(rows), 0)
+
+
+def _input(content: bytes | str | Exception, modality: Modality) -> dict[str, Any] | Exception:
+    """An Input record, or why the content is none."""
+    if isinstance(content, Exception):
+        return content
+    try:
+        return _image(content) if modality == "image" else _text(content)
+    # Decoders raise whatever their format's plug-in raises; every one of them means: not a readable picture.
+    except Exception as error:
+        return error
+
+
+def _image(data: bytes) -> dict[str, Any]:
+    stored = to_store(data)
+    size = {"width": stored.width, "height": stored.height}
+    return {"input_id": stored.content_id, "modality": "image", "image": stored.data, **size}
+
+
+def _text(text: str) -> dict[str, Any]:
+    text = unicodedata.normalize("NFC", text).strip()
+    if not text:
+        raise EmptyPrompt("the prompt is empty: remove the line or write a prompt")
+    if "\0" in text:
+        raise ValueError("the prompt has a NUL character in it")
+    return {"input_id": text_id(text), "modality": "text", "text": text}

@@ -1,0 +1,27 @@
+"""What all models share when they load and run."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from schemas.specs import ModelSpec
+
+Item = TypeVar("Item")
+
+
+def device() -> torch.device:
+    """The GPU that this process was given, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def source_of(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
+    """Where `from_pretrained` finds a model, and the arguments that pin it."""
+    if Path(spec.repo).is_dir():
+        return spec.repo, {"local_files_only": True, "trust_remote_code": spec.trust_remote_code}
+    return spec.repo, {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
+
+
+def pad_batch(items: list[Item], size: int) -> list[Item]:
+    """Repeat the last item up to `size`: at one batch shape, a row's value does not depend on its neighbours."""
+    return items + items[-1:] * (size - len(items))

@@ -1,0 +1,160 @@
+"""From a recipe's choice to a resolved spec: settings applied, revision pinned, weights hashed, fingerprint known."""
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.constants import HF_HUB_OFFLINE
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from pydantic import ValidationError
+
+from builder.models.catalog import CATALOG
+from schemas.cycle import Modality, ModelKind
+from schemas.ids import digest, fingerprint
+from schemas.recipe import MetricChoice, ModelChoice, RecipeError
+from schemas.specs import CaptionerSpec, MetricSpec, PainterSpec, Spec
+
+SPECS: dict[str, type[Spec]] = {"captioner": CaptionerSpec, "text-to-image": PainterSpec}
+COMMIT = re.compile(r"[0-9a-f]{40}")
+# What sits in a weights folder without changing an output.
+NOT_WEIGHTS = {"README.md", ".gitattributes", "LICENSE"}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A spec whose output is settled: `identity` says by what, `fingerprint` is its hash."""
+
+    spec: Any
+    identity: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Id of everything that changes this model's output."""
+        return fingerprint(self.identity)
+
+    @property
+    def name(self) -> str:
+        """The name in the tables."""
+        return self.spec.name
+
+
+def model_spec(choice: ModelChoice, kind: ModelKind) -> CaptionerSpec | PainterSpec:
+    """The spec that a recipe's choice names.
+
+    Raises:
+        RecipeError: for an unknown name (lists the choices), a model of the other kind, or settings that the
+            spec does not know.
+    """
+    known = CATALOG.get(choice.model)
+    if known is not None:
+        if known.kind != kind:
+            raise RecipeError(f"{choice.model} is a {known.kind}, and this place needs a {kind}: {_names(kind)}")
+        base = known.model_dump()
+    elif "/" in choice.model:
+        base = {"repo": choice.model}
+    else:
+        raise RecipeError(_unknown(choice.model, kind) + "; a Hub id (org/name) or the path of a folder works too")
+    spec = _apply(SPECS[kind], base, choice.settings, choice.label)
+    if choice.samples > 1 and spec.greedy:
+        raise RecipeError(
+            f"{choice.label}: samples is {choice.samples}, but greedy decoding gives one caption: "
+            "set temperature above 0 in its settings, or samples to 1"
+        )
+    return spec
+
+
+def metric_spec(choice: MetricChoice, modality: Modality) -> MetricSpec:
+    """The metric that a recipe names.
+
+    Raises:
+        RecipeError: for an unknown name or one that compares the other modality.
+    """
+    known = CATALOG.get(choice.metric)
+    if not isinstance(known, MetricSpec):
+        raise RecipeError(_unknown(choice.metric, "metric"))
+    if known.modality != modality:
+        raise RecipeError(f"{choice.metric} compares {known.modality}s, and this cycle needs a metric for {modality}s")
+    return _apply(MetricSpec, known.model_dump(), choice.settings, choice.metric)
+
+
+def resolve(spec: Spec, lock: dict[str, Any]) -> Resolved:
+    """Settle a spec's weights: a folder by the hash of its files, a Hub repo by its commit.
+
+    `lock` is the run's lock file as a dict; what is resolved for the first time is added to it, so that a moving
+    branch cannot change a run that has begun.
+    """
+    identity = spec.identity()
+    repo = identity.pop("repo", None)
+    if isinstance(spec, MetricSpec) and spec.sha256:
+        return Resolved(spec, identity)  # checked when it is loaded, wherever it comes from
+    if repo is None:
+        return Resolved(spec, identity)
+    if Path(repo).exists():
+        identity.pop("revision", None)
+        return Resolved(spec, {**identity, "weights": _weights_hash(Path(repo), lock)})
+    commit = _commit(spec, lock)
+    return Resolved(spec.model_copy(update={"revision": commit}), {**identity, "repo": repo, "revision": commit})
+
+
+def _apply(kind: type[Spec], base: dict[str, Any], settings: dict[str, Any], label: str) -> Any:
+    unknown = sorted(set(settings) - set(kind.model_fields) | {"name", "kind"} & set(settings))
+    if unknown:
+        free = [name for name in kind.model_fields if name not in ("name", "kind")]
+        raise RecipeError(f"{label}: unknown settings {', '.join(unknown)}; a {kind.__name__} has {', '.join(free)}")
+    try:
+        return kind.model_validate({**base, **settings, "name": label})
+    except ValidationError as error:
+        lines = [f"{label}: settings.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise RecipeError("\n".join(lines)) from error
+
+
+def _commit(spec: Any, lock: dict[str, Any]) -> str:
+    """The commit that a Hub revision means: from the lock, else asked of the Hub, or offline of its cache."""
+    wanted = spec.revision or "main"
+    if COMMIT.fullmatch(wanted):
+        return wanted
+    key = f"{spec.repo}@{wanted}"
+    if key not in lock:
+        try:
+            if HF_HUB_OFFLINE:
+                cached = snapshot_download(spec.repo, revision=wanted, local_files_only=True, allow_patterns="*.json")
+                lock[key] = Path(cached).name
+            else:
+                lock[key] = HfApi().model_info(spec.repo, revision=wanted).sha
+        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+            raise RecipeError(
+                f"{spec.name}: cannot find {spec.repo} at revision {wanted!r} ({type(error).__name__}): check the "
+                "name, log in with `hf auth login` if it is gated, or download it before going offline"
+            ) from error
+    return lock[key]
+
+
+def _weights_hash(path: Path, lock: dict[str, Any]) -> str:
+    """Hash of the files that make a model; computed again only when their sizes or times change."""
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    files = [f for f in files if f.name not in NOT_WEIGHTS and not f.name.startswith(".")]
+    if not files:
+        raise RecipeError(f"{path} holds no weights: give a folder in the Hub's layout (config and safetensors)")
+    stamp = digest(*(f"{f.relative_to(path)}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files))
+    known = lock.get(str(path))
+    if known is None or known["stamp"] != stamp:
+        contents = (part for f in files for part in (str(f.relative_to(path)), f.read_bytes()))
+        lock[str(path)] = {"stamp": stamp, "weights": digest(*contents)}
+    return lock[str(path)]["weights"]
+
+
+def _names(kind: str) -> str:
+    """The catalog's names of one kind, as a list for a message."""
+    metrics = kind == "metric"
+    return "choose from " + ", ".join(
+        n for n, s in CATALOG.items() if (isinstance(s, MetricSpec) if metrics else s.kind == kind)
+    )
+
+
+def _unknown(name: str, kind: str) -> str:
+    close = difflib.get_close_matches(name, CATALOG, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"unknown {kind} {name!r}{hint}: {_names(kind)}"

@@ -1,0 +1,47 @@
+"""Progress of long work: bars with counts and time left on a terminal, a line now and then in a log."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LOG_EVERY_S = 15
+Tick = Callable[[int], None]
+
+console = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def stage(label: str, total: int) -> Iterator[Tick]:
+    """Show the progress of `total` rows; call what it yields with the number of rows just done."""
+    with (_bar if sys.stderr.isatty() else _lines)(label, total) as tick:
+        yield tick
+
+
+@contextmanager
+def _bar(label: str, total: int) -> Iterator[Tick]:
+    columns = (TextColumn("{task.description:<34}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as bars:
+        task = bars.add_task(label, total=total)
+        yield lambda done: bars.advance(task, done)
+
+
+@contextmanager
+def _lines(label: str, total: int) -> Iterator[Tick]:
+    begin = said = time.monotonic()
+    done = 0
+
+    def tick(count: int) -> None:
+        nonlocal done, said
+        done += count
+        now = time.monotonic()
+        if now - said >= LOG_EVERY_S and done:
+            said = now
+            left = (now - begin) / done * (total - done)
+            console.print(f"{label}: {done}/{total} rows, {done / (now - begin):.1f} a second, {left:.0f} s left")
+
+    yield tick
+    console.print(f"{label}: {done}/{total} rows in {time.monotonic() - begin:.1f} s")

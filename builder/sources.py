@@ -1,0 +1,227 @@
+"""Where inputs come from: an image folder, a prompt file, a column of parquet files or of a dataset, ShapeWorld.
+
+A source lists its items without decoding them (`items`: a name and a stamp that changes when the item does), and
+reads the named ones (`read`: bytes of an image file, or a text).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from builder.shapeworld import grammar, render, scenes
+from schemas.cycle import Modality
+from schemas.ids import digest
+from schemas.recipe import DatasetColumn, ImageFolder, ParquetColumn, PromptFile, RecipeError, ShapeWorldInputs
+
+Items = list[tuple[str, str]]
+
+
+class Source(Protocol):
+    """A place that inputs come from; picklable, since its items are read on the cluster."""
+
+    def items(self) -> Items:
+        """(name, stamp) of every item, in the source's own order."""
+
+    def read(self, names: list[str]) -> Iterator[bytes | str | Exception]:
+        """The named items, in order; an item that cannot be read is the exception that says why."""
+
+
+def open_source(spec: Any, modality: Modality) -> Source:
+    """The source that a recipe's `inputs` names.
+
+    Raises:
+        RecipeError: if it does not exist, is empty, or does not give this modality.
+    """
+    gives = {"images": "image", "prompts": "text"}.get(spec.source, modality)
+    if gives != modality:
+        raise RecipeError(
+            f"inputs.source {spec.source!r} gives {gives}s, and this cycle starts from {modality}s: "
+            f"use {'images' if modality == 'image' else 'prompts'}, parquet or dataset, or the other cycle"
+        )
+    kinds = {
+        ImageFolder: Images,
+        PromptFile: Prompts,
+        ParquetColumn: Parquet,
+        DatasetColumn: LocalDataset,
+        ShapeWorldInputs: ShapeWorld,
+    }
+    return kinds[type(spec)](spec, modality)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Every image file under a folder, at any depth, in order of path; files with other endings are not inputs."""
+
+    spec: ImageFolder
+    modality: Modality
+
+    def items(self) -> Items:
+        """Paths relative to the folder; the stamp is size and modification time."""
+        root = Path(self.spec.path)
+        if not root.is_dir():
+            raise RecipeError(f"inputs.path {self.spec.path}: no such folder (looked in {root.absolute()})")
+        endings = Image.registered_extensions()
+        files = sorted(f for f in root.rglob("*") if f.suffix.lower() in endings)
+        if not files:
+            raise RecipeError(f"inputs.path {self.spec.path}: no image files in this folder")
+        return [(f.relative_to(root).as_posix(), _stamp(f)) for f in files]
+
+    def read(self, names: list[str]) -> Iterator[bytes | Exception]:
+        """The files' bytes."""
+        for name in names:
+            try:
+                yield (Path(self.spec.path) / name).read_bytes()
+            except OSError as error:
+                yield error
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A prompt a line of a UTF-8 file."""
+
+    spec: PromptFile
+    modality: Modality
+
+    def items(self) -> Items:
+        """Line numbers from 1, stamped by the line's bytes."""
+        return [(f"{Path(self.spec.path).name}:{n}", digest(line)) for n, line in enumerate(self._lines(), start=1)]
+
+    def read(self, names: list[str]) -> Iterator[str | Exception]:
+        """The lines, without their ends."""
+        lines = self._lines()
+        for name in names:
+            try:
+                yield lines[int(name.rsplit(":", 1)[1]) - 1].decode("utf-8")
+            except UnicodeDecodeError as error:
+                yield error
+
+    def _lines(self) -> list[bytes]:
+        path = Path(self.spec.path)
+        if not path.is_file():
+            raise RecipeError(f"inputs.path {self.spec.path}: no such file (looked for {path.absolute()})")
+        return path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+
+
+@dataclass(frozen=True)
+class Parquet:
+    """One column of a parquet file, or of every parquet file of a folder."""
+
+    spec: ParquetColumn
+    modality: Modality
+
+    def items(self) -> Items:
+        """`file:row`, stamped by the file's size and modification time."""
+        rows = []
+        for file in self._files():
+            metadata = pq.ParquetFile(file)
+            if self.spec.column not in metadata.schema_arrow.names:
+                names = ", ".join(metadata.schema_arrow.names)
+                raise RecipeError(f"inputs.column {self.spec.column!r} is not in {file}: its columns are {names}")
+            rows += [(f"{file.name}:{row}", _stamp(file)) for row in range(metadata.metadata.num_rows)]
+        return rows
+
+    def read(self, names: list[str]) -> Iterator[bytes | str | Exception]:
+        """The column's values."""
+        files = {file.name: file for file in self._files()}
+        columns: dict[str, pa.ChunkedArray] = {}
+        for name in names:
+            file, row = name.rsplit(":", 1)
+            if file not in columns:
+                columns = {file: pq.read_table(files[file], columns=[self.spec.column])[self.spec.column]}
+            yield _value(columns[file][int(row)].as_py(), self.modality)
+
+    def _files(self) -> list[Path]:
+        path = Path(self.spec.path)
+        files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+        if not files or not files[0].is_file():
+            raise RecipeError(f"inputs.path {self.spec.path}: no parquet there (looked for {path.absolute()})")
+        return files
+
+
+@dataclass(frozen=True)
+class LocalDataset:
+    """One column of a `datasets` folder: of `save_to_disk`, or whatever `load_dataset(path)` opens."""
+
+    spec: DatasetColumn
+    modality: Modality
+
+    def items(self) -> Items:
+        """Row numbers, stamped by the dataset's own fingerprint."""
+        rows = self._column()
+        return [(f"{self.spec.split}:{row}", rows._fingerprint) for row in range(len(rows))]
+
+    def read(self, names: list[str]) -> Iterator[bytes | str | Exception]:
+        """The column's values."""
+        rows = self._column()
+        for name in names:
+            yield _value(rows[int(name.rsplit(":", 1)[1])][self.spec.column], self.modality)
+
+    def _column(self) -> Any:
+        import datasets
+
+        path, split, column = self.spec.path, self.spec.split, self.spec.column
+        if not Path(path).is_dir():
+            raise RecipeError(f"inputs.path {path}: no such folder (looked in {Path(path).absolute()})")
+        saved = any((Path(path) / name).is_file() for name in ("state.json", "dataset_dict.json"))
+        opened = datasets.load_from_disk(path) if saved else datasets.load_dataset(path)
+        if isinstance(opened, dict):
+            if split not in opened:
+                raise RecipeError(f"inputs.split {split!r} is not in {path}: its splits are {', '.join(opened)}")
+            opened = opened[split]
+        if column not in opened.column_names:
+            raise RecipeError(f"inputs.column {column!r} is not in {path}: it has {', '.join(opened.column_names)}")
+        if isinstance(opened.features[column], datasets.Image):
+            opened = opened.cast_column(column, datasets.Image(decode=False))
+        return opened.select_columns([column])
+
+
+@dataclass(frozen=True)
+class ShapeWorld:
+    """Held-out scenes of the embedded world; an item is named by its scene's canonical description."""
+
+    spec: ShapeWorldInputs
+    modality: Modality
+
+    def items(self) -> Items:
+        """`limit` distinct scenes, drawn by `seed`."""
+        drawn = scenes.sample_scenes(self.spec.limit, seed=self.spec.seed, held_out=True)
+        return [(grammar.describe(scene), str(self.spec.seed)) for scene in drawn]
+
+    def read(self, names: list[str]) -> Iterator[bytes | str]:
+        """The descriptions themselves, or their renders."""
+        from builder.images import encode
+
+        for name in names:
+            if self.modality == "text":
+                yield name
+            else:
+                seed = int(digest("render", self.spec.seed, name)[:8], 16)
+                yield encode(render.render(grammar.parse(name), seed))
+
+
+def _stamp(file: Path) -> str:
+    """Size and modification time; a dangling link has neither and is found out when it is read."""
+    try:
+        stat = file.stat()
+    except OSError as error:
+        return type(error).__name__
+    return f"{stat.st_size}:{stat.st_mtime_ns}"
+
+
+def _value(value: Any, modality: Modality) -> bytes | str | Exception:
+    """A cell as an input: text, image bytes, or a {bytes, path} struct as the datasets library stores images."""
+    if modality == "text":
+        return value if isinstance(value, str) else TypeError(f"expected a text, got {type(value).__name__}")
+    if isinstance(value, dict):
+        if value.get("bytes") is None and value.get("path"):
+            try:
+                return Path(value["path"]).read_bytes()
+            except OSError as error:
+                return error
+        value = value.get("bytes")
+    return value if isinstance(value, bytes) else TypeError(f"expected image bytes, got {type(value).__name__}")

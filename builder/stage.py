@@ -1,0 +1,172 @@
+"""What every stage of a build does alike: subtract what is there, run the rest in blocks, account for every row."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from builder import __version__, progress
+from builder.store import Store, first_of_each, without
+from schemas import records
+
+# What a stage's last step tells the driver: how many rows it finished, and how many of them as failures.
+RECEIPT = pa.schema([("done", pa.int64()), ("failed", pa.int64())])
+
+
+class BuildError(RuntimeError):
+    """A build that cannot go on: what happened, and the way out. What was finished stays in the store."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """One model's rows in one stage: wanted = ok + failed; `reused` of the ok rows were there before."""
+
+    wanted: int
+    ok: int
+    failed: int
+    reused: int
+
+    def to_dict(self) -> dict[str, int]:
+        """For run.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Rows that a stage wants: `rows` has the column `key`, and the column `model` that they are counted by."""
+
+    stage: str
+    table: str
+    key: str
+    rows: pa.Table
+
+
+class Accountant:
+    """Runs one stage's work and can say what became of every row that was wanted."""
+
+    def __init__(self, store: Store, max_failure_rate: float, retry_failed: bool = False):
+        self.store = store
+        self.max_failure_rate = max_failure_rate
+        self.retry_failed = retry_failed
+
+    def run(self, work: Work, do: Callable[[pa.Table], Iterable[pa.Table]]) -> dict[str, Count]:
+        """Do what is missing: `do(todo)` yields receipts. Returns counts by model.
+
+        Raises:
+            BuildError: if more rows failed than `max_failure_rate` allows, or a row is unaccounted for.
+        """
+        before = self._ids(work.table, work.key)
+        failed_before = self._ids("failures", "id")
+        todo = without(work.rows, work.key, before)
+        if not self.retry_failed:
+            todo = without(todo, work.key, failed_before)
+        allowed = self.max_failure_rate * work.rows.num_rows
+        failed = without(work.rows, work.key, before).num_rows - todo.num_rows
+        if todo.num_rows:
+            with progress.stage(work.stage, todo.num_rows) as tick:
+                for receipt in do(todo):
+                    tick(pc.sum(receipt["done"]).as_py() or 0)
+                    failed += pc.sum(receipt["failed"]).as_py() or 0
+                    if failed > allowed:
+                        break
+        if failed > allowed:
+            raise BuildError(self._too_many(work, failed))
+        return self._account(work, before)
+
+    def _account(self, work: Work, before: pa.ChunkedArray) -> dict[str, Count]:
+        ok = pc.is_in(work.rows[work.key], value_set=flat(self._ids(work.table, work.key)))
+        failed = pc.and_not(pc.is_in(work.rows[work.key], value_set=flat(self._ids("failures", "id"))), ok)
+        reused = pc.is_in(work.rows[work.key], value_set=flat(before))
+        missing = pc.sum(pc.invert(pc.or_(ok, failed))).as_py() or 0
+        if missing:
+            raise BuildError(
+                f"{work.stage}: {missing} of {work.rows.num_rows} rows are neither done nor failed; "
+                "run the same command again, and report it if they stay missing"
+            )
+        flags = pa.table({"model": work.rows["model"], "ok": ok, "failed": failed, "reused": reused})
+        sums = flags.group_by("model").aggregate([("ok", "count"), ("ok", "sum"), ("failed", "sum"), ("reused", "sum")])
+        return {
+            row["model"]: Count(row["ok_count"], row["ok_sum"], row["failed_sum"], row["reused_sum"])
+            for row in sums.sort_by("model").to_pylist()
+        }
+
+    def _ids(self, table: str, key: str) -> pa.ChunkedArray:
+        return self.store.rows(table, [key])[key]
+
+    def _too_many(self, work: Work, failed: int) -> str:
+        rows = self.store.rows("failures")
+        rows = rows.filter(pc.is_in(rows["id"], value_set=flat(work.rows[work.key])))
+        reasons = Counter(f"{row['model']}: {row['error_class']}: {row['message']}" for row in rows.to_pylist())
+        worst = "\n".join(f"  {count} x {reason}" for reason, count in reasons.most_common(5))
+        return (
+            f"{work.stage}: {failed} of {work.rows.num_rows} rows failed, more than max_failure_rate "
+            f"{self.max_failure_rate:g} allows:\n{worst}\n"
+            "Mend the cause and run again with --retry-failed, or raise max_failure_rate in the recipe."
+        )
+
+
+# ---- steps that run on the cluster -----------------------------------------------------------------------------
+
+
+def attach(block: pa.Table, store: Store, tables: dict[str, str]) -> pa.Table:
+    """Fill a block of ids with content. For each role in `tables` (role -> table of the store) the columns
+    `{role}_part` and `{role}_row` say where it is; `{role}_text` and `{role}_image` take their place."""
+    for role, table in tables.items():
+        places = block[f"{role}_part"].to_pylist(), block[f"{role}_row"].to_pylist()
+        content = store.fetch(table, *places, columns=["text", "image"])
+        block = block.drop_columns([f"{role}_part", f"{role}_row"])
+        for name in ("text", "image"):
+            block = block.append_column(f"{role}_{name}", content[name])
+    return block
+
+
+def locate(rows: pa.Table, role: str, column: str, content: pa.Table, key: str) -> pa.Table:
+    """Add where each row's content is: its `column` is a `key` of `content`, which has `part` and `row`."""
+    places = first_of_each(content.select([key, "part", "row"]), key).rename_columns(
+        [column, f"{role}_part", f"{role}_row"]
+    )
+    return rows.join(places, keys=column, join_type="inner")
+
+
+def blocks_of(rows: pa.Table, size: int) -> list[pa.Table]:
+    """Consecutive blocks of at most `size` rows."""
+    return [rows.slice(start, size).combine_chunks() for start in range(0, rows.num_rows, size)]
+
+
+def attempt(run: Callable[..., list[Any]], *columns: list[Any]) -> list[Any | Exception]:
+    """Run a batch; one that raises is halved until the rows that raise stand alone, with their exceptions."""
+    try:
+        return list(run(*columns))
+    except Exception as error:
+        count = len(columns[0])
+        if count == 1:
+            return [error]
+        halves = [column[: count // 2] for column in columns], [column[count // 2 :] for column in columns]
+        return [result for half in halves for result in attempt(run, *half)]
+
+
+def failure(id_: str, stage: str, model: str, source: str, error_class: str, message: str) -> dict[str, str]:
+    """A Failure row."""
+    values = (id_, stage, model, source, error_class, message[:2000], __version__)
+    return dict(zip(records.FAILURE.names, values, strict=True))
+
+
+def receipt(ok: int, failed: int) -> pa.Table:
+    """What a block came to."""
+    return pa.table({"done": [ok + failed], "failed": [failed]}, schema=RECEIPT)
+
+
+def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """A column as one array, which is what `is_in` takes as a value set."""
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def texts_or_images(block: pa.Table, role: str) -> Iterator[Any]:
+    """The content of a role, row by row: the text, or the decoded image."""
+    from builder.images import decode
+
+    for text, image in zip(block[f"{role}_text"].to_pylist(), block[f"{role}_image"].to_pylist(), strict=True):
+        yield text if image is None else decode(image)

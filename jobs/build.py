@@ -1,0 +1,48 @@
+"""Run a recipe: what `cyclepref build` calls, and the script that a Ray job runs.
+
+ray job submit --working-dir . -- python -m jobs.build jobs/recipes/shapeworld_i2t2i.yaml --out /shared/run
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from builder.build import build
+from builder.progress import console
+from schemas.recipe import load_recipe
+
+
+def run_build(recipe_path: Path, out: Path, retry_failed: bool = False) -> None:
+    """Build and print what became of every row, and where the results are."""
+    recipe = load_recipe(recipe_path)
+    run = build(recipe, out, retry_failed)
+    console.print(counts_table(f"{recipe.name}: {out}", run["counts"]))
+    console.print(f"dataset: {out}/dataset   (datasets.load_dataset({str(out / 'dataset')!r}))", soft_wrap=True)
+
+
+def counts_table(title: str, counts: dict[str, Any]) -> Table:
+    """Every stage's accounting as a table."""
+    table = Table(title=title, title_justify="left")
+    for name in ("stage", "model", "wanted", "ok", "failed", "reused"):
+        table.add_column(name, justify="left" if name in ("stage", "model") else "right")
+    inputs = counts["inputs"]
+    ok = inputs["unique"] + inputs["duplicate"]
+    note = f"{inputs['unique']} unique"
+    table.add_row("inputs", note, str(inputs["read"]), str(ok), str(inputs["failed"]), "")
+    for stage in ("candidates", "reconstructions", "scores"):
+        for model, count in counts[stage].items():
+            table.add_row(stage, model, *(str(count[name]) for name in ("wanted", "ok", "failed", "reused")))
+    pairs = counts["pairs"]
+    left_out = ", ".join(
+        f"{pairs[name]} {name.replace('_', ' ')}" for name in ("equal_outputs", "too_close", "poor_chosen")
+    )
+    table.add_row("pairs", left_out, str(pairs["possible"]), str(pairs["kept"]), "", "")
+    return table
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    sys.exit(main(["build", *sys.argv[1:]]))

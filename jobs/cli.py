@@ -1,0 +1,106 @@
+"""The command line. Each command imports what it needs when it runs, so that --help is instant."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from builder import __version__
+
+EXAMPLES = """examples:
+  cyclepref demo                                          both cycles on the embedded world, on any machine
+  cyclepref build jobs/recipes/shapeworld_i2t2i.yaml --out runs/i2t2i
+  cyclepref models                                        every model and metric that a recipe can name
+  cyclepref models llava-1.5-7b                           one of them, with all its settings
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 stopped by an error, 2 wrong usage, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(format="%(message)s", level=logging.INFO if arguments.verbose else logging.WARNING)
+    try:
+        return arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("\nInterrupted. What was finished is saved; run the same command again to go on.", file=sys.stderr)
+        return 130
+    except _expected_errors() as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """What is explained by its message alone; anything else is a bug and keeps its traceback. Evaluated only when
+    something was raised, since importing these costs seconds."""
+    from builder.engine import EngineError
+    from builder.stage import BuildError
+    from builder.store import StoreError
+    from schemas.recipe import RecipeError
+
+    return RecipeError, StoreError, BuildError, EngineError
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = "Preference data for image-text alignment without human labels, by cycle consistency."
+    parser = argparse.ArgumentParser(
+        "cyclepref", description=about, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"cyclepref {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    demo = _command(
+        commands, "demo", _demo, "run both cycles and train a reward model on the embedded world",
+        "examples:\n  cyclepref demo\n  cyclepref demo --out runs/demo --inputs 24      a smaller one",
+    )  # fmt: skip
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="run directory (default: %(default)s)")
+    demo.add_argument("--inputs", type=int, help="inputs per cycle (default: what the recipes say)")
+
+    build = _command(
+        commands, "build", _build, "run a recipe; on a directory that has a run, do what is left of it",
+        "examples:\n  cyclepref build my_recipe.yaml --out runs/mine\n"
+        "  cyclepref build my_recipe.yaml --out runs/mine --retry-failed",
+    )  # fmt: skip
+    build.add_argument("recipe", type=Path, help="YAML file; see jobs/recipes")
+    build.add_argument("--out", type=Path, required=True, help="run directory, new or of an earlier build")
+    build.add_argument("--retry-failed", action="store_true", help="try rows that failed before once more")
+
+    models = _command(
+        commands, "models", _models, "list the catalog of captioners, text-to-image pipelines and metrics",
+        "examples:\n  cyclepref models\n  cyclepref models shapeworld-sd3",
+    )  # fmt: skip
+    models.add_argument("name", nargs="?", help="show all settings of this one")
+    return parser
+
+
+def _command(commands, name: str, run, about: str, examples: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=about, description=about, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more of what happens")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from jobs.demo import run_demo
+
+    run_demo(arguments.out, arguments.inputs)
+    return 0
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from jobs.build import run_build
+
+    run_build(arguments.recipe, arguments.out, arguments.retry_failed)
+    return 0
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from jobs.models import print_models
+
+    print_models(arguments.name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

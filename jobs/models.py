@@ -1,0 +1,34 @@
+"""The catalog on the screen."""
+
+import difflib
+import json
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from builder.models.catalog import CATALOG
+from schemas.recipe import RecipeError
+
+
+def print_models(name: str | None = None) -> None:
+    """Print the whole catalog, or one entry with all its settings.
+
+    Raises:
+        RecipeError: for a name that the catalog does not have.
+    """
+    screen = Console(soft_wrap=True, highlight=False)
+    if name is None:
+        table = Table("name", "kind", "weights", "about", box=None, pad_edge=False)
+        for spec in CATALOG.values():
+            weights = "shipped here" if spec.name.startswith("shapeworld") else spec.repo or "the lpips package"
+            if spec.name == "lpips-shapeworld":
+                weights = "shipped here"
+            table.add_row(spec.name, spec.kind, weights, escape(spec.about))
+        screen.print(table)
+        return
+    if name not in CATALOG:
+        close = difflib.get_close_matches(name, CATALOG, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise RecipeError(f"unknown model {name!r}{hint}: choose from {', '.join(CATALOG)}")
+    screen.print(json.dumps(CATALOG[name].model_dump(mode="json"), indent=2), markup=False)
