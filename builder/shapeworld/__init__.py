@@ -1,0 +1,1 @@
+"""The embedded world: scenes whose truth is known exactly, and tiny trained models of real architectures."""

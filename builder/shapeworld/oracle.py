@@ -1,0 +1,117 @@
+"""The oracles: how true a caption is to a scene, and which scene a picture shows.
+
+Both count facts. A scene with one group has four (count, colour, shape, background); one with two groups has eight
+(two times three, the background, the relation).
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from builder.shapeworld.grammar import Claims, claims, describe
+from builder.shapeworld.scenes import OPPOSITE, Group, Scene
+
+WEIGHTS = Path(__file__).parent / "weights" / "oracle"
+_BATCH = 64
+
+
+def truth(scene: Scene, caption: str) -> float:
+    """How true a caption is to a scene, in [0, 1]: right / (claimed + true - right), the Jaccard index of the facts.
+
+    `claimed` and `true` are the numbers of facts in the caption and in the scene, `right` those that they share under
+    the best matching of groups. So a wrong fact costs twice, as something missing and as something invented; leaving
+    out and inventing cost once each. Any phrasing that `grammar.claims` can read counts the same.
+    """
+    said = claims(caption)
+    right = facts_right(scene, said)
+    return right / (len(said) + fact_count(scene) - right)
+
+
+def attributes_right(scene: Scene, caption: str) -> float:
+    """The share of a scene's facts that a caption states rightly, in [0, 1]; inventions do not count against it."""
+    return facts_right(scene, claims(caption)) / fact_count(scene)
+
+
+def fact_count(scene: Scene) -> int:
+    """The number of facts in a scene: 4 for one group, 8 for two."""
+    return 3 * len(scene.groups) + 1 + (scene.relation is not None)
+
+
+def facts_right(scene: Scene, said: Claims) -> int:
+    """The number of a scene's facts among the claims, under the matching of groups that makes it largest."""
+    slots: list[int | None] = [*range(len(said.groups)), *[None] * len(scene.groups)]
+    matchings = itertools.permutations(slots, len(scene.groups))
+    return (said.background == scene.background) + max(_matched(scene, said, matching) for matching in matchings)
+
+
+def _matched(scene: Scene, said: Claims, matching: tuple[int | None, ...]) -> int:
+    """Facts right about groups and relation when claim `matching[i]` is about group i (None: about nothing)."""
+    right = 0
+    for group, slot in zip(scene.groups, matching, strict=True):
+        if slot is not None:
+            claim = said.groups[slot]
+            right += (claim.count == group.count) + (claim.colour == group.colour) + (claim.shape == group.shape)
+    if scene.relation is not None:
+        first, second = matching
+        holds = {(first, scene.relation, second), (second, OPPOSITE[scene.relation], first)}
+        right += any(relation in holds for relation in said.relations)
+    return right
+
+
+def truth_of_images(scenes: Sequence[Scene], images: Sequence[Image.Image]) -> list[float]:
+    """How true each picture is to its scene, in [0, 1]: `truth` of the description of what `recover` sees in it.
+
+    Raises ValueError when there are not as many images as scenes.
+    """
+    if len(scenes) != len(images):
+        raise ValueError(f"every image needs its scene, got {len(scenes)} scenes and {len(images)} images")
+    return [truth(scene, describe(seen)) for scene, seen in zip(scenes, recover(images), strict=True)]
+
+
+def recover(images: Sequence[Image.Image]) -> list[Scene]:
+    """The scene that each picture most likely shows, by a trained classifier; it always answers.
+
+    Pictures of any size are resized to 64x64. The most likely scene is found among all consistent ones, so the answer
+    is a scene even where the classifier's heads contradict each other.
+    """
+    from builder.shapeworld import recogniser  # imports torch: only when pictures are judged
+
+    network = _network()
+    scenes = []
+    for start in range(0, len(images), _BATCH):
+        scenes += recogniser.read(network, images[start : start + _BATCH])
+    return scenes
+
+
+@functools.cache
+def _network():
+    from builder.shapeworld import recogniser
+
+    return recogniser.load(WEIGHTS)
+
+
+def best_scene(layout: dict, halves: list[dict], background: dict) -> Scene:
+    """The most likely scene given log-probabilities: of the layout ("alone", "above", "left of"), of each part's count,
+    colour and shape (first part: alone, upper or left; second: lower or right), and of the background.
+    """
+    ground = max(background, key=background.get)
+    alone = [max(halves[0][part], key=halves[0][part].get) for part in ("count", "colour", "shape")]
+    pair_layout = max(("above", "left of"), key=layout.get)
+    if layout["alone"] >= layout[pair_layout]:
+        return Scene((Group(*alone),), None, ground)
+    counts = [max(half["count"], key=half["count"].get) for half in halves]
+    ranked = [
+        sorted(
+            ((c + s, colour, shape) for colour, c in half["colour"].items() for shape, s in half["shape"].items()),
+            reverse=True,
+        )[:2]
+        for half in halves
+    ]  # two groups of one colour and shape are no scene: then the second choice of the less certain one
+    options = [(a, b) for a, b in itertools.product(*ranked) if a[1:] != b[1:]]
+    first, second = max(options, key=lambda pair: pair[0][0] + pair[1][0])
+    return Scene((Group(counts[0], *first[1:]), Group(counts[1], *second[1:])), pair_layout, ground)

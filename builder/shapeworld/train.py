@@ -1,0 +1,63 @@
+"""Make every model of the embedded world from nothing: python -m builder.shapeworld.train
+
+Each job reads fresh renders, goes on from its last checkpoint, and writes its folder under builder/shapeworld/weights
+as soon as there is something to load. Only the autoencoder has to come before the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from pathlib import Path
+
+import torch
+
+from builder.shapeworld.training import autoencoder, captioners, features, painters, recogniser
+from builder.shapeworld.training.loop import Run
+
+JOBS = {
+    "autoencoder": autoencoder.train,
+    "lpips": features.train,
+    "oracle": recogniser.train,
+    "blip": functools.partial(captioners.train, "blip"),
+    "llava": functools.partial(captioners.train, "llava"),
+    "sd3": functools.partial(painters.train, "sd3"),
+    "sd": functools.partial(painters.train, "sd"),
+}
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the jobs named on the command line, all of them by default, in the order above."""
+    options = _parser().parse_args(argv)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    run = Run(options.out, options.work, torch.device(device), options.steps_scale)
+    run.work.mkdir(parents=True, exist_ok=True)
+    (run.work / ".gitignore").write_text("*\n")
+    for name in JOBS:
+        if name in (options.only or JOBS):
+            print(f"{name}: on {device}, weights to {run.out}, checkpoints in {run.work}", flush=True)
+            JOBS[name](run)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m builder.shapeworld.train",
+        description="Train the tiny models of the embedded world. Resumes; about two hours of one CPU thread in all.",
+        epilog="example: python -m builder.shapeworld.train --only autoencoder sd3 --steps-scale 0.1 --out weights",
+    )
+    parser.add_argument("--only", nargs="+", choices=JOBS, metavar="NAME", help=f"some of: {', '.join(JOBS)}")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the weights (default: the shipped ones)")
+    parser.add_argument("--work", type=Path, default=Path(".shapeworld"), help="folder of checkpoints (%(default)s)")
+    parser.add_argument("--steps-scale", type=float, default=1.0, help="factor on all step counts (%(default)s)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=int, help="CPU threads; one a process is most efficient at these sizes")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The autoencoder under both text-to-image pipelines: AutoencoderTiny, 64x64x3 pixels to 8x8x16 latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny
+
+from builder.shapeworld.training import data
+from builder.shapeworld.training.loop import Job, Progress, Run, fit
+
+NAME = "autoencoder"
+STEPS, BATCH = 1800, 32
+LATENT_CHANNELS = 16
+_WIDTHS = {"encoder": 32, "decoder": 48}
+
+
+def build() -> AutoencoderTiny:
+    """An untrained autoencoder of half a million parameters, most of them in the decoder."""
+    return AutoencoderTiny(
+        encoder_block_out_channels=(_WIDTHS["encoder"],) * 4,
+        decoder_block_out_channels=(_WIDTHS["decoder"],) * 4,
+        num_encoder_blocks=(0, 1, 1, 1),
+        num_decoder_blocks=(2, 2, 1, 0),
+        latent_channels=LATENT_CHANNELS,
+    )
+
+
+def loss(model: AutoencoderTiny, step: int) -> torch.Tensor:
+    """L1 + MSE of pictures through noisy latents, and a pull of the latents to unit size.
+
+    The noise makes the decoder forgive what a diffusion model gets slightly wrong.
+    """
+    scenes = data.training_scenes(NAME, step, BATCH)
+    target = data.pictures(NAME, step, scenes).to(model.device, memory_format=torch.channels_last) * 2 - 1
+    latents = model.encode(target).latents.float()
+    noisy = latents + 0.1 * torch.randn_like(latents)
+    error = model.decode(noisy).sample.float() - target
+    size = (latents.mean(dim=(0, 2, 3)).square() + (latents.std(dim=(0, 2, 3)) - 1).square()).mean()
+    return error.abs().mean() + error.square().mean() + 0.02 * size
+
+
+@torch.no_grad()
+def export(model: AutoencoderTiny, progress: Progress, run: Run) -> None:
+    """Save to the work folder with the scale and shift that make its latents standard; pipelines carry copies."""
+    scenes = data.training_scenes(NAME, -1, 256)
+    target = data.pictures(NAME, -1, scenes).to(model.device) * 2 - 1
+    latents = model.encode(target).latents.float()
+    mean, std = latents.mean().item(), latents.std().item()
+    error = (model.decode(latents).sample.float() - target).square().mean() / 4
+    model.register_to_config(scaling_factor=1 / std, shift_factor=mean)
+    print(f"{NAME}: {-10 * error.log10().item():.1f} dB, latents {mean:.2f} +- {std:.2f}", flush=True)
+    model.save_pretrained(run.work / NAME)
+
+
+def train(run: Run) -> None:
+    """Train the autoencoder to the end and save it."""
+    torch.manual_seed(0)
+    model = build().to(memory_format=torch.channels_last)
+    fit(Job(NAME, model, loss, lambda m, p: export(m, p, run), STEPS, BATCH, lr=3e-3), run)
+
+
+def load(work: Path, dtype: torch.dtype = torch.float32) -> AutoencoderTiny:
+    """The trained autoencoder, frozen. Raises OSError when it has not been trained."""
+    model = AutoencoderTiny.from_pretrained(work / NAME, torch_dtype=dtype)
+    return model.eval().requires_grad_(False)
