@@ -1,0 +1,1 @@
+"""The reward model: its training on cycle-consistency preferences, its scores, its evaluation."""

@@ -1,0 +1,47 @@
+"""The model card of a reward model."""
+
+from pathlib import Path
+from typing import Any
+
+CARD = """\
+---
+library_name: cyclepref
+tags: [reward-model, image-text-alignment, cycle-consistency, preference]
+---
+
+# Reward model
+
+Scores how well an image and a text belong together; higher is better. Learned with the Bradley-Terry loss from cycle
+consistency preferences (CycleReward, arXiv 2506.02095), without human labels. An average training candidate has
+reward 0; the difference of two rewards is the log-odds that the first candidate is the preferred one.
+
+```python
+from builder.reward.model import RewardModel
+
+model = RewardModel.from_pretrained("path/to/this/folder")
+model.score(images="a.png", texts=["one caption", "another"])
+model.rank(prompt="one red circle on a white background", images=["a.png", "b.png"])
+```
+
+Started from `{start}`. Kept: {kept}. Settings are in `metrics.json`.
+
+| cycle | split | inputs | pairs | pairwise accuracy |
+|---|---|---|---|---|
+{rows}
+"""
+
+
+def write_card(folder: Path, metrics: dict[str, Any]) -> None:
+    """Write README.md into a model's folder from the content of its metrics.json."""
+    rows = [
+        f"| {cycle} | {split} | {found['inputs']} | {found['pairs']} | {_share(found['accuracy'])} |"
+        for cycle, by_split in metrics["pairwise_accuracy"].items()
+        for split, found in by_split.items()
+    ]
+    start = Path(metrics["start"]).name if Path(metrics["start"]).exists() else metrics["start"]
+    text = CARD.format(start=start, kept=metrics["kept"], rows="\n".join(rows))
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _share(accuracy: float | None) -> str:
+    return "-" if accuracy is None else f"{accuracy:.3f}"

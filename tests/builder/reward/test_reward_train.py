@@ -1,0 +1,157 @@
+import json
+import math
+from contextlib import contextmanager
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.utils.data import ConcatDataset
+
+from builder.reward.data import MODEL_INPUTS, Collate, PreferenceError, load_preferences
+from builder.reward.evaluate import pairwise_accuracy
+from builder.reward.model import RewardModel
+from builder.reward.settings import HeadSettings, TrainSettings
+from builder.reward.train import Interleaved, bradley_terry_loss, combo_loss, train_reward
+
+FEW = TrainSettings(epochs=1, inputs_per_step=4, head=HeadSettings(head_sizes=(8,)))
+
+
+def test_the_loss_is_the_negative_log_likelihood_of_bradley_and_terry():
+    chosen, rejected = torch.tensor([2.0, -1.0, 0.5]), torch.tensor([1.0, 1.0, 0.5])
+    expected = [-math.log(math.exp(c) / (math.exp(c) + math.exp(r))) for c, r in zip(chosen, rejected, strict=True)]
+    assert bradley_terry_loss(chosen, rejected).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_swapping_chosen_and_rejected_turns_the_gradient_round():
+    first, second = torch.tensor([0.3], requires_grad=True), torch.tensor([-0.4], requires_grad=True)
+    gradient = torch.autograd.grad(bradley_terry_loss(first, second).sum(), (first, second))
+    swapped = torch.autograd.grad(bradley_terry_loss(second, first).sum(), (first, second))
+    assert gradient[0] < 0 < gradient[1]
+    assert swapped[0] > 0 > swapped[1]
+    difference = bradley_terry_loss(second, first) - bradley_terry_loss(first, second)
+    assert difference.item() == pytest.approx(0.7, abs=1e-6)  # log-odds: the difference of the rewards
+
+
+def test_the_combo_loss_is_the_text_loss_plus_lambda_times_the_image_loss():
+    losses, of_images = torch.tensor([1.0, 3.0, 10.0]), torch.tensor([False, False, True])
+    assert combo_loss(losses, of_images, 0.5).item() == 2.0 + 0.5 * 10.0
+    assert combo_loss(losses[:2], of_images[:2], 0.5).item() == 2.0
+    assert combo_loss(losses[2:], of_images[2:], 0.5).item() == 5.0
+
+
+@pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])
+def test_grouped_pairs_give_the_loss_and_gradients_of_pairs_taken_one_by_one(build, captioner, cycle):
+    split = load_preferences(build(cycle, train=3))["train"]
+    torch.manual_seed(1)
+    model = RewardModel.from_captioner(captioner)
+    batch = Collate(model.processor, 16, cache_mb=0)([split[index] for index in range(3)])
+    rewards = model(**{name: batch[name] for name in MODEL_INPUTS})
+    grouped = bradley_terry_loss(rewards[batch["chosen"]], rewards[batch["rejected"]]).mean()
+
+    def reward(candidate):
+        row = slice(candidate, candidate + 1)
+        image = batch["pixel_values"][batch["image_index"][row]]
+        text = {"input_ids": batch["input_ids"][row], "attention_mask": batch["attention_mask"][row]}
+        return model(pixel_values=image, **text)
+
+    sides = zip(batch["chosen"].tolist(), batch["rejected"].tolist(), strict=True)
+    one_by_one = torch.cat([bradley_terry_loss(reward(chosen), reward(rejected)) for chosen, rejected in sides]).mean()
+    torch.testing.assert_close(grouped, one_by_one, atol=1e-6, rtol=0)
+    weights = [weight for name, weight in model.named_parameters() if "post_layernorm" not in name]
+    pairs = zip(torch.autograd.grad(grouped, weights), torch.autograd.grad(one_by_one, weights), strict=True)
+    for together, apart in pairs:
+        torch.testing.assert_close(together, apart, atol=1e-6, rtol=1e-4)
+
+
+def test_every_epoch_sees_each_input_once_and_each_step_its_share_of_both_cycles():
+    sampler = Interleaved([10, 20], seed=0)
+    first, second = list(sampler), list(sampler)
+    assert sorted(first) == sorted(second) == list(range(30))
+    assert first != second
+    for start in range(0, 30, 6):
+        assert sum(index < 10 for index in first[start : start + 6]) == 2
+    assert list(Interleaved([10, 20], seed=0)) == first
+    assert len(ConcatDataset([range(10), range(20)])) == len(sampler)
+
+
+def test_it_learns_which_captions_and_pictures_are_right(build, captioner, tmp_path):
+    datasets = [build(cycle, train=48, validation=8, test=24) for cycle in ("i2t2i", "t2i2t")]
+    settings = TrainSettings(epochs=12, inputs_per_step=8, learning_rate=3e-3, head=HeadSettings(head_sizes=(16,)))
+    ticks = []
+
+    @contextmanager
+    def progress(label, steps):
+        assert steps == 12 * 12
+        yield ticks.append
+
+    result = train_reward(datasets, captioner, tmp_path / "out", settings, progress)
+    assert sum(ticks) == 12 * 12
+    accuracy = result.metrics["pairwise_accuracy"]
+    assert accuracy["i2t2i"]["test"]["accuracy"] > 0.9
+    assert accuracy["t2i2t"]["test"]["accuracy"] > 0.9
+    assert {split: found["pairs"] for split, found in accuracy["i2t2i"].items()} == {
+        "train": 48 * 3,
+        "validation": 8 * 3,
+        "test": 24 * 3,
+    }
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == json.loads(json.dumps(result.metrics))
+    assert "| i2t2i | test | 24 | 72 |" in (tmp_path / "out" / "README.md").read_text()
+    model = RewardModel.from_pretrained(result.path)
+    assert pairwise_accuracy(model, datasets[1], "test").accuracy == accuracy["t2i2t"]["test"]["accuracy"]
+
+
+def _train(build, captioner, out, **changes):
+    train_reward([build("i2t2i", train=8)], captioner, out, FEW.model_copy(update=changes))
+    return load_file(out / "model.safetensors")
+
+
+def test_equal_settings_give_equal_weights_and_another_seed_gives_others(build, captioner, tmp_path):
+    first = _train(build, captioner, tmp_path / "first")
+    again = _train(build, captioner, tmp_path / "again")
+    other = _train(build, captioner, tmp_path / "other", seed=1)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["head.0.weight"], other["head.0.weight"])
+
+
+def test_frozen_layers_stay_as_they_were(build, captioner, tmp_path):
+    before = RewardModel.from_captioner(captioner).state_dict()
+    after = _train(build, captioner, tmp_path / "out", fix_rate=0.5)
+    changed = {name for name in after if name in before and not torch.equal(after[name], before[name])}
+    assert not {name for name in changed if ".0." in name and not name.startswith("head")}
+    assert {name.split(".")[0] for name in changed} == {"vision_model", "text_model", "head"}
+
+
+def test_a_reward_model_can_be_trained_on_and_its_rewards_stay_centred(build, captioner, tmp_path):
+    dataset = build("i2t2i", train=8)
+    train_reward([dataset], captioner, tmp_path / "first", FEW)
+    result = train_reward([dataset], tmp_path / "first", tmp_path / "second", FEW)
+    model = RewardModel.from_pretrained(result.path)
+    from builder.reward.evaluate import candidate_rewards
+
+    rewards = candidate_rewards(model, dataset, "train")["reward"].to_numpy()
+    assert rewards.mean() == pytest.approx(0, abs=1e-5)
+    assert model.head[0].out_features == 8
+
+
+def test_without_validation_pairs_the_last_epoch_is_kept(build, captioner, tmp_path):
+    result = train_reward([build("i2t2i", train=4)], captioner, tmp_path / "out", FEW)
+    assert result.metrics["kept"] == "last epoch: there are no validation pairs"
+    nothing = {"inputs": 0, "pairs": 0, "accuracy": None}
+    assert result.metrics["pairwise_accuracy"]["i2t2i"]["validation"] == nothing
+
+
+def test_datasets_without_anything_to_learn_are_refused(build, captioner, tmp_path):
+    with pytest.raises(PreferenceError, match="no datasets to train on"):
+        train_reward([], captioner, tmp_path, FEW)
+    no_pairs = build("i2t2i", edit=lambda rows: rows["pairs"]["train"].clear(), train=2)
+    with pytest.raises(PreferenceError, match="has no pairs in its train split"):
+        train_reward([no_pairs], captioner, tmp_path, FEW)
+    with pytest.raises(PreferenceError, match="each cycle can have one dataset, got i2t2i, i2t2i"):
+        train_reward([build("i2t2i", train=1), build("i2t2i", train=1)], captioner, tmp_path, FEW)
+
+
+def test_settings_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="less than or equal to 1"):
+        TrainSettings(fix_rate=1.5)
+    with pytest.raises(ValueError, match="learning_rates"):
+        TrainSettings(learning_rates=1e-5)
