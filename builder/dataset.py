@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import yaml
 
 from builder.pair import distinct_outputs
 from builder.stage import flat, locate
@@ -57,10 +58,11 @@ def write_dataset(
             continue
         _write_shards(making / "rankings", split, rankings_schema, _ranking_batches(store, cycle, mine, members))
         mine_pairs = pairs.filter(pc.is_in(pairs["input_id"], value_set=chosen))
-        _write_shards(making / "pairs", split, pairs_schema, iter([mine_pairs]))
+        if mine_pairs.num_rows:  # the datasets library cannot open a split without rows
+            _write_shards(making / "pairs", split, pairs_schema, iter([mine_pairs]))
         counts[split] = {"inputs": len(members), "pairs": mine_pairs.num_rows}
     # The card names the files, so it comes last.
-    (making / "README.md").write_text(_metadata(list(counts)) + card, encoding="utf-8")
+    (making / "README.md").write_text(_metadata(counts) + card, encoding="utf-8")
     if final.exists():
         final.rename(old)
     making.rename(final)
@@ -178,14 +180,17 @@ def _write_shards(folder: Path, split: str, schema: pa.Schema, batches: Iterator
         writer.close()
 
 
-def _metadata(splits: list[str]) -> str:
+def _metadata(counts: dict[str, dict[str, int]]) -> str:
     """The card's YAML head: which files are which config and split."""
-    lines = ["---", "configs:"]
-    for config in ("rankings", "pairs"):
-        lines += [f"- config_name: {config}", *(["  default: true"] if config == "rankings" else []), "  data_files:"]
-        for split in splits:
-            lines += [f"  - split: {split}", f"    path: {config}/{split}-*.parquet"]
-    return "\n".join([*lines, "tags:", "- preference", "- cycle-consistency", "- image-text", "---", ""])
+    files = {
+        "rankings": [{"split": split, "path": f"rankings/{split}-*.parquet"} for split in counts],
+        "pairs": [{"split": split, "path": f"pairs/{split}-*.parquet"} for split in counts if counts[split]["pairs"]],
+    }
+    configs = [{"config_name": name, "data_files": found} for name, found in files.items() if found]
+    if configs:
+        configs[0]["default"] = True
+    head = {"configs": configs, "tags": ["preference", "cycle-consistency", "image-text"]}
+    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n"
 
 
 def _images(store: Store, table: str, rows: pa.Table, role: str) -> list[bytes]:

@@ -7,7 +7,9 @@ counts. Content never passes through the driver.
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,20 +18,25 @@ import pyarrow as pa
 import ray
 import ray.data
 import ray.exceptions
+from ray.util.annotations import RayDeprecationWarning
 
 from builder.plan import Cluster
+from schemas.errors import CyclePrefError
 
 log = logging.getLogger("cyclepref.engine")
 
-# Ray Data restarts a dead actor and retries its task for ever by default.
-MAX_RESTARTS = 2
+# `max_task_retries` has no named parameter yet; pyproject.toml keeps Ray below the version that drops it.
+warnings.filterwarnings("ignore", category=RayDeprecationWarning, message="`ray_remote_args` is deprecated")
+
+# Ray Data replaces a dead actor and tries its block again, for ever by default.
+MAX_TASK_RETRIES = 2
 # An output block above this is split, and so written as several parts.
 MAX_BLOCK_BYTES = 256 * 2**20
 
 Step = Callable[[pa.Table], pa.Table]
 
 
-class EngineError(RuntimeError):
+class EngineError(CyclePrefError, RuntimeError):
     """A worker could not start, or went on dying; the message ends with its own error."""
 
 
@@ -67,7 +74,10 @@ class Engine:
         if not ray.is_initialized():
             address = os.environ.get("RAY_ADDRESS")
             local = {} if address else {"include_dashboard": False, "log_to_driver": False}
-            ray.init(address=address, logging_level=logging.ERROR, **local)
+            # Its C++ core would put advice about actor arguments on our screen; worker logs keep their own level.
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+            with _silent_stderr():
+                ray.init(address=address, logging_level=logging.ERROR, **local)
             self._started = True
         resources = ray.cluster_resources()
         found = Cluster(cpus=int(resources.get("CPU", 1)), gpus=resources.get("GPU", 0))
@@ -77,16 +87,16 @@ class Engine:
 
     def run_tasks(self, blocks: list[pa.Table], *steps: Step) -> Iterator[pa.Table]:
         """Run blocks through CPU tasks alone; yields what the last step returns, in any order."""
-        if blocks:
+        if blocks and self.cluster:  # Ray Data would start a cluster of its own
             yield from _results(self._mapped(ray.data.from_arrow(blocks), *steps))
 
     def run_pools(self, lanes: list[Lane], before: Step, after: Step) -> Iterator[pa.Table]:
         """Run every lane's blocks through `before`, its pool of actors and `after`, all lanes at once.
 
         Yields what `after` returns, in any order. A block whose worker dies is tried again on a new actor, at most
-        MAX_RESTARTS times; an exception in a worker's constructor or call ends the run with an EngineError.
+        MAX_TASK_RETRIES times; an exception in a worker's constructor or call ends the run with an EngineError.
         """
-        streams = [self._pooled(lane, before) for lane in lanes if lane.blocks]
+        streams = [self._pooled(lane, before) for lane in lanes if lane.blocks and self.cluster]
         if streams:
             merged = streams[0].union(*streams[1:]) if len(streams) > 1 else streams[0]
             yield from _results(self._mapped(merged, after))
@@ -102,8 +112,7 @@ class Engine:
             # Declared, since Ray gives an actor without num_cpus one thread.
             num_cpus=lane.num_cpus,
             num_gpus=lane.num_gpus,
-            max_restarts=MAX_RESTARTS,
-            max_task_retries=MAX_RESTARTS,
+            max_task_retries=MAX_TASK_RETRIES,
         )
 
     def _mapped(self, dataset: ray.data.Dataset, *steps: Step) -> ray.data.Dataset:
@@ -112,6 +121,19 @@ class Engine:
         for step in steps:
             dataset = dataset.map_batches(step, batch_size=None, batch_format="pyarrow", compute=tasks, num_cpus=0)
         return dataset
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Ray's C++ core announces on file descriptor 2 that its log level was set; what fails still raises."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 def _results(dataset: ray.data.Dataset) -> Iterator[pa.Table]:

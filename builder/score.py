@@ -20,7 +20,7 @@ from schemas.ids import similarity_id
 from schemas.specs import MetricSpec
 
 # Comparing is cheap next to generating, so a part holds many batches.
-ROWS_PER_PART = 1024
+ROWS_PER_PART = 512
 
 STAGE = "scores"
 
@@ -59,10 +59,8 @@ def compare(wanted: pa.Table, metric: Resolved, accountant: Accountant, engine: 
         before = partial(attach, store=store, tables={"x": "inputs", "y": "generations"})
         after = partial(write_similarities, store=store)
         [[pool]] = plan({metric.name: metric.spec}, {metric.name: todo.num_rows}, engine.cluster)
-        size = min(ROWS_PER_PART, -(-todo.num_rows // pool.actors))
-        lane = Lane(
-            blocks_of(located, size), Comparer, {"spec": metric.spec}, pool.actors, pool.num_cpus, pool.num_gpus
-        )
+        blocks = blocks_of(located, ROWS_PER_PART)
+        lane = Lane(blocks, Comparer, {"spec": metric.spec}, pool.actors, pool.num_cpus, pool.num_gpus)
         yield from engine.run_pools([lane], before, after)
 
     return accountant.run(Work(STAGE, "similarities", "similarity_id", wanted), do)

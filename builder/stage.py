@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 from builder import __version__, progress
 from builder.store import Store, first_of_each, without
 from schemas import records
+from schemas.errors import CyclePrefError
 
 # What a stage's last step tells the driver: how many rows it finished, and how many of them as failures.
 RECEIPT = pa.schema([("done", pa.int64()), ("failed", pa.int64())])
 
 
-class BuildError(RuntimeError):
+class BuildError(CyclePrefError, RuntimeError):
     """A build that cannot go on: what happened, and the way out. What was finished stays in the store."""
 
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from schemas import records
+from schemas.errors import CyclePrefError
 from schemas.ids import digest
 
 # table -> (schema, id column)
@@ -36,7 +37,7 @@ ROW_GROUP = 64
 TEMPORARY = ".tmp-"
 
 
-class StoreError(RuntimeError):
+class StoreError(CyclePrefError, RuntimeError):
     """A run directory that cannot be used, with the way out."""
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from builder import __version__
+from schemas.errors import CyclePrefError
 
 EXAMPLES = """examples:
   cyclepref demo                                          both cycles on the embedded world, on any machine
@@ -24,20 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. What was finished is saved; run the same command again to go on.", file=sys.stderr)
         return 130
-    except _expected_errors() as error:
+    except CyclePrefError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-
-
-def _expected_errors() -> tuple[type[Exception], ...]:
-    """What is explained by its message alone; anything else is a bug and keeps its traceback. Evaluated only when
-    something was raised, since importing these costs seconds."""
-    from builder.engine import EngineError
-    from builder.stage import BuildError
-    from builder.store import StoreError
-    from schemas.recipe import RecipeError
-
-    return RecipeError, StoreError, BuildError, EngineError
 
 
 def _parser() -> argparse.ArgumentParser:

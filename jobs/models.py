@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import sys
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,7 +18,7 @@ def print_models(name: str | None = None) -> None:
     Raises:
         RecipeError: for a name that the catalog does not have.
     """
-    screen = Console(soft_wrap=True, highlight=False)
+    screen = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     if name is None:
         table = Table("name", "kind", "weights", "about", box=None, pad_edge=False)
         for spec in CATALOG.values():

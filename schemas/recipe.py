@@ -8,9 +8,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.cycle import CYCLES, Cycle
+from schemas.errors import CyclePrefError
 
 
-class RecipeError(ValueError):
+class RecipeError(CyclePrefError, ValueError):
     """A recipe that cannot be run: the message names the place, the value, the rule and the way out."""
 
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProce
 from transformers.generation import TemperatureLogitsWarper, TopPLogitsWarper
 
 from builder.models import Caption
-from builder.models.loading import device, pad_batch, source_of
+from builder.models.loading import device, pad_batch, quiet, source_of
 from schemas.specs import CaptionerSpec
 
 # What a tokenizer may leave behind: special tokens as markup, and a prompt style's own words.
@@ -25,6 +25,7 @@ class TransformersCaptioner:
     def __init__(self, spec: CaptionerSpec):
         self.spec = spec
         self.device = device()
+        quiet()
         where, pin = source_of(spec)
         self.processor = AutoProcessor.from_pretrained(where, **pin)
         self.tokenizer = self.processor.tokenizer

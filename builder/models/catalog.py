@@ -12,13 +12,15 @@ WEIGHTS = Path(__file__).parent.parent / "shapeworld" / "weights"
 
 # The question that CyclePrefDB asked its captioners (CycleReward, arXiv 2506.02095).
 QUESTION = "Write a detailed description of the given image."
+# The only question whose words the embedded LLaVA knows.
+SHAPEWORLD_CHAT = {"prompt_style": "chat", "prompt": "describe the picture"}
 
 
 def _shapeworld_captioner(name: str, about: str, **settings) -> CaptionerSpec:
     """A tiny captioner of the embedded world; the fraction of a GPU says that it shares an actor."""
     return CaptionerSpec(
         name=f"shapeworld-{name}", repo=str(WEIGHTS / name), num_gpus=0.05, batch_size=32, about=about,
-        **{"prompt_style": "none", "max_new_tokens": 32, **settings},
+        **{"prompt_style": "none", "max_new_tokens": 16, **settings},
     )  # fmt: skip
 
 
@@ -40,8 +42,8 @@ def _llava(name: str, repo: str, num_gpus: float = 1) -> CaptionerSpec:
 CAPTIONERS = [
     _shapeworld_captioner("blip", "embedded world: the stronger BLIP"),
     _shapeworld_captioner("blip-early", "embedded world: an early checkpoint of the BLIP"),
-    _shapeworld_captioner("llava", "embedded world: the stronger LLaVA", prompt_style="chat", prompt="describe"),
-    _shapeworld_captioner("llava-early", "embedded world: an early LLaVA", prompt_style="chat", prompt="describe"),
+    _shapeworld_captioner("llava", "embedded world: the stronger LLaVA", **SHAPEWORLD_CHAT),
+    _shapeworld_captioner("llava-early", "embedded world: an early LLaVA", **SHAPEWORLD_CHAT),
     CaptionerSpec(
         name="blip-large", repo="Salesforce/blip-image-captioning-large", prompt_style="none", batch_size=32,
         about="BLIP, 470M parameters; runs on a CPU too",
@@ -53,7 +55,7 @@ CAPTIONERS = [
 ]  # fmt: skip
 
 PAINTERS = [
-    _shapeworld_painter("sd3", "embedded world: flow-matching transformer", max_sequence_length=32),
+    _shapeworld_painter("sd3", "embedded world: flow-matching transformer", max_sequence_length=16),
     _shapeworld_painter("sd", "embedded world: UNet pipeline"),
     _shapeworld_painter("sd-early", "embedded world: an early checkpoint of the UNet"),
     PainterSpec(

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any, TypeVar
 
+import diffusers
 import torch
+import transformers
 
 from schemas.specs import ModelSpec
 
@@ -13,6 +15,14 @@ Item = TypeVar("Item")
 def device() -> torch.device:
     """The GPU that this process was given, or the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def quiet() -> None:
+    """Keep progress bars and advice of transformers and diffusers out of a worker's log. A cut prompt is one of
+    those warnings; it is counted in the rows instead (`truncated`)."""
+    for library in (transformers.utils.logging, diffusers.utils.logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
 
 
 def source_of(spec: ModelSpec) -> tuple[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from builder.models import Painting
-from builder.models.loading import device, pad_batch, source_of
+from builder.models.loading import device, pad_batch, quiet, source_of
 from schemas.specs import PainterSpec
 
 
@@ -19,9 +19,10 @@ class DiffusersPipeline:
 
     def __init__(self, spec: PainterSpec):
         self.spec = spec
+        quiet()
         where, pin = source_of(spec)
         dtype = getattr(torch, spec.dtype)
-        pipeline = DiffusionPipeline.from_pretrained(where, torch_dtype=dtype, use_safetensors=True, **pin)
+        pipeline = DiffusionPipeline.from_pretrained(where, dtype=dtype, use_safetensors=True, **pin)
         self.pipeline = pipeline.to(device())
         self.pipeline.set_progress_bar_config(disable=True)
         self._accepted = inspect.signature(self.pipeline.__call__).parameters

@@ -1,0 +1,152 @@
+"""`cyclepref demo`: both cycles on the embedded world, a reward model, and the truth about them."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.table import Table
+
+from builder import agreement, progress
+from builder.agreement import Share
+from builder.build import build
+from builder.engine import Engine
+from builder.picture import draw_run
+from builder.progress import console
+from builder.store import Store
+from jobs.build import counts_table
+from schemas.cycle import CYCLES
+from schemas.recipe import Recipe, load_recipe
+
+RECIPES = Path(__file__).parent / "recipes"
+START = Path(__file__).parent.parent / "builder" / "shapeworld" / "weights" / "blip"
+
+
+def run_demo(out: Path, inputs: int | None = None) -> dict[str, Any]:
+    """Run the demo in `out`, doing only what is not there yet; returns the content of its summary.json."""
+    begin = time.monotonic()
+    recipes = {name: _recipe(name, inputs) for name in CYCLES}
+    runs = {}
+    with Engine() as engine:
+        for name, recipe in recipes.items():
+            console.print(f"\n[bold]{name}[/bold]  {_story(name)}")
+            runs[name] = build(recipe, out / name, engine=engine)
+            draw_run(Store(out / name), recipe.shape, _reconstructions(Store(out / name)), out / f"{name}.png")
+            console.print(counts_table(name, runs[name]["counts"]))
+    console.print("\n[bold]reward model[/bold]  a BLIP with a Bradley-Terry head, on the pairs of both cycles")
+    reward = _reward(out, list(recipes))
+    with progress.stage("truth check", len(recipes)) as tick:
+        summary: dict[str, Any] = {}
+        for name in recipes:
+            summary[name] = _summary(out, name, runs[name])
+            tick(1)
+    summary["reward"] = reward
+    summary["seconds"] = round(time.monotonic() - begin, 1)
+    Store(out).write_json("summary.json", summary)
+    _print(summary, out)
+    return summary
+
+
+def _recipe(name: str, inputs: int | None) -> Recipe:
+    recipe = load_recipe(RECIPES / f"shapeworld_{name}.yaml")
+    if inputs is None:
+        return recipe
+    return recipe.model_copy(update={"inputs": recipe.inputs.model_copy(update={"limit": inputs})})
+
+
+def _story(name: str) -> str:
+    return {
+        "i2t2i": "held-out images → captions → images again; LPIPS compares the images",
+        "t2i2t": "held-out prompts → images → captions; SBERT compares the texts",
+    }[name]
+
+
+def _reward(out: Path, cycles: list[str]) -> dict[str, Any]:
+    """Train on both datasets, unless a model of just these datasets and settings is there."""
+    from builder.reward.settings import TrainSettings
+    from builder.reward.train import train_reward
+
+    settings = TrainSettings()
+    digests = [json.loads((out / name / "run.json").read_text())["dataset_digest"] for name in cycles]
+    made_from = {"datasets": digests, "settings": settings.model_dump(mode="json")}
+    done = out / "reward" / "made_from.json"
+    if not (done.is_file() and json.loads(done.read_text()) == made_from):
+        done.unlink(missing_ok=True)
+        train_reward([out / name / "dataset" for name in cycles], START, out / "reward", settings)
+        done.write_text(json.dumps(made_from), encoding="utf-8")
+    metrics = json.loads((out / "reward" / "metrics.json").read_text())
+    return {"pairwise_accuracy": metrics["pairwise_accuracy"], "seconds": metrics["seconds"]}
+
+
+def _summary(out: Path, name: str, run: dict[str, Any]) -> dict[str, Any]:
+    """The truth about one cycle's pairs; the reward's on inputs that it was not trained on."""
+    from builder.reward.evaluate import candidate_rewards
+    from builder.reward.model import RewardModel
+
+    store, cycle = Store(out / name), CYCLES[name]
+    pairs, truth, length = store.read_view("pairs"), agreement.truths(store, cycle), agreement.lengths(store, cycle)
+    rewards = candidate_rewards(RewardModel.from_pretrained(out / "reward"), out / name / "dataset", "test")
+    reward = dict(zip(rewards["generation_id"].to_pylist(), rewards["reward"].to_pylist(), strict=True))
+    unseen = pairs.filter(pc.is_in(pairs["chosen_id"], value_set=pa.array(list(reward), pa.string())))
+    shares = {
+        "cycle": agreement.agreement(pairs, truth),
+        "cycle_by_margin_quartile": agreement.by_margin_quartile(pairs, truth),
+        "cycle_on_unseen_inputs": agreement.agreement(unseen, truth),
+        "reward": agreement.agreement(unseen, truth, reward.__getitem__),
+        "length_baseline": agreement.agreement(pairs, truth, length.__getitem__),
+    }
+    return {
+        "inputs": run["counts"]["inputs"]["unique"],
+        "candidates": store.read_view("candidates").num_rows,
+        "pairs": pairs.num_rows,
+        "seconds": round(sum(run["seconds"].values()), 1),
+        "seconds_by_stage": run["seconds"],
+        "agreement": {key: _values(value, "share") for key, value in shares.items()},
+        "agreement_pairs": {key: _values(value, "pairs") for key, value in shares.items()},
+    }
+
+
+def _values(shares: Share | list[Share], field: str) -> Any:
+    if isinstance(shares, list):
+        return [asdict(share)[field] for share in shares]
+    return asdict(shares)[field]
+
+
+def _reconstructions(store: Store) -> pa.Table:
+    """(source_id, input_id, content_id) of a run's first reconstruction of every candidate."""
+    made = store.rows("generations", ["generation_id", "source_id", "content_id"])
+    candidates = (
+        store.read_view("candidates").select(["content_id", "input_id"]).rename_columns(["source_id", "input_id"])
+    )
+    return made.select(["source_id", "content_id"]).join(candidates, "source_id", join_type="inner")
+
+
+def _print(summary: dict[str, Any], out: Path) -> None:
+    table = Table(title="How often the preference is the truth", title_justify="left")
+    table.add_column("")
+    for name in CYCLES:
+        table.add_column(name, justify="right")
+    rows = {
+        "pairs": lambda s: str(s["pairs"]),
+        "cycle score": lambda s: _percent(s["agreement"]["cycle"]),
+        "  by margin quartile": lambda s: " ".join(map(_percent, s["agreement"]["cycle_by_margin_quartile"])),
+        "on unseen inputs: cycle score": lambda s: _percent(s["agreement"]["cycle_on_unseen_inputs"]),
+        "on unseen inputs: reward model": lambda s: _percent(s["agreement"]["reward"]),
+        "longer is better": lambda s: _percent(s["agreement"]["length_baseline"]),
+        "seconds": lambda s: f"{s['seconds']:.0f}",
+    }
+    for label, cell in rows.items():
+        table.add_row(label, *(cell(summary[name]) for name in CYCLES))
+    console.print(table)
+    for name in CYCLES:
+        console.print(f"{name} dataset   {out / name / 'dataset'}", soft_wrap=True)
+        console.print(f"{name} picture   {out / f'{name}.png'}", soft_wrap=True)
+    console.print(f"reward model    {out / 'reward'}\nsummary         {out / 'summary.json'}", soft_wrap=True)
+    console.print(f"in {summary['seconds']:.0f} s")
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.1f}%"
