@@ -2,9 +2,14 @@
 
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
 
 # Read at import by the libraries below, so set before any test module is. HF_HUB_OFFLINE=0 in the environment wins:
 # that is how tests marked `network` are run.
@@ -14,11 +19,14 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Tokenizer threads would compete with the models for two cores, and warn at every fork. OMP_NUM_THREADS stays unset
 # on purpose: Ray gives each worker the threads that it declares, and leaves a value that is already there alone.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# A cluster that the user works on must never run our tests.
-os.environ.pop("RAY_ADDRESS", None)
-
-import hypothesis
-import pytest
+# A cluster that the user works on must never run our tests, nor may they write the token that a new Ray would put in
+# the user's home: it decides how the user's own Ray authenticates from then on.
+for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN"):
+    os.environ.pop(name, None)
+_secret = tempfile.TemporaryDirectory(prefix="ray-token-")
+_token = Path(_secret.name, "token")
+_token.write_text(secrets.token_hex(32))
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(_token))
 
 # On a busy machine the first example of a test pays for imports: slow is not wrong.
 hypothesis.settings.register_profile("cyclepref", deadline=None)
