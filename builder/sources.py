@@ -109,7 +109,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Parquet:
-    """One column of a parquet file, or of every parquet file of a folder."""
+    """One column of a parquet file, or of every parquet file of a folder, in order of path."""
 
     spec: ParquetColumn
     modality: Modality
@@ -117,30 +117,40 @@ class Parquet:
     def items(self) -> Items:
         """`file:row`, stamped by the file's size and modification time."""
         rows = []
-        for file in self._files():
-            metadata = pq.ParquetFile(file)
-            if self.spec.column not in metadata.schema_arrow.names:
-                names = ", ".join(metadata.schema_arrow.names)
+        for name, file in self._files().items():
+            opened = pq.ParquetFile(file)
+            if self.spec.column not in opened.schema_arrow.names:
+                names = ", ".join(opened.schema_arrow.names)
                 raise RecipeError(f"inputs.column {self.spec.column!r} is not in {file}: its columns are {names}")
-            rows += [(f"{file.name}:{row}", _stamp(file)) for row in range(metadata.metadata.num_rows)]
+            rows += [(f"{name}:{row}", _stamp(file)) for row in range(opened.metadata.num_rows)]
         return rows
 
     def read(self, names: list[str]) -> Iterator[bytes | str | Exception]:
-        """The column's values."""
-        files = {file.name: file for file in self._files()}
-        columns: dict[str, pa.ChunkedArray] = {}
+        """The column's values; consecutive rows cost one read of their row group."""
+        files = self._files()
+        at, start, values = None, 0, pa.chunked_array([[]])
         for name in names:
             file, row = name.rsplit(":", 1)
-            if file not in columns:
-                columns = {file: pq.read_table(files[file], columns=[self.spec.column])[self.spec.column]}
-            yield _value(columns[file][int(row)].as_py(), self.modality)
+            if file != at or not start <= int(row) < start + len(values):
+                at, (start, values) = file, self._group(files[file], int(row))
+            yield _value(values[int(row) - start].as_py(), self.modality)
 
-    def _files(self) -> list[Path]:
-        path = Path(self.spec.path)
-        files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    def _group(self, file: Path, row: int) -> tuple[int, pa.ChunkedArray]:
+        """The row group that holds a row: its first row's number and the column's values."""
+        opened, start = pq.ParquetFile(file), 0
+        for group in range(opened.num_row_groups):
+            count = opened.metadata.row_group(group).num_rows
+            if row < start + count:
+                return start, opened.read_row_group(group, columns=[self.spec.column])[self.spec.column]
+            start += count
+        raise IndexError(f"{file} has {start} rows, and row {row} was asked for")
+
+    def _files(self) -> dict[str, Path]:
+        root = Path(self.spec.path)
+        files = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
         if not files or not files[0].is_file():
-            raise RecipeError(f"inputs.path {self.spec.path}: no parquet there (looked for {path.absolute()})")
-        return files
+            raise RecipeError(f"inputs.path {self.spec.path}: no parquet there (looked for {root.absolute()})")
+        return {file.relative_to(root).as_posix() if root.is_dir() else file.name: file for file in files}
 
 
 @dataclass(frozen=True)

@@ -60,12 +60,10 @@ class Accountant:
             BuildError: if more rows failed than `max_failure_rate` allows, or a row is unaccounted for.
         """
         before = self._ids(work.table, work.key)
-        failed_before = self._ids("failures", "id")
-        todo = without(work.rows, work.key, before)
-        if not self.retry_failed:
-            todo = without(todo, work.key, failed_before)
+        missing = without(work.rows, work.key, before)
+        todo = missing if self.retry_failed else without(missing, work.key, self._ids("failures", "id"))
+        failed = missing.num_rows - todo.num_rows
         allowed = self.max_failure_rate * work.rows.num_rows
-        failed = without(work.rows, work.key, before).num_rows - todo.num_rows
         if todo.num_rows:
             with progress.stage(work.stage, todo.num_rows) as tick:
                 for receipt in do(todo):
