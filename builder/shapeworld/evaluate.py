@@ -165,6 +165,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
+    models.quiet()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         results = evaluate(options.count, options.weights, options.only)

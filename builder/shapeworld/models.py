@@ -11,7 +11,7 @@ from PIL import Image
 WEIGHTS = Path(__file__).parent / "weights"
 CAPTIONERS = ("blip", "blip-early", "llava", "llava-early")
 PIPELINES = ("sd3", "sd", "sd-early")
-QUESTION = "what is in the picture?"
+QUESTION = "describe the picture"
 NEW_TOKENS = 16
 # The sampling with which the quality of each pipeline is stated.
 SAMPLING = {
@@ -19,6 +19,16 @@ SAMPLING = {
     "sd": {"num_inference_steps": 16, "guidance_scale": 3.0},
     "sd-early": {"num_inference_steps": 16, "guidance_scale": 3.0},
 }
+
+
+def quiet() -> None:
+    """Silence the libraries' progress bars and their remarks on unusual but intended configurations."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
 
 
 def captioner(name: str, weights: Path = WEIGHTS):
@@ -55,7 +65,7 @@ def painter(name: str, weights: Path = WEIGHTS, **sampling):
     """
     from diffusers import DiffusionPipeline
 
-    pipeline = DiffusionPipeline.from_pretrained(weights / name, torch_dtype=torch.bfloat16)
+    pipeline = DiffusionPipeline.from_pretrained(weights / name, dtype=torch.bfloat16)
     pipeline.set_progress_bar_config(disable=True)
     settings = SAMPLING[name] | sampling
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from builder.shapeworld import models
 from builder.shapeworld.training import autoencoder, captioners, features, painters, recogniser
 from builder.shapeworld.training.loop import Run
 
@@ -24,7 +25,6 @@ JOBS = {
     "sd3": functools.partial(painters.train, "sd3"),
     "sd": functools.partial(painters.train, "sd"),
 }
-WEIGHTS = Path(__file__).parent / "weights"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     run = Run(options.out, options.work, torch.device(device), options.steps_scale)
+    models.quiet()
     run.work.mkdir(parents=True, exist_ok=True)
     (run.work / ".gitignore").write_text("*\n")
     for name in JOBS:
@@ -51,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m builder.shapeworld.train --only autoencoder sd3 --steps-scale 0.1 --out weights",
     )
     parser.add_argument("--only", nargs="+", choices=JOBS, metavar="NAME", help=f"some of: {', '.join(JOBS)}")
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the weights (default: the shipped ones)")
+    parser.add_argument(
+        "--out", type=Path, default=models.WEIGHTS, help="folder of the weights (default: the shipped ones)"
+    )
     parser.add_argument("--work", type=Path, default=Path(".shapeworld"), help="folder of checkpoints (%(default)s)")
     parser.add_argument("--steps-scale", type=float, default=1.0, help="factor on all step counts (%(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

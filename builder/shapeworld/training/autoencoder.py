@@ -1,7 +1,8 @@
-"""The autoencoder under both text-to-image pipelines: AutoencoderTiny, 64x64x3 pixels to 8x8x16 latents."""
+"""The autoencoder under both text-to-image pipelines: AutoencoderTiny, 64x64x3 pixels to 16x16x4 latents."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -11,18 +12,18 @@ from builder.shapeworld.training import data
 from builder.shapeworld.training.loop import Job, Progress, Run, fit
 
 NAME = "autoencoder"
-STEPS, BATCH = 1800, 32
-LATENT_CHANNELS = 16
+STEPS, BATCH = 3600, 8  # many small steps: it is the number of steps that sharpens edges
+LATENT_SIZE, LATENT_CHANNELS = 16, 4
 _WIDTHS = {"encoder": 32, "decoder": 48}
 
 
 def build() -> AutoencoderTiny:
     """An untrained autoencoder of half a million parameters, most of them in the decoder."""
     return AutoencoderTiny(
-        encoder_block_out_channels=(_WIDTHS["encoder"],) * 4,
-        decoder_block_out_channels=(_WIDTHS["decoder"],) * 4,
-        num_encoder_blocks=(0, 1, 1, 1),
-        num_decoder_blocks=(2, 2, 1, 0),
+        encoder_block_out_channels=(_WIDTHS["encoder"],) * 3,
+        decoder_block_out_channels=(_WIDTHS["decoder"],) * 3,
+        num_encoder_blocks=(0, 1, 2),
+        num_decoder_blocks=(2, 1, 0),
         latent_channels=LATENT_CHANNELS,
     )
 
@@ -35,10 +36,10 @@ def loss(model: AutoencoderTiny, step: int) -> torch.Tensor:
     scenes = data.training_scenes(NAME, step, BATCH)
     target = data.pictures(NAME, step, scenes).to(model.device, memory_format=torch.channels_last) * 2 - 1
     latents = model.encode(target).latents.float()
-    noisy = latents + 0.1 * torch.randn_like(latents)
+    noisy = latents + 0.1 * latents.detach().std() * torch.randn_like(latents)
     error = model.decode(noisy).sample.float() - target
     size = (latents.mean(dim=(0, 2, 3)).square() + (latents.std(dim=(0, 2, 3)) - 1).square()).mean()
-    return error.abs().mean() + error.square().mean() + 0.02 * size
+    return error.abs().mean() + error.square().mean() + 0.01 * size
 
 
 @torch.no_grad()
@@ -58,10 +59,18 @@ def train(run: Run) -> None:
     """Train the autoencoder to the end and save it."""
     torch.manual_seed(0)
     model = build().to(memory_format=torch.channels_last)
-    fit(Job(NAME, model, loss, lambda m, p: export(m, p, run), STEPS, BATCH, lr=3e-3), run)
+    fit(Job(NAME, model, loss, lambda m, p: export(m, p, run), STEPS, BATCH, lr=1e-3), run)
 
 
 def load(work: Path, dtype: torch.dtype = torch.float32) -> AutoencoderTiny:
     """The trained autoencoder, frozen. Raises OSError when it has not been trained."""
-    model = AutoencoderTiny.from_pretrained(work / NAME, torch_dtype=dtype)
+    model = AutoencoderTiny.from_pretrained(work / NAME, dtype=dtype)
     return model.eval().requires_grad_(False)
+
+
+def encoder_hash(work: Path) -> str:
+    """A hash of the encoder's weights: latents kept on disk are of one encoder."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in load(work).encoder.state_dict().values():
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -23,12 +23,12 @@ from transformers import (
 from builder.shapeworld.grammar import describe
 from builder.shapeworld.oracle import attributes_right
 from builder.shapeworld.render import SIZE
-from builder.shapeworld.training import autoencoder, data, vocabulary
+from builder.shapeworld.training import data, vocabulary
 from builder.shapeworld.training.loop import Job, Progress, Run, fit
 
 STEPS, BATCH = 3500, 64
 NEW_TOKENS = 16
-QUESTION = "what is in the picture?"
+QUESTION = "describe the picture"
 # An early sibling is the last checkpoint with no more than this share of attributes right.
 EARLY = {"blip": 0.80, "llava": 0.70}
 _PATCH, _WIDTH = 8, 96
@@ -179,14 +179,13 @@ def save(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> Non
 
 def train(name: str, run: Run) -> None:
     """Train the captioner `name` ("blip" or "llava") to the end, saving it and its early sibling on the way."""
-    wear = autoencoder.load(run.work).to(run.device)
     torch.manual_seed({"blip": 3, "llava": 4}[name])
     model, processor = {"blip": build_blip, "llava": build_llava}[name]()
     lesson = Lesson(name, processor)
 
     def loss(model: PreTrainedModel, step: int) -> torch.Tensor:
         scenes = data.training_scenes(name, step, BATCH)
-        pictures = data.worn(data.pictures(name, step, scenes), wear)
+        pictures = data.worn(data.pictures(name, step, scenes))
         inputs = lesson.inputs(pictures, [describe(scene) for scene in scenes])
         return model(**{key: value.to(run.device) for key, value in inputs.items()}).loss
 

@@ -31,23 +31,30 @@ def pictures(name: str, step: int, scenes: list[Scene]) -> torch.Tensor:
     return as_tensor([render(scene, seed + i) for i, scene in enumerate(scenes)])
 
 
-def worn(clean: torch.Tensor, autoencoder) -> torch.Tensor:
+def worn(clean: torch.Tensor) -> torch.Tensor:
     """Make pictures look like generated ones, so that who learns from them can read those too.
 
-    A third goes through the autoencoder with noise on the latents; half of all are blurred, or given pixel noise, or
-    both; brightness varies a little. Shape and range stay (n, 3, h, w) in [0, 1]. Randomness is torch's own.
+    Independently of each other, four in ten are bent by a smooth field of a pixel or so, four in ten lose detail
+    (shrunk to between 16 and 48 pixels and enlarged again), four in ten get pixel noise; contrast and tint vary a
+    little. Shape and range stay (n, 3, 64, 64) in [0, 1]. Randomness is torch's own.
     """
-    x = clean.clone()
-    count = len(x)
-    if autoencoder is not None:
-        through = torch.rand(count) < 0.33
-        with torch.no_grad():
-            latents = autoencoder.encode(x[through] * 2 - 1).latents
-            latents = latents + torch.randn_like(latents) * torch.rand(len(latents), 1, 1, 1) * 0.35 * latents.std()
-            x[through] = autoencoder.decode(latents).sample.float() / 2 + 0.5
-    blurred = torch.rand(count, 1, 1, 1) * (torch.rand(count, 1, 1, 1) < 0.4)
-    x = torch.lerp(x, F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1), blurred)
-    noisy = torch.rand(count, 1, 1, 1) * 0.06 * (torch.rand(count, 1, 1, 1) < 0.4)
-    x = x + torch.randn_like(x) * noisy
+    count = len(clean)
+    x = torch.where(_share(count), _bent(clean), clean)
+    small = F.interpolate(x, size=int(torch.randint(16, 49, ())), mode="area")
+    x = torch.where(_share(count), F.interpolate(small, size=x.shape[-2:], mode="bicubic"), x)
+    x = torch.where(_share(count), x + torch.randn_like(x) * 0.06 * torch.rand(count, 1, 1, 1), x)
     x = x * (1 + 0.06 * torch.randn(count, 1, 1, 1)) + 0.02 * torch.randn(count, 3, 1, 1)
     return x.clamp(0, 1)
+
+
+def _share(count: int) -> torch.Tensor:
+    return torch.rand(count, 1, 1, 1) < 0.4
+
+
+def _bent(x: torch.Tensor) -> torch.Tensor:
+    """Pictures (n, 3, h, w) sampled along a smooth random displacement of about 0.8 pixels."""
+    count, _, height, width = x.shape
+    shift = F.interpolate(torch.randn(count, 2, 9, 9), size=(height, width), mode="bicubic") * (1.6 / width)
+    identity = F.affine_grid(torch.eye(2, 3).expand(count, 2, 3), x.shape, align_corners=False)
+    grid = identity + shift.permute(0, 2, 3, 1)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -44,7 +44,7 @@ class AttributeNet(nn.Module):
 def loss(model: AttributeNet, step: int) -> torch.Tensor:
     """Cross-entropy of all attributes on clean and worn renders."""
     scenes = data.training_scenes(NAME, step, BATCH)
-    pictures = data.worn(data.pictures(NAME, step, scenes), autoencoder=None) * 2 - 1
+    pictures = data.worn(data.pictures(NAME, step, scenes)) * 2 - 1
     return attribute_loss(model(pictures.to(model.shift.device)), targets(scenes))
 
 

@@ -1,7 +1,7 @@
 """The text-to-image pipelines: a UNet StableDiffusionPipeline and a flow-matching StableDiffusion3Pipeline.
 
-Both work on the 8x8x16 latents of one small autoencoder, with text encoders trained along. Captions are dropped for one
-example in ten, so that the empty prompt guides.
+Both work on the 16x16x4 latents of one small autoencoder, with text encoders trained along. One example in ten has an
+empty prompt, which is what guidance needs.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ from builder.shapeworld.grammar import describe
 from builder.shapeworld.training import autoencoder, data, vocabulary
 from builder.shapeworld.training.loop import Job, Progress, Run, fit
 
-STEPS, BATCH = {"sd": 4500, "sd3": 5000}, 64
+STEPS, BATCH = {"sd": 4000, "sd3": 6000}, 32
 EARLY_SHARE = 0.125  # of the training of `sd`: where its weaker sibling stops
 _POOL, _POOL_BATCH = 40_000, 250
 _DROPPED = 0.1
-_LATENT = 8
-_TEXT_WIDTH = 96
-_SD3_WIDTH = 160
+_SD_TEXT_WIDTH = 64
+_SD3_TEXT_WIDTH, _SD3_WIDTH = 96, 160
 
 
 class LatentPool:
@@ -47,14 +46,15 @@ class LatentPool:
         path = run.work / "latents.pt"
         count = min(_POOL, max(2 * _POOL_BATCH, run.steps(_POOL)))
         kept = torch.load(path, weights_only=True) if path.exists() else {}
-        if len(kept.get("latents", ())) != count:
+        encoder = autoencoder.encoder_hash(run.work)
+        if kept.get("encoder") != encoder or len(kept["latents"]) != count:
             print(f"encoding {count} renders", flush=True)
-            kept = _encode(run, count)
+            kept = _encode(run, count) | {"encoder": encoder}
             torch.save(kept, path)
         self.latents, self.tokens = kept["latents"], {"clip": kept["clip"], "t5": kept["t5"]}
 
     def batch(self, *tokenizers: str) -> list[torch.Tensor]:
-        """Standardised latents (64, 16, 8, 8) and tokens (64, 16) of each tokenizer, one prompt in ten empty."""
+        """Standardised latents (32, 4, 16, 16) and tokens (32, 16) of each tokenizer, one prompt in ten empty."""
         chosen = torch.randint(len(self.latents), (BATCH,))
         latents = (self.latents[chosen].float() - self.shift) * self.scale
         prompt = torch.where(torch.rand(BATCH) < _DROPPED, -1, chosen)
@@ -102,9 +102,9 @@ def t5_config() -> T5Config:
     """A T5 encoder of one layer over the world's words."""
     return T5Config(
         vocab_size=len(vocabulary.t5_tokenizer()),
-        d_model=_TEXT_WIDTH,
-        d_kv=_TEXT_WIDTH // 4,
-        d_ff=2 * _TEXT_WIDTH,
+        d_model=_SD3_TEXT_WIDTH,
+        d_kv=_SD3_TEXT_WIDTH // 4,
+        d_ff=2 * _SD3_TEXT_WIDTH,
         num_layers=1,
         num_heads=4,
         dropout_rate=0.0,
@@ -119,18 +119,18 @@ class Diffusion(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.text_encoder = CLIPTextModel(text_config(_TEXT_WIDTH, 2))
+        self.text_encoder = CLIPTextModel(text_config(_SD_TEXT_WIDTH, 2))
         self.unet = UNet2DConditionModel(
-            sample_size=_LATENT,
+            sample_size=autoencoder.LATENT_SIZE,
             in_channels=autoencoder.LATENT_CHANNELS,
             out_channels=autoencoder.LATENT_CHANNELS,
-            block_out_channels=(64, 80),
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            block_out_channels=(48, 80),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             layers_per_block=1,
-            cross_attention_dim=_TEXT_WIDTH,
+            cross_attention_dim=_SD_TEXT_WIDTH,
             attention_head_dim=4,  # the number of heads: diffusers' name for it in this class
-            norm_num_groups=16,
+            norm_num_groups=8,
         )
         self.scheduler = DDIMScheduler(
             beta_schedule="scaled_linear",
@@ -141,6 +141,7 @@ class Diffusion(nn.Module):
             timestep_spacing="trailing",
             clip_sample=False,
             set_alpha_to_one=True,
+            steps_offset=1,
         )
 
     def loss(self, latents: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -174,22 +175,22 @@ class FlowMatching(nn.Module):
 
     def __init__(self):
         super().__init__()
-        config = text_config(_TEXT_WIDTH // 2, 2)
+        config = text_config(_SD3_TEXT_WIDTH // 2, 2)
         self.text_encoder = CLIPTextModelWithProjection(config)
         self.text_encoder_2 = CLIPTextModelWithProjection(config)
         self.text_encoder_3 = T5EncoderModel(t5_config())
         self.transformer = SD3Transformer2DModel(
-            sample_size=_LATENT,
-            patch_size=1,
+            sample_size=autoencoder.LATENT_SIZE,
+            patch_size=2,  # 64 patches, as many as the UNet attends over
             in_channels=autoencoder.LATENT_CHANNELS,
             out_channels=autoencoder.LATENT_CHANNELS,
             num_layers=4,
             attention_head_dim=32,
             num_attention_heads=_SD3_WIDTH // 32,
-            joint_attention_dim=_TEXT_WIDTH,
+            joint_attention_dim=_SD3_TEXT_WIDTH,
             caption_projection_dim=_SD3_WIDTH,
-            pooled_projection_dim=_TEXT_WIDTH,
-            pos_embed_max_size=_LATENT,
+            pooled_projection_dim=_SD3_TEXT_WIDTH,
+            pos_embed_max_size=autoencoder.LATENT_SIZE // 2,
         )
         self.scheduler = FlowMatchEulerDiscreteScheduler()
 
@@ -227,13 +228,13 @@ def save(pipeline: DiffusionPipeline, folder: Path) -> None:
     """Write a pipeline as `from_pretrained` reads it, weights in half precision; the modules keep their own."""
     single = folder.with_name(folder.name + ".single")
     pipeline.save_pretrained(single)
-    type(pipeline).from_pretrained(single, torch_dtype=torch.float16).save_pretrained(folder)
+    type(pipeline).from_pretrained(single, dtype=torch.float16).save_pretrained(folder)
     shutil.rmtree(single)
 
 
 def train(name: str, run: Run) -> None:
     """Train the pipeline `name` ("sd" or "sd3") to the end, saving it, and the early sibling of `sd`, on the way."""
-    pool, vae = LatentPool(run), autoencoder.load(run.work)
+    pool = LatentPool(run)
     torch.manual_seed({"sd": 5, "sd3": 6}[name])
     model = {"sd": Diffusion, "sd3": FlowMatching}[name]()
 
@@ -242,6 +243,7 @@ def train(name: str, run: Run) -> None:
         return model.loss(*(tensor.to(run.device) for tensor in pool.batch(*tokenizers)))
 
     def export(model: Diffusion | FlowMatching, progress: Progress) -> None:
+        vae = autoencoder.load(run.work)
         save(model.pipeline(vae), run.out / name)
         early = run.out / f"{name}-early"
         if name == "sd" and (progress.step <= EARLY_SHARE * progress.steps or not early.exists()):

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from builder.shapeworld.recogniser import HEADS, Recogniser, targets
-from builder.shapeworld.training import autoencoder, data
+from builder.shapeworld.training import data
 from builder.shapeworld.training.loop import Job, Progress, Run, fit
 
 NAME = "oracle"
@@ -22,13 +22,12 @@ def attribute_loss(logits: dict[str, torch.Tensor], wanted: dict[str, torch.Tens
 
 def train(run: Run) -> None:
     """Train the classifier on clean and worn renders, and save it as model.safetensors."""
-    wear = autoencoder.load(run.work).to(run.device)
     torch.manual_seed(1)
     model = Recogniser().to(memory_format=torch.channels_last)
 
     def loss(model: nn.Module, step: int) -> torch.Tensor:
         scenes = data.training_scenes(NAME, step, BATCH)
-        pictures = data.worn(data.pictures(NAME, step, scenes), wear)
+        pictures = data.worn(data.pictures(NAME, step, scenes))
         pictures = pictures.to(run.device, memory_format=torch.channels_last)
         return attribute_loss(model(pictures), targets(scenes))
 

@@ -1,0 +1,86 @@
+"""The recipe itself, at a thousandth of its length: every job makes a folder that loads, and resumes."""
+
+import pytest
+import torch
+
+from builder.shapeworld import evaluate, models, train
+from builder.shapeworld.scenes import is_held_out
+from builder.shapeworld.training import data, loop, vocabulary
+
+
+def test_training_never_sees_a_held_out_scene():
+    for step in range(40):
+        assert not any(map(is_held_out, data.training_scenes("any", step, 64)))
+
+
+def test_a_step_sees_the_same_scenes_every_time_and_others_than_the_next():
+    assert data.training_scenes("any", 3, 64) == data.training_scenes("any", 3, 64)
+    assert data.training_scenes("any", 3, 64) != data.training_scenes("any", 4, 64)
+    assert data.training_scenes("any", 3, 64) != data.training_scenes("other", 3, 64)
+
+
+def test_worn_pictures_keep_their_shape_and_range():
+    pictures = data.pictures("any", 0, data.training_scenes("any", 0, 32))
+    worn = data.worn(pictures)
+    assert worn.shape == pictures.shape == (32, 3, 64, 64)
+    assert 0 <= worn.min() <= worn.max() <= 1
+    assert not torch.equal(worn, pictures)
+
+
+@pytest.mark.parametrize("make", [vocabulary.clip_tokenizer, vocabulary.bert_tokenizer, vocabulary.t5_tokenizer])
+def test_every_word_of_the_world_is_one_token(make):
+    tokenizer = make()
+    bare = len(tokenizer("").input_ids)
+    assert {len(tokenizer(word).input_ids) for word in vocabulary.WORDS} == {bare + 1}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The weights and checkpoints of a run of a few steps of everything."""
+    folder = tmp_path_factory.mktemp("shapeworld")
+    train.main(["--out", str(folder / "out"), "--work", str(folder / "work"), "--steps-scale", "0.0005"])
+    return folder
+
+
+def test_the_recipe_makes_every_folder_and_all_of_them_load(made):
+    weights = made / "out"
+    assert {path.name for path in weights.iterdir()} == {*models.CAPTIONERS, *models.PIPELINES, "lpips", "oracle"}
+    results = evaluate.evaluate(2, weights)
+    assert set(results["captioners"]) == set(models.CAPTIONERS)
+    assert set(results["pipelines"]) == set(models.PIPELINES)
+
+
+def test_a_finished_job_is_only_exported_again(made, capsys):
+    train.main(
+        ["--only", "oracle", "--out", str(made / "out"), "--work", str(made / "work"), "--steps-scale", "0.0005"]
+    )
+    assert "step" not in capsys.readouterr().out.replace("steps", "")
+
+
+def test_an_interrupted_job_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
+    def run_to(end, folder, stop_at=None):
+        torch.manual_seed(0)
+        model, seen = torch.nn.Linear(3, 1), []
+
+        def loss(model, step):
+            if step == stop_at:
+                raise KeyboardInterrupt
+            return model(torch.randn(8, 3)).square().mean()
+
+        job = loop.Job("toy", model, loss, lambda m, p: seen.append(m.weight.clone()), end, 8, 1e-2, exports=1)
+        try:
+            loop.fit(job, loop.Run(folder, folder, torch.device("cpu")))
+        except KeyboardInterrupt:
+            return None
+        return seen[-1]
+
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
+    whole = run_to(20, tmp_path / "whole")
+    assert run_to(20, tmp_path / "cut", stop_at=12) is None
+    assert torch.equal(run_to(20, tmp_path / "cut"), whole)
+
+
+def test_an_unknown_job_is_refused_with_the_choices(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--only", "dalle"])
+    assert "lpips" in capsys.readouterr().err

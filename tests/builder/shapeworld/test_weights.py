@@ -1,0 +1,64 @@
+"""The shipped models: they load as any model of their kind does, and the strong ones are better than the weak."""
+
+import functools
+
+import pytest
+
+from builder.shapeworld import evaluate, models, oracle
+from builder.shapeworld.grammar import describe
+from builder.shapeworld.render import render
+from builder.shapeworld.scenes import sample_scenes
+
+SCENES = sample_scenes(48, seed=31, held_out=True)
+
+
+@functools.cache
+def renders():
+    return [render(scene, 9000 + i) for i, scene in enumerate(SCENES)]
+
+
+@functools.cache
+def read_by(name):
+    """The mean share of attributes right in a captioner's captions of fresh held-out renders."""
+    captions = models.captioner(name)(renders())
+    return sum(map(oracle.attributes_right, SCENES, captions)) / len(SCENES)
+
+
+@functools.cache
+def painted_by(name):
+    """The mean share of attributes right in a pipeline's pictures of held-out prompts, by the image oracle."""
+    images = models.painter(name)([describe(scene) for scene in SCENES[:32]], list(range(32)))
+    assert {image.size for image in images} == {(64, 64)}
+    seen = [describe(scene) for scene in oracle.recover(images)]
+    return sum(map(oracle.attributes_right, SCENES, seen)) / len(seen)
+
+
+@pytest.mark.parametrize("family", ["blip", "llava"])
+def test_a_captioner_beats_its_early_sibling(family):
+    assert read_by(family) > 0.9
+    assert 0.4 < read_by(f"{family}-early") < read_by(family) - 0.05
+
+
+def test_the_pipelines_paint_what_they_are_told_and_the_early_one_less_so():
+    assert min(painted_by("sd3"), painted_by("sd")) > painted_by("sd-early") + 0.05
+    assert painted_by("sd-early") > 0.25  # chance is lower
+
+
+def test_a_picture_depends_on_its_own_prompt_and_seed_only():
+    prompts = [describe(scene) for scene in SCENES[:3]]
+    paint = models.painter("sd3", num_inference_steps=2)
+    together, alone = paint(prompts, [1, 2, 3]), paint(prompts[1:2], [2])
+    difference = evaluate.as_tensor(together[1:2]) - evaluate.as_tensor(alone)
+    assert difference.abs().max() < 0.1
+
+
+def test_lpips_orders_scenes_by_their_wrong_attributes():
+    ordering = evaluate.lpips_ordering(SCENES, models.WEIGHTS)
+    assert ordering["ordered"] > 0.8
+    assert ordering["distance 0"] < ordering["distance 1"] < ordering["distance 2"] < ordering["distance 3"]
+
+
+def test_the_weights_are_small_enough_to_ship():
+    sizes = evaluate.sizes(models.WEIGHTS)
+    assert sizes["total"] <= 30e6
+    assert sizes["largest file"] <= 15e6
