@@ -15,14 +15,14 @@ from builder.images import content_id, encode
 from builder.models import Caption, load_model
 from builder.models.resolve import Resolved
 from builder.plan import Pool, plan
-from builder.stage import Accountant, Count, Work, attach, attempt, blocks_of, failure, locate, receipt, texts_or_images
+from builder.stage import Accountant, Count, Work, ahead, attach, attempt, blocks_of, contents, failure, locate, receipt
 from builder.store import Store
 from schemas import records
 from schemas.ids import generation_id, sample_seed, text_id
 from schemas.specs import CaptionerSpec, ModelSpec
 
 # A part is one block, so this many batches is the most that a killed worker costs: seconds to a minute.
-BATCHES_PER_PART = {"captioner": 16, "text-to-image": 4}
+BATCHES_PER_PART = 4
 
 WANTED = pa.schema(
     [
@@ -100,9 +100,7 @@ def generate(
 def _lane(pool: Pool, specs: dict[str, ModelSpec], rows: dict[str, pa.Table]) -> Lane:
     """Blocks in order of model, so that an actor which serves several goes from one to the next."""
     blocks = [
-        block
-        for name in pool.models
-        for block in blocks_of(rows[name], specs[name].batch_size * BATCHES_PER_PART[specs[name].kind])
+        block for name in pool.models for block in blocks_of(rows[name], specs[name].batch_size * BATCHES_PER_PART)
     ]
     kwargs = {"specs": [specs[name] for name in pool.models]}
     return Lane(blocks, Generator, kwargs, pool.actors, pool.num_cpus, pool.num_gpus)
@@ -120,11 +118,11 @@ class Generator:
         name = block["model"][0].as_py()
         spec, model = self.specs[name], self.models[name]
         run = model.caption if isinstance(spec, CaptionerSpec) else model.paint
-        sources, seeds = list(texts_or_images(block, "source")), block["seed"].to_pylist()
-        size = spec.batch_size
+        batches = blocks_of(block, spec.batch_size)
         outputs: list[Any] = []
-        for start in range(0, len(sources), size):
-            outputs += attempt(run, sources[start : start + size], seeds[start : start + size])
+        # The next batch is decoded beside this one's run, so that a GPU does not wait for a JPEG.
+        for batch, sources in zip(batches, ahead(partial(contents, role="source"), batches), strict=True):
+            outputs += attempt(run, sources, batch["seed"].to_pylist())
         made = pa.Table.from_pylist([_output(output) for output in outputs], schema=OUTPUT)
         kept = block.select([n for n in block.column_names if not n.startswith("source_") or n == "source_id"])
         return pa.Table.from_arrays([*kept.columns, *made.columns], names=[*kept.column_names, *made.column_names])

@@ -13,7 +13,7 @@ from builder.engine import Engine, Lane
 from builder.metrics import load_metric
 from builder.models.resolve import Resolved
 from builder.plan import plan
-from builder.stage import Accountant, Count, Work, attach, attempt, blocks_of, failure, locate, receipt, texts_or_images
+from builder.stage import Accountant, Count, Work, attach, attempt, blocks_of, contents, failure, locate, receipt
 from builder.store import Store, first_of_each
 from schemas import records
 from schemas.ids import similarity_id
@@ -74,7 +74,7 @@ class Comparer:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Adds `value`, `error_class` and `message` to a block with the contents of `x` and `y`."""
-        results = attempt(self.metric.compare, list(texts_or_images(block, "x")), list(texts_or_images(block, "y")))
+        results = attempt(self.metric.compare, contents(block, "x"), contents(block, "y"))
         values = [_checked(result) for result in results]
         block = block.select([name for name in block.column_names if not name.startswith(("x_", "y_"))])
         errors = [value if isinstance(value, Exception) else None for value in values]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder import __version__, progress
+from builder.images import decode
 from builder.store import Store, first_of_each, without
 from schemas import records
 from schemas.errors import CyclePrefError
@@ -163,9 +165,16 @@ def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def texts_or_images(block: pa.Table, role: str) -> Iterator[Any]:
+def contents(block: pa.Table, role: str) -> list[Any]:
     """The content of a role, row by row: the text, or the decoded image."""
-    from builder.images import decode
+    texts, images = block[f"{role}_text"].to_pylist(), block[f"{role}_image"].to_pylist()
+    return [text if image is None else decode(image) for text, image in zip(texts, images, strict=True)]
 
-    for text, image in zip(block[f"{role}_text"].to_pylist(), block[f"{role}_image"].to_pylist(), strict=True):
-        yield text if image is None else decode(image)
+
+def ahead(function: Callable[[Any], Any], items: list[Any]) -> Iterator[Any]:
+    """`map`, with the next result computed in a thread while the caller works on this one."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting = [thread.submit(function, item) for item in items[:1]]
+        for at in range(len(items)):
+            waiting += [thread.submit(function, item) for item in items[at + 1 : at + 2]]
+            yield waiting.pop(0).result()
