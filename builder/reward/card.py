@@ -25,16 +25,18 @@ model.rank(prompt="one red circle on a white background", images=["a.png", "b.pn
 
 Started from `{start}`. Kept: {kept}. Settings are in `metrics.json`.
 
-| cycle | split | inputs | pairs | pairwise accuracy |
-|---|---|---|---|---|
+| cycle | split | inputs | pairs | pairwise accuracy | before training |
+|---|---|---|---|---|---|
 {rows}
 """
 
 
 def write_card(folder: Path, metrics: dict[str, Any]) -> None:
     """Write README.md into a model's folder from the content of its metrics.json."""
+    before = metrics["pairwise_accuracy_before_training"]
     rows = [
-        f"| {cycle} | {split} | {found['inputs']} | {found['pairs']} | {_share(found['accuracy'])} |"
+        f"| {cycle} | {split} | {found['inputs']} | {found['pairs']} | {_share(found['accuracy'])} "
+        f"| {_share(before[cycle][split]['accuracy'])} |"
         for cycle, by_split in metrics["pairwise_accuracy"].items()
         for split, found in by_split.items()
     ]

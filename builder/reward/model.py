@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.models.blip.modeling_blip_text import BlipTextPredictionHeadTransform
 
 from builder.images import content_id
 from builder.reward.preprocess import ImageLike, open_image, pixels, tokens
@@ -38,7 +39,10 @@ class RewardConfig(PreTrainedConfig):
     its [CLS] is read; its caption decoder is causal, where the first token sees no text at all.
     `head_sizes` are the widths between the state and the scalar (CycleReward, ImageReward: 1024, 128, 64, 16),
     `head_activation` stands between them ("gelu" in CycleReward, "linear", that is none, in ImageReward).
-    The reward is (head - reward_mean) / reward_std (ImageReward-v1.0: 0.167 and 1.033).
+    `likelihood_weight` adds that times the mean log-probability of the text's tokens under the caption decoder: a
+    captioner's own judgement, which is an implicit reward (SimPO, arXiv 2405.14734). The head then learns what to add
+    to it, from 0; 0 leaves it out (CycleReward, ImageReward).
+    The reward is (sum - reward_mean) / reward_std (ImageReward-v1.0: 0.167 and 1.033).
     """
 
     model_type = "cyclepref_reward"
@@ -51,6 +55,7 @@ class RewardConfig(PreTrainedConfig):
     head_sizes: list[int] | tuple[int, ...] = (1024, 128, 64, 16)
     head_activation: str = "gelu"
     head_dropout: float | int = 0.0
+    likelihood_weight: float | int = 0.0
     max_text_length: int = 128
     reward_mean: float | int = 0.0
     reward_std: float | int = 1.0
@@ -63,8 +68,34 @@ class RewardConfig(PreTrainedConfig):
                 "pooling 'first' with text_mask 'causal' reads a token that sees no text: "
                 "use pooling 'last' or 'mean', or text_mask 'bidirectional'"
             )
+        if self.likelihood_weight and self.text_mask != "causal":
+            raise ValueError(
+                f"likelihood_weight {self.likelihood_weight} needs text_mask 'causal': a token that sees the next one "
+                "cannot say how likely it was; use likelihood_weight 0 with a bidirectional mask"
+            )
         if not self.reward_std > 0:
             raise ValueError(f"reward_std must be positive, got {self.reward_std}")
+
+
+class Likelihood(nn.Module):
+    """The caption decoder's language model head, read as a score; its output embeddings are the input's."""
+
+    def __init__(self, config: BlipTextConfig):
+        super().__init__()
+        self.transform = BlipTextPredictionHeadTransform(config)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(
+        self, states: torch.Tensor, words: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Mean log-probability (n,), at most 0, of each text's tokens after the first.
+
+        `states` are (n, length, width) of a causal text model, `words` the embeddings (vocabulary, width).
+        """
+        logits = nn.functional.linear(self.transform(states[:, :-1]), words, self.bias)
+        following, counts = input_ids[:, 1:], attention_mask[:, 1:].to(logits.dtype)
+        token = logits.gather(-1, following.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+        return (token * counts).sum(1) / counts.sum(1).clamp(min=1)
 
 
 class Ranking(NamedTuple):
@@ -87,6 +118,7 @@ class RewardModel(PreTrainedModel):
         self.vision_model = BlipVisionModel(config.vision_config)
         self.text_model = BlipTextModel(config.text_config, add_pooling_layer=False)
         self.head = _head(config)
+        self.likelihood = Likelihood(config.text_config) if config.likelihood_weight else None
         self.processor: BlipProcessor | None = None
         self.post_init()
 
@@ -95,6 +127,8 @@ class RewardModel(PreTrainedModel):
         if isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
+            if module is self.head[-1] and self.likelihood is not None:
+                init.zeros_(module.weight)
 
     # ---- where models come from and go to ------------------------------------------------------------------------
 
@@ -120,6 +154,10 @@ class RewardModel(PreTrainedModel):
         model = cls(RewardConfig(**towers, **config))
         model.vision_model.load_state_dict(captioner.vision_model.state_dict())
         model.text_model.load_state_dict(captioner.text_decoder.bert.state_dict())
+        if model.likelihood is not None:
+            predictions = captioner.text_decoder.cls.predictions
+            model.likelihood.transform.load_state_dict(predictions.transform.state_dict())
+            model.likelihood.bias.data.copy_(predictions.decoder.bias)
         model.processor = BlipProcessor.from_pretrained(path, revision=revision)
         return model.eval()
 
@@ -195,6 +233,9 @@ class RewardModel(PreTrainedModel):
             use_cache=False,
         ).last_hidden_state
         reward = self.head(self._pool(states, attention_mask)).squeeze(-1)
+        if self.likelihood is not None:
+            words = self.text_model.get_input_embeddings().weight
+            reward = reward + self.config.likelihood_weight * self.likelihood(states, words, input_ids, attention_mask)
         return (reward - self.config.reward_mean) / self.config.reward_std
 
     def _pool(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

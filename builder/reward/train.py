@@ -82,13 +82,18 @@ def train_reward(
     collate = Collate(model.processor, model.max_text_length, settings.pixel_cache_mb)
     train = [by_name["train"] for by_name in splits]
     validation = [s["validation"] for s in splits if "validation" in s and s["validation"].pair_count]
+    before = _rewards(model, splits, collate, ("validation", "test"))
     with tempfile.TemporaryDirectory(prefix="cyclepref-reward-") as scratch:
         trainer = RewardTrainer(model, train, validation, collate, settings, scratch)
         with progress("reward model: steps", settings.epochs * len(trainer.get_train_dataloader())) as tick:
             trainer.add_callback(_Report(tick))
             trainer.train()
+    after = _rewards(model, splits, collate, SPLITS)
+    average = torch.cat([reward for scored in after for reward in scored["train"]]).mean().item()
+    model.config.reward_mean += model.config.reward_std * average
     metrics = {
-        "pairwise_accuracy": _measure_and_centre(model, splits, collate),
+        "pairwise_accuracy": _accuracy_table(splits, after),
+        "pairwise_accuracy_before_training": _accuracy_table(splits, before),
         "kept": "best epoch on validation" if validation else "last epoch: there are no validation pairs",
         "epochs": [
             {"epoch": log["epoch"], "accuracy": log["eval_accuracy"]}
@@ -130,26 +135,28 @@ def _start(start: str | Path, settings: TrainSettings) -> RewardModel:
     return model
 
 
-def _measure_and_centre(
-    model: RewardModel, splits: list[dict[str, PreferenceSplit]], collate: Collate
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Accuracies as cycle -> split -> inputs, pairs, accuracy; a split without pairs has 0 and null.
-
-    Then shifts the model's rewards: an average training candidate has reward 0.
-    """
+def _rewards(
+    model: RewardModel, splits: list[dict[str, PreferenceSplit]], collate: Collate, names: Sequence[str]
+) -> list[dict[str, list[torch.Tensor]]]:
+    """For each dataset: split -> rewards of the candidates of each input."""
     model.eval()
+    return [
+        {name: input_rewards(model, by_name[name], collate) for name in names if name in by_name} for by_name in splits
+    ]
+
+
+def _accuracy_table(
+    splits: list[dict[str, PreferenceSplit]], rewards: list[dict[str, list[torch.Tensor]]]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """cycle -> split -> inputs, pairs, accuracy; a split without pairs has 0 and null."""
     table: dict[str, dict[str, dict[str, Any]]] = {}
-    training: list[torch.Tensor] = []
-    for by_name in splits:
+    for by_name, scored in zip(splits, rewards, strict=True):
         rows = table.setdefault(by_name["train"].cycle, {})
         for name in SPLITS:
             rows[name] = {"inputs": 0, "pairs": 0, "accuracy": None}
-            if name in by_name and by_name[name].pair_count:
-                rewards = input_rewards(model, by_name[name], collate)
-                training += rewards if name == "train" else []
-                found = accuracy_of(by_name[name], rewards)
+            if name in scored and by_name[name].pair_count:
+                found = accuracy_of(by_name[name], scored[name])
                 rows[name] = {"inputs": found.inputs, "pairs": found.pairs, "accuracy": found.accuracy}
-    model.config.reward_mean += model.config.reward_std * torch.cat(training).mean().item()
     return table
 
 

@@ -105,6 +105,27 @@ def test_the_output_is_normalised_with_the_mean_and_deviation_of_the_config(mode
     assert normalised.score(images=IMAGES, texts=TEXTS) == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_text_is_as_likely_as_the_captioner_says(captioner):
+    source = BlipForConditionalGeneration.from_pretrained(captioner)
+    model = RewardModel.from_captioner(captioner, pooling="mean", text_mask="causal", likelihood_weight=2.0)
+    texts = ["red", "a plain picture of a shade of green", "a picture of blue", "white"]
+    expected = []
+    for image, text in zip(IMAGES, texts, strict=True):
+        inputs = tokens(model.processor, [text], 16)
+        with torch.no_grad():
+            loss = source(pixel_values=pixels(model.processor, [image]), labels=inputs["input_ids"], **inputs).loss
+        expected.append(-2.0 * loss.item())
+    assert model.score(images=IMAGES, texts=texts) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_with_a_likelihood_is_saved_whole(captioner, tmp_path):
+    model = RewardModel.from_captioner(captioner, pooling="last", text_mask="causal", likelihood_weight=2.0)
+    torch.nn.init.normal_(model.likelihood.bias)
+    model.save_pretrained(tmp_path)
+    again = RewardModel.from_pretrained(tmp_path)
+    assert again.score(images=IMAGES, texts=TEXTS) == model.score(images=IMAGES, texts=TEXTS)
+
+
 @pytest.mark.parametrize(("fix_rate", "layers"), [(0.0, 0), (0.5, 1), (0.7, 1), (1.0, 2)])
 def test_freezing_keeps_the_first_layers_of_both_towers(captioner, fix_rate, layers):
     model = RewardModel.from_captioner(captioner)
@@ -143,6 +164,8 @@ def test_a_captioner_of_another_architecture_is_refused(tmp_path):
 def test_a_config_that_reads_no_text_is_refused(captioner):
     with pytest.raises(ValueError, match="sees no text"):
         RewardModel.from_captioner(captioner, pooling="first", text_mask="causal")
+    with pytest.raises(ValueError, match=r"likelihood_weight 1.0 needs text_mask 'causal'"):
+        RewardModel.from_captioner(captioner, likelihood_weight=1.0)
     with pytest.raises(ValueError, match="reward_std must be positive"):
         RewardModel.from_captioner(captioner, reward_std=0.0)
 
