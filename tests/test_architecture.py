@@ -1,0 +1,198 @@
+"""What holds for every file: which way imports go, what may be loaded, how long a file is, that recipes resolve."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from builder.models.resolve import metric_spec, model_spec
+from schemas.recipe import load_recipe
+
+ROOT = Path(__file__).parents[1]
+LAYERS = ("schemas", "builder", "jobs")
+SOURCES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+RECIPES = sorted((ROOT / "jobs" / "recipes").glob("*.yaml"))
+MAX_LINES = 350
+# Reading a pickle runs whatever code is in it.
+PICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Dotted names of everything imported, at the top or within a function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide which way an import goes"
+            yield node.module or ""
+
+
+def packages(tree: ast.AST) -> set[str]:
+    return {name.split(".")[0] for name in imports(tree)}
+
+
+def upward(layer: str, tree: ast.AST) -> set[str]:
+    """Layers above `layer` that the tree imports."""
+    return packages(tree) & set(LAYERS[LAYERS.index(layer) + 1 :])
+
+
+def unsafe_loads(tree: ast.AST) -> list[int]:
+    """Lines that may run code found in a file: torch.load without weights_only=True, numpy with pickles."""
+    lines = []
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        given = {key.arg: key.value.value for key in call.keywords if isinstance(key.value, ast.Constant)}
+        called = ast.unparse(call.func)
+        if (called == "torch.load" and given.get("weights_only") is not True) or given.get("allow_pickle"):
+            lines.append(call.lineno)
+    return lines
+
+
+def trusts_remote_code(tree: ast.AST) -> list[int]:
+    """Lines that set trust_remote_code to True: whether to run a repository's code is for the user to say."""
+    pairs: list[tuple[str, ast.expr | None]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword):
+            pairs.append((node.arg or "", node.value))
+        elif isinstance(node, ast.Dict):
+            pairs += [(ast.unparse(key).strip("'\""), v) for key, v in zip(node.keys, node.values, strict=True) if key]
+        elif isinstance(node, ast.AnnAssign):
+            pairs.append((ast.unparse(node.target), node.value))
+        elif isinstance(node, ast.Assign):
+            pairs += [(ast.unparse(target), node.value) for target in node.targets]
+    return [
+        value.lineno
+        for name, value in pairs
+        if name.endswith("trust_remote_code") and isinstance(value, ast.Constant) and value.value is True
+    ]
+
+
+@pytest.fixture(scope="module")
+def trees() -> dict[str, ast.AST]:
+    """Every source file's syntax tree by its name."""
+    return {name_of(path): ast.parse(path.read_text()) for path in SOURCES}
+
+
+def test_every_layer_has_modules():
+    assert {path.relative_to(ROOT).parts[0] for path in SOURCES} == set(LAYERS)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_every_module_imports(path):
+    assert importlib.import_module(module_of(path)).__doc__
+
+
+def test_imports_go_from_jobs_to_builder_to_schemas_and_never_back(trees):
+    assert [name for name, tree in trees.items() if upward(name.split("/")[0], tree)] == []
+    assert [name for name, tree in trees.items() if "tests" in packages(tree)] == []
+
+
+def test_only_the_engine_imports_ray(trees):
+    assert [name for name, tree in trees.items() if "ray" in packages(tree)] == ["builder/engine.py"]
+
+
+def test_schemas_bring_in_neither_torch_nor_ray():
+    modules = [module_of(path) for path in SOURCES if path.is_relative_to(ROOT / "schemas")]
+    assert loaded_by(f"import {', '.join(modules)}") == set()
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "build --help", "demo --help", "models --help"])
+def test_the_command_line_explains_itself_before_it_loads_anything(arguments):
+    # sys.exit ends the command after --help; what was loaded until then is printed all the same.
+    run = f"try:\n    jobs.cli.main({arguments.split()!r})\nexcept SystemExit as exit:\n    assert not exit.code"
+    assert loaded_by(f"import jobs.cli\n{run}") == set()
+
+
+def loaded_by(code: str) -> set[str]:
+    """The heavy libraries that a fresh interpreter has loaded after running `code`."""
+    heavy = {"torch", "ray", "transformers", "diffusers", "datasets", "lpips", "sentence_transformers"}
+    report = f"\nimport sys\nprint('LOADED', *({heavy!r} & set(sys.modules)))"
+    process = subprocess.run([sys.executable, "-c", code + report], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return set(process.stdout.splitlines()[-1].split()[1:])
+
+
+def test_nothing_reads_a_pickle(trees):
+    assert [name for name, tree in trees.items() if packages(tree) & PICKLERS] == []
+    assert {name: lines for name, tree in trees.items() if (lines := unsafe_loads(tree))} == {}
+
+
+def test_no_file_decides_to_run_remote_code(trees):
+    assert {name: lines for name, tree in trees.items() if (lines := trusts_remote_code(tree))} == {}
+
+
+def test_no_file_is_too_long_to_read_in_one_go():
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in [*SOURCES, *TESTS]}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def test_there_are_recipes_for_both_cycles():
+    assert {load_recipe(path).cycle for path in RECIPES} == {"i2t2i", "t2i2t"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name_of)
+def test_every_recipe_loads_and_its_models_resolve_by_name(path):
+    recipe = load_recipe(path)
+    cycle = recipe.shape
+    for choice in recipe.forward:
+        assert model_spec(choice, cycle.forward_kind).kind == cycle.forward_kind
+    assert model_spec(recipe.backward, cycle.backward_kind).kind == cycle.backward_kind
+    assert metric_spec(recipe.metric, cycle.input).modality == cycle.input
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name_of)
+def test_every_recipe_opens_with_the_command_that_runs_it(path):
+    comment = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+    assert f"cyclepref build {name_of(path)} --out " in comment
+    assert "trust_remote_code" not in yaml.safe_dump(yaml.safe_load(path.read_text()))
+
+
+# The scans above must find what they look for.
+
+
+def test_the_scan_of_imports_sees_those_within_functions():
+    assert upward("schemas", ast.parse("def late():\n    from builder.engine import Engine")) == {"builder"}
+    assert upward("jobs", ast.parse("import builder.build, schemas.ids")) == set()
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("torch.load(path)", True),
+        ("torch.load(path, weights_only=False)", True),
+        ("torch.load(path, weights_only=flag)", True),
+        ("np.load(path, allow_pickle=True)", True),
+        ("torch.load(path, map_location=device, weights_only=True)", False),
+        ("json.load(file)", False),
+    ],
+)
+def test_the_scan_of_loads_finds_those_that_may_run_code(code, found):
+    assert bool(unsafe_loads(ast.parse(code))) == found
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("load(repo, trust_remote_code=True)", True),
+        ("options = {'trust_remote_code': True}", True),
+        ("class Spec:\n    trust_remote_code: bool = True", True),
+        ("spec.trust_remote_code = True", True),
+        ("load(repo, trust_remote_code=spec.trust_remote_code)", False),
+        ("class Spec:\n    trust_remote_code: bool = False", False),
+    ],
+)
+def test_the_scan_of_remote_code_finds_every_way_to_say_it(code, found):
+    assert bool(trusts_remote_code(ast.parse(code))) == found
