@@ -79,8 +79,10 @@ class Engine:
             with _silent_stderr():
                 ray.init(address=address, logging_level=logging.ERROR, **local)
             self._started = True
-        resources = ray.cluster_resources()
-        found = Cluster(cpus=int(resources.get("CPU", 1)), gpus=resources.get("GPU", 0))
+        # An autoscaling cluster starts workers when an actor asks for them, so what it may grow to counts.
+        limits = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+        cpus, gpus = (max(ray.cluster_resources().get(kind, 0), limits.get(kind, 0)) for kind in ("CPU", "GPU"))
+        found = Cluster(cpus=max(1, int(cpus)), gpus=gpus)
         if not found.gpus:
             log.warning("no GPU on this cluster: models run on %d CPU cores", found.cpus)
         return found
