@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from builder import __version__, generate, score
 from builder.card import card
-from builder.dataset import write_dataset
+from builder.dataset import Views, write_dataset
 from builder.engine import Engine
 from builder.generate import Use
 from builder.inputs import ingest
@@ -23,7 +23,6 @@ from builder.sources import open_source
 from builder.stage import Accountant
 from builder.store import Store
 from schemas import records
-from schemas.ids import digest
 from schemas.recipe import Recipe
 
 LIBRARIES = ("torch", "transformers", "diffusers", "sentence-transformers", "lpips", "ray", "datasets", "pyarrow")
@@ -95,7 +94,9 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
     with clock.time("dataset"):
         models = [*(use.model for use in forward), backward.model]
         text = card(recipe, models, metric, _without_reused(counts), __version__)
-        counts["dataset"] = _dataset(store, recipe, inputs, made, scores, pairs, text)
+        before = store.read_json("run.json") or {"counts": {"dataset": None}}
+        views = Views(cycle, inputs, made, scores, pairs)
+        counts["dataset"] = write_dataset(store, views, recipe.splits, text, before["counts"]["dataset"])
 
     run = {
         "cyclepref": __version__,
@@ -105,7 +106,6 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
         "libraries": {name: version(name) for name in LIBRARIES},
         "counts": counts,
         "seconds": clock.seconds,
-        "dataset_digest": _dataset_digest(recipe, inputs, scores, pairs, text),
     }
     store.write_json("run.json", run)
     return run
@@ -155,23 +155,6 @@ def _with_sources(store: Store, wanted: pa.Table, sources: list[tuple[str, str]]
         links = pa.table(dict(zip(("source_id", "input_id"), map(list, zip(*sources, strict=True)), strict=True)))
         rows = rows.drop_columns(["input_id"]).join(links, keys="source_id", join_type="inner")
     return rows.join(made, keys="generation_id", join_type="inner")
-
-
-def _dataset(
-    store: Store, recipe: Recipe, inputs: pa.Table, candidates: pa.Table, scores: pa.Table, pairs: pa.Table, text: str
-) -> dict[str, Any]:
-    """Write the dataset, unless the one that is there was made from the same views."""
-    before = store.read_json("run.json")
-    unchanged = before and before["dataset_digest"] == _dataset_digest(recipe, inputs, scores, pairs, text)
-    if unchanged and (Path(store.root) / "dataset" / "README.md").is_file():
-        return before["counts"]["dataset"]
-    return write_dataset(store, recipe.shape, inputs, candidates, scores, pairs, recipe.splits, text)
-
-
-def _dataset_digest(recipe: Recipe, inputs: pa.Table, scores: pa.Table, pairs: pa.Table, text: str) -> str:
-    names = [*inputs["input_id"].to_pylist(), *inputs["source"].to_pylist(), *pairs["pair_id"].to_pylist()]
-    values = [repr(value) for value in scores["value"].to_pylist()]
-    return digest(recipe.splits.model_dump_json(), text, *names, *scores["generation_id"].to_pylist(), *values)
 
 
 def _without_reused(counts: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ names inputs and candidates by id. An input's split is a function of its id alon
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,52 +35,78 @@ def split_of(input_id: str, splits: Splits) -> str:
     return "validation" if place < splits.test + splits.validation else "train"
 
 
-def write_dataset(
-    store: Store, cycle: Cycle, inputs: pa.Table, candidates: pa.Table, scores: pa.Table, pairs: pa.Table,
-    splits: Splits, card: str,
-) -> dict[str, dict[str, int]]:  # fmt: skip
-    """Write RUN/dataset from the views; returns {split: {"inputs": n, "pairs": n}}.
+@dataclass(frozen=True)
+class Views:
+    """What a dataset is made from: inputs (input_id, source), made candidates, their scores, and the pairs."""
 
-    `inputs` has (input_id, source). Only inputs with a scored candidate are published; `card` is the text of
-    README.md below its metadata. The folder is replaced as a whole.
+    cycle: Cycle
+    inputs: pa.Table
+    candidates: pa.Table
+    scores: pa.Table
+    pairs: pa.Table
+
+    def edition(self, *settings: str) -> str:
+        """Id of a dataset's content. It is in the names of its files, since the datasets library takes two local
+        folders of one name whose cards are equal for one dataset, and serves the first one's rows for both (5.2)."""
+        names = [self.inputs["input_id"], self.inputs["source"], self.scores["generation_id"], self.pairs["pair_id"]]
+        values = [repr(value) for value in self.scores["value"].to_pylist()]
+        return digest(*settings, *values, *(name for column in names for name in column.to_pylist()))[:12]
+
+
+def write_dataset(store: Store, views: Views, splits: Splits, card: str, before: dict[str, Any] | None) -> dict:
+    """Write RUN/dataset; returns {"edition": id, "splits": {split: {"inputs": n, "pairs": n}}}.
+
+    Only inputs with a scored candidate are in it; `card` is the text of README.md below its metadata. The folder is
+    replaced as a whole, and left alone if `before`, what an earlier build returned, is of the same edition.
     """
+    edition = views.edition(splits.model_dump_json(), card)
     final = Path(store.root) / "dataset"
+    if before and before["edition"] == edition and (final / "README.md").is_file():
+        return before
     making, old = final.with_name(".tmp-dataset"), final.with_name(".tmp-dataset-old")
     for leftover in (making, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    ranked = _ranked(store, cycle, inputs, candidates, scores)
-    rankings_schema, pairs_schema = _schemas(cycle)
-    counts: dict[str, dict[str, int]] = {}
-    for split in SPLITS:
-        members = [id_ for id_ in ranked["input_id"].unique().to_pylist() if split_of(id_, splits) == split]
-        chosen = pa.array(members, pa.string())
-        mine = ranked.filter(pc.is_in(ranked["input_id"], value_set=chosen))
-        if not members:
-            continue
-        _write_shards(making / "rankings", split, rankings_schema, _ranking_batches(store, cycle, mine, members))
-        mine_pairs = pairs.filter(pc.is_in(pairs["input_id"], value_set=chosen))
-        if mine_pairs.num_rows:  # the datasets library cannot open a split without rows
-            _write_shards(making / "pairs", split, pairs_schema, iter([mine_pairs]))
-        counts[split] = {"inputs": len(members), "pairs": mine_pairs.num_rows}
+    counts = _write_splits(store, views, splits, making, edition)
     # The card names the files, so it comes last.
-    (making / "README.md").write_text(_metadata(counts) + card, encoding="utf-8")
+    (making / "README.md").write_text(_metadata(counts, edition) + card, encoding="utf-8")
     if final.exists():
         final.rename(old)
     making.rename(final)
     shutil.rmtree(old, ignore_errors=True)
+    return {"edition": edition, "splits": counts}
+
+
+def _write_splits(store: Store, views: Views, splits: Splits, folder: Path, edition: str) -> dict[str, dict[str, int]]:
+    ranked = _ranked(store, views)
+    rankings_schema, pairs_schema = _schemas(views.cycle)
+    by_split: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for input_id in ranked["input_id"].unique().to_pylist():
+        by_split[split_of(input_id, splits)].append(input_id)
+    counts = {}
+    for split, members in by_split.items():
+        if not members:  # the datasets library cannot open a split without rows
+            continue
+        chosen = pa.array(members, pa.string())
+        mine = ranked.filter(pc.is_in(ranked["input_id"], value_set=chosen))
+        batches = _ranking_batches(store, views.cycle, mine, members)
+        _write_shards(folder / "rankings", f"{split}-{edition}", rankings_schema, batches)
+        pairs = views.pairs.filter(pc.is_in(views.pairs["input_id"], value_set=chosen))
+        if pairs.num_rows:
+            _write_shards(folder / "pairs", f"{split}-{edition}", pairs_schema, iter([pairs]))
+        counts[split] = {"inputs": len(members), "pairs": pairs.num_rows}
     return counts
 
 
-def _ranked(store: Store, cycle: Cycle, inputs: pa.Table, candidates: pa.Table, scores: pa.Table) -> pa.Table:
+def _ranked(store: Store, views: Views) -> pa.Table:
     """Every distinct scored candidate with all that is published of it, and where its content is."""
-    scored = candidates.join(
-        scores.select(["generation_id", "value", "spread", "n"]), keys="generation_id", join_type="inner"
+    scored = views.candidates.join(
+        views.scores.select(["generation_id", "value", "spread", "n"]), keys="generation_id", join_type="inner"
     )
-    distinct = distinct_outputs(scored, cycle.candidate).select(["generation_id", "models"])
+    distinct = distinct_outputs(scored, views.cycle.candidate).select(["generation_id", "models"])
     # A join cannot carry lists, so the models are looked up afterwards.
     models = dict(zip(distinct["generation_id"].to_pylist(), distinct["models"].to_pylist(), strict=True))
     rows = scored.filter(pc.is_in(scored["generation_id"], value_set=flat(distinct["generation_id"])))
-    rows = rows.join(inputs, keys="input_id", join_type="inner")
+    rows = rows.join(views.inputs, keys="input_id", join_type="inner")
     made = store.rows("generations", ["generation_id", "code_version"])
     rows = rows.join(made.select(["generation_id", "code_version"]), keys="generation_id", join_type="inner")
     rows = locate(rows, "candidate", "generation_id", made, "generation_id")
@@ -162,15 +189,15 @@ def _schemas(cycle: Cycle) -> tuple[pa.Schema, pa.Schema]:
     return rankings.arrow_schema, pairs.arrow_schema
 
 
-def _write_shards(folder: Path, split: str, schema: pa.Schema, batches: Iterator[Any]) -> None:
-    """Parquet files `split-00000.parquet`, ..., each closed once it holds SHARD_BYTES."""
+def _write_shards(folder: Path, name: str, schema: pa.Schema, batches: Iterator[Any]) -> None:
+    """Parquet files `name-00000.parquet`, ..., each closed once it holds SHARD_BYTES."""
     folder.mkdir(parents=True, exist_ok=True)
     writer, size, index = None, 0, 0
     for batch in batches:
         table = batch.cast(schema) if isinstance(batch, pa.Table) else pa.Table.from_pylist(batch, schema=schema)
         if writer is None:
             # A page index and small row groups let the Hub's viewer and streaming readers fetch a few rows.
-            writer = pq.ParquetWriter(folder / f"{split}-{index:05d}.parquet", schema, write_page_index=True)
+            writer = pq.ParquetWriter(folder / f"{name}-{index:05d}.parquet", schema, write_page_index=True)
         writer.write_table(table)
         size += table.nbytes
         if size >= SHARD_BYTES:
@@ -180,11 +207,13 @@ def _write_shards(folder: Path, split: str, schema: pa.Schema, batches: Iterator
         writer.close()
 
 
-def _metadata(counts: dict[str, dict[str, int]]) -> str:
+def _metadata(counts: dict[str, dict[str, int]], edition: str) -> str:
     """The card's YAML head: which files are which config and split."""
     files = {
-        "rankings": [{"split": split, "path": f"rankings/{split}-*.parquet"} for split in counts],
-        "pairs": [{"split": split, "path": f"pairs/{split}-*.parquet"} for split in counts if counts[split]["pairs"]],
+        "rankings": [{"split": split, "path": f"rankings/{split}-{edition}-*.parquet"} for split in counts],
+        "pairs": [
+            {"split": split, "path": f"pairs/{split}-{edition}-*.parquet"} for split in counts if counts[split]["pairs"]
+        ],
     }
     configs = [{"config_name": name, "data_files": found} for name, found in files.items() if found]
     if configs:

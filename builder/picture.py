@@ -11,16 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 from builder.images import decode
 from builder.stage import locate
 from builder.store import Store
-from schemas.cycle import Cycle
 
 CELL, GAP, LINE, WRAP = 132, 14, 13, 22
 LINES = 6
 INK, FAINT, CHOSEN, REJECTED = "#1b1f24", "#6e7781", "#1a7f37", "#cf222e"
 
 
-def draw_run(
-    store: Store, cycle: Cycle, reconstructions: pa.Table, path: Path, inputs: int = 4, columns: int = 6
-) -> None:
+def draw_run(store: Store, reconstructions: pa.Table, path: Path, inputs: int = 4, columns: int = 6) -> None:
     """Draw the inputs with the widest margins, one a row, their candidates from best to worst.
 
     `reconstructions` has source_id (a candidate's content), input_id and content_id. Chosen and rejected are those of
@@ -30,7 +27,7 @@ def draw_run(
     if not pairs.num_rows:
         return
     widest = pairs.sort_by([("margin", "descending"), ("pair_id", "ascending")])
-    rows = [_row(store, cycle, reconstructions, input_, widest, columns) for input_ in _spread(widest, inputs)]
+    rows = [_row(store, reconstructions, input_, widest, columns) for input_ in _spread(widest, inputs)]
     height = CELL * 2 + LINE * (LINES + 3) + GAP * 2
     sheet = Image.new("RGB", ((columns + 1) * (CELL + GAP) + GAP, height * len(rows) + GAP), "white")
     draw = ImageDraw.Draw(sheet)
@@ -48,7 +45,7 @@ def _spread(widest: pa.Table, count: int) -> list[str]:
     return [ids[round(at * (len(ids) - 1) / max(count, 2))] for at in range(min(count, len(ids)))]
 
 
-def _row(store: Store, cycle: Cycle, reconstructions: pa.Table, input_: str, widest: pa.Table, columns: int) -> Any:
+def _row(store: Store, reconstructions: pa.Table, input_: str, widest: pa.Table, columns: int) -> Any:
     pair = widest.filter(pc.equal(widest["input_id"], input_)).slice(0, 1).to_pylist()[0]
     candidates = store.read_view("candidates").filter(pc.field("input_id") == input_)
     scored = candidates.join(

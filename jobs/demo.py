@@ -34,7 +34,7 @@ def run_demo(out: Path, inputs: int | None = None) -> dict[str, Any]:
         for name, recipe in recipes.items():
             console.print(f"\n[bold]{name}[/bold]  {_story(name)}")
             runs[name] = build(recipe, out / name, engine=engine)
-            draw_run(Store(out / name), recipe.shape, _reconstructions(Store(out / name)), out / f"{name}.png")
+            draw_run(Store(out / name), _reconstructions(Store(out / name)), out / f"{name}.png")
             console.print(counts_table(name, runs[name]["counts"]))
     console.print("\n[bold]reward model[/bold]  a BLIP with a Bradley-Terry head, on the pairs of both cycles")
     reward = _reward(out, list(recipes))
@@ -66,12 +66,18 @@ def _story(name: str) -> str:
 
 def _reward(out: Path, cycles: list[str]) -> dict[str, Any]:
     """Train on both datasets, unless a model of just these datasets and settings is there."""
+    import datasets
+
     from builder.reward.settings import TrainSettings
     from builder.reward.train import train_reward
 
+    datasets.disable_progress_bars()
     settings = TrainSettings()
-    digests = [json.loads((out / name / "run.json").read_text())["dataset_digest"] for name in cycles]
-    made_from = {"datasets": digests, "settings": settings.model_dump(mode="json")}
+    runs = [json.loads((out / name / "run.json").read_text()) for name in cycles]
+    made_from = {
+        "datasets": [run["counts"]["dataset"]["edition"] for run in runs],
+        "settings": settings.model_dump(mode="json"),
+    }
     done = out / "reward" / "made_from.json"
     if not (done.is_file() and json.loads(done.read_text()) == made_from):
         done.unlink(missing_ok=True)

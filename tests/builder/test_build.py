@@ -91,7 +91,7 @@ def test_a_finished_run_is_a_no_op_that_starts_no_cluster(run, folder):
     assert "cluster" not in vars(engine)
     assert parts == sorted(path.name for path in (out / "store").rglob("*.parquet"))
     assert all(count["reused"] == count["ok"] for count in after["counts"]["candidates"].values())
-    assert after["dataset_digest"] == before["dataset_digest"]
+    assert after["counts"]["dataset"] == before["counts"]["dataset"]
 
 
 def test_permuting_inputs_and_models_changes_no_pair(run, folder, tmp_path):
@@ -187,3 +187,17 @@ def test_a_prompt_file_goes_round_the_other_cycle_and_its_empty_line_is_a_failur
     assert (failure["source"], failure["error_class"]) == ("prompts.txt:2", "EmptyPrompt")
     scores = pq.read_table(tmp_path / "run" / "scores").to_pylist()
     assert all(-1.001 <= row["value"] <= 1.001 and row["n"] == 1 for row in scores)
+
+
+def test_another_threshold_is_another_dataset_for_readers_too_and_needs_no_cluster(run, folder, tmp_path):
+    """The datasets library serves its cached rows for any folder of the same name with the same card."""
+    out = tmp_path / "run"
+    shutil.copytree(run[0], out)
+    everything = datasets.load_dataset(str(out / "dataset"), "pairs", cache_dir=str(tmp_path / "cache"))
+    margins = sorted(row["margin"] for split in everything.values() for row in split)
+    rule = {"min_margin": margins[len(margins) // 2], "poor_chosen": None}
+    engine = Engine()
+    report = build(image_recipe(folder, pairs=rule), out, engine=engine)
+    assert "cluster" not in vars(engine)
+    fewer = datasets.load_dataset(str(out / "dataset"), "pairs", cache_dir=str(tmp_path / "cache"))
+    assert sum(len(split) for split in fewer.values()) == report["counts"]["pairs"]["kept"] < len(margins)
