@@ -28,7 +28,8 @@ def draw_run(store: Store, reconstructions: pa.Table, path: Path, inputs: int = 
         return
     widest = pairs.sort_by([("margin", "descending"), ("pair_id", "ascending")])
     rows = [_row(store, reconstructions, input_, widest, columns) for input_ in _spread(widest, inputs)]
-    height = CELL * 2 + LINE * (LINES + 3) + GAP * 2
+    # A cell is a title, a text and a picture: candidate and reconstruction are of different modalities.
+    height = LINE * (LINES + 2) + CELL + GAP * 2
     sheet = Image.new("RGB", ((columns + 1) * (CELL + GAP) + GAP, height * len(rows) + GAP), "white")
     draw = ImageDraw.Draw(sheet)
     for at, row in enumerate(rows):
