@@ -94,8 +94,11 @@ def _summary(out: Path, name: str, run: dict[str, Any]) -> dict[str, Any]:
 
     store, cycle = Store(out / name), CYCLES[name]
     pairs, truth, length = store.read_view("pairs"), agreement.truths(store, cycle), agreement.lengths(store, cycle)
-    rewards = candidate_rewards(RewardModel.from_pretrained(out / "reward"), out / name / "dataset", "test")
-    reward = dict(zip(rewards["generation_id"].to_pylist(), rewards["reward"].to_pylist(), strict=True))
+    reward: dict[str, float] = {}
+    if "test" in run["counts"]["dataset"]["splits"]:  # a very small demo may have no input there
+        model = RewardModel.from_pretrained(out / "reward")
+        rewards = candidate_rewards(model, out / name / "dataset", "test")
+        reward = dict(zip(rewards["generation_id"].to_pylist(), rewards["reward"].to_pylist(), strict=True))
     unseen = pairs.filter(pc.is_in(pairs["chosen_id"], value_set=pa.array(list(reward), pa.string())))
     shares = {
         "cycle": agreement.agreement(pairs, truth),
