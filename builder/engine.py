@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import ray
 import ray.data
 import ray.exceptions
+import yaml
 from ray.util.annotations import RayDeprecationWarning
 
 from builder.plan import Cluster
@@ -32,6 +34,8 @@ warnings.filterwarnings("ignore", category=RayDeprecationWarning, message="`ray_
 MAX_TASK_RETRIES = 2
 # An output block above this is split, and so written as several parts.
 MAX_BLOCK_BYTES = 256 * 2**20
+
+LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml").expanduser()
 
 Step = Callable[[pa.Table], pa.Table]
 
@@ -80,7 +84,7 @@ class Engine:
                 ray.init(address=address, logging_level=logging.ERROR, **local)
             self._started = True
         # An autoscaling cluster starts workers when an actor asks for them, so what it may grow to counts.
-        limits = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+        limits = launcher_limits() if os.environ.get("RAY_ADDRESS") else {}
         cpus, gpus = (max(ray.cluster_resources().get(kind, 0), limits.get(kind, 0)) for kind in ("CPU", "GPU"))
         found = Cluster(cpus=max(1, int(cpus)), gpus=gpus)
         if not found.gpus:
@@ -123,6 +127,20 @@ class Engine:
         for step in steps:
             dataset = dataset.map_batches(step, batch_size=None, batch_format="pyarrow", compute=tasks, num_cpus=0)
         return dataset
+
+
+def launcher_limits(config: Path = LAUNCHER_CONFIG) -> dict[str, float]:
+    """CPUs and GPUs of all the workers that the cluster launcher may start, if it started this cluster.
+
+    Ray's autoscaler does not say, so this reads the file that `ray up` leaves on the head, where jobs run.
+    """
+    if not config.is_file():
+        return {}
+    types = yaml.safe_load(config.read_text(encoding="utf-8"))["available_node_types"].values()
+    return {
+        kind: sum(node["resources"].get(kind, 0) * node.get("max_workers", 0) for node in types)
+        for kind in ("CPU", "GPU")
+    }
 
 
 @contextmanager

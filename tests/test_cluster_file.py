@@ -13,6 +13,8 @@ import ray
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from builder.engine import launcher_limits
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "ray_cluster.yaml").read_text()
 COMMANDS = ("setup_commands", "head_start_ray_commands", "worker_start_ray_commands")
@@ -64,6 +66,16 @@ def test_workers_scale_from_none_to_a_limit_and_all_have_gpus(config):
         assert node["resources"]["GPU"] > 0, name
         assert 0 <= node["min_workers"] <= node["max_workers"] <= prepared["max_workers"], name
     assert any(node["max_workers"] > 0 for node in workers.values())
+
+
+def test_a_build_on_the_head_plans_for_the_workers_that_may_come(config, tmp_path):
+    # `ray up` leaves the prepared file on the head as JSON.
+    bootstrap = tmp_path / "ray_bootstrap_config.yaml"
+    bootstrap.write_text(json.dumps(check(config)))
+    gpu = config["available_node_types"]["gpu"]
+    limits = {kind: count * gpu["max_workers"] for kind, count in gpu["resources"].items()}
+    assert launcher_limits(bootstrap) == limits
+    assert launcher_limits(tmp_path / "no such file") == {}
 
 
 def test_all_nodes_boot_the_same_image(config):

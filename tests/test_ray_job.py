@@ -83,6 +83,8 @@ def head() -> Iterator[Head]:
     home = folder / "home"
     home.mkdir()
     ours = {"HOME": str(home), "PATH": f"{SCRIPTS}:{os.environ['PATH']}", "RAY_AUTH_MODE": "token"}
+    # A busy machine takes longer to start a head than Ray waits by default.
+    ours["RAY_raylet_start_wait_time_s"] = "120"
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH_")}
     gcs, dashboard, agent, client = _free_ports(4)
     address = f"http://127.0.0.1:{dashboard}"
