@@ -15,7 +15,7 @@ class HeadSettings(Part):
     head_sizes: tuple[Annotated[int, Field(ge=1)], ...] = (128, 16)
     head_activation: str = "gelu"
     head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    likelihood_weight: Annotated[float, Field(ge=0)] = 5.0
+    likelihood_weight: Annotated[float, Field(ge=0)] = 1.0
 
 
 class TrainSettings(Part):

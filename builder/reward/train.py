@@ -95,11 +95,7 @@ def train_reward(
         "pairwise_accuracy": _accuracy_table(splits, after),
         "pairwise_accuracy_before_training": _accuracy_table(splits, before),
         "kept": "best epoch on validation" if validation else "last epoch: there are no validation pairs",
-        "epochs": [
-            {"epoch": log["epoch"], "accuracy": log["eval_accuracy"]}
-            for log in trainer.state.log_history
-            if "eval_accuracy" in log
-        ],
+        "epochs": _epochs(trainer.state.log_history),
         "start": str(start),
         "datasets": [str(path) for path in datasets],
         "settings": settings.model_dump(),
@@ -158,6 +154,16 @@ def _accuracy_table(
                 found = accuracy_of(by_name[name], scored[name])
                 rows[name] = {"inputs": found.inputs, "pairs": found.pairs, "accuracy": found.accuracy}
     return table
+
+
+def _epochs(log: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Mean training loss of each epoch, and the accuracy on validation after it, if there was one to measure."""
+    epochs: dict[float, dict[str, float]] = {}
+    for entry in log:
+        for name, key in (("loss", "loss"), ("eval_accuracy", "validation_accuracy")):
+            if name in entry:
+                epochs.setdefault(entry["epoch"], {"epoch": entry["epoch"]})[key] = entry[name]
+    return list(epochs.values())
 
 
 class RewardTrainer(Trainer):
