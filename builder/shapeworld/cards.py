@@ -82,7 +82,7 @@ def captioner_card(name: str, results: dict, making: Made, hardware: str) -> str
     return card(name, about, _LOAD_CAPTIONER, quality, making, hardware)
 
 
-def pipeline_card(name: str, results: dict, making: Made, hardware: str) -> str:
+def pipeline_card(name: str, results: dict, work: Path, hardware: str) -> str:
     """The card of a text-to-image pipeline."""
     kind = "StableDiffusion3Pipeline (flow matching)" if name == "sd3" else "StableDiffusionPipeline (UNet, DDIM)"
     sampling = ", ".join(f"{key}={value}" for key, value in models.SAMPLING[name].items())
@@ -95,7 +95,12 @@ def pipeline_card(name: str, results: dict, making: Made, hardware: str) -> str:
         f"{row['whole']:.1%} of pictures wholly right",
         f"{row['ms']:.0f} ms a picture in batches of 16 in bfloat16 on one thread of a busy CPU",
     ]
-    return card(name, about, _LOAD_PIPELINE, quality, making, hardware)
+    vae = made("autoencoder", work)
+    about += (
+        f" Its autoencoder, shared by all pipelines here, took {vae.steps:,} steps and {vae.seconds / 60:.0f} minutes;"
+        f" the pipeline then learned from latents of {painters.POOL:,} renders."
+    )
+    return card(name, about, _LOAD_PIPELINE, quality, made(name, work), hardware)
 
 
 def write(results: dict, weights: Path, work: Path, hardware: str) -> None:
@@ -104,7 +109,7 @@ def write(results: dict, weights: Path, work: Path, hardware: str) -> None:
         text = captioner_card(name, results, made(name, work), hardware)
         (weights / name / "README.md").write_text(text)
     for name in models.PIPELINES:
-        text = pipeline_card(name, results, made(name, work), hardware)
+        text = pipeline_card(name, results, work, hardware)
         (weights / name / "README.md").write_text(text)
     row = results["image oracle"]
     quality = [f"{attribute} right: {share:.1%}" for attribute, share in row.items()]

@@ -15,9 +15,9 @@ QUESTION = "describe the picture"
 NEW_TOKENS = 16
 # The sampling with which the quality of each pipeline is stated.
 SAMPLING = {
-    "sd3": {"num_inference_steps": 16, "guidance_scale": 2.5, "max_sequence_length": 16},
-    "sd": {"num_inference_steps": 16, "guidance_scale": 3.0},
-    "sd-early": {"num_inference_steps": 16, "guidance_scale": 3.0},
+    "sd3": {"num_inference_steps": 8, "guidance_scale": 2.0, "max_sequence_length": 16},
+    "sd": {"num_inference_steps": 10, "guidance_scale": 2.0},
+    "sd-early": {"num_inference_steps": 10, "guidance_scale": 2.0},
 }
 
 

@@ -26,9 +26,9 @@ from builder.shapeworld.grammar import describe
 from builder.shapeworld.training import autoencoder, data, vocabulary
 from builder.shapeworld.training.loop import Job, Progress, Run, fit
 
-STEPS, BATCH = {"sd": 4000, "sd3": 6000}, 32
-EARLY_SHARE = 0.125  # of the training of `sd`: where its weaker sibling stops
-_POOL, _POOL_BATCH = 40_000, 250
+STEPS, BATCH = {"sd": 3200, "sd3": 4500}, 32
+EARLY_SHARE = 0.4375  # of the training of `sd`: where its weaker sibling stops
+POOL, _POOL_BATCH = 40_000, 250
 _DROPPED = 0.1
 _SD_TEXT_WIDTH = 64
 _SD3_TEXT_WIDTH, _SD3_WIDTH = 96, 160
@@ -41,10 +41,9 @@ class LatentPool:
     """
 
     def __init__(self, run: Run):
-        config = autoencoder.load(run.work).config
-        self.scale, self.shift = config.scaling_factor, config.shift_factor
+        self.scale = autoencoder.load(run.work).config.scaling_factor
         path = run.work / "latents.pt"
-        count = min(_POOL, max(2 * _POOL_BATCH, run.steps(_POOL)))
+        count = min(POOL, max(2 * _POOL_BATCH, run.steps(POOL)))
         kept = torch.load(path, weights_only=True) if path.exists() else {}
         encoder = autoencoder.encoder_hash(run.work)
         if kept.get("encoder") != encoder or len(kept["latents"]) != count:
@@ -54,9 +53,9 @@ class LatentPool:
         self.latents, self.tokens = kept["latents"], {"clip": kept["clip"], "t5": kept["t5"]}
 
     def batch(self, *tokenizers: str) -> list[torch.Tensor]:
-        """Standardised latents (32, 4, 16, 16) and tokens (32, 16) of each tokenizer, one prompt in ten empty."""
+        """Latents of unit size (32, 4, 16, 16) and tokens (32, 16) of each tokenizer, one prompt in ten empty."""
         chosen = torch.randint(len(self.latents), (BATCH,))
-        latents = (self.latents[chosen].float() - self.shift) * self.scale
+        latents = self.latents[chosen].float() * self.scale
         prompt = torch.where(torch.rand(BATCH) < _DROPPED, -1, chosen)
         return [latents, *(self.tokens[name][prompt] for name in tokenizers)]
 

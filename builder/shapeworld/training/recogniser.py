@@ -12,7 +12,7 @@ from builder.shapeworld.training import data
 from builder.shapeworld.training.loop import Job, Progress, Run, fit
 
 NAME = "oracle"
-STEPS, BATCH = 3000, 64
+STEPS, BATCH = 3000, 32
 
 
 def attribute_loss(logits: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> torch.Tensor:
