@@ -109,7 +109,8 @@ class Engine:
 
     def _pooled(self, lane: Lane, before: Step) -> ray.data.Dataset:
         pool = ray.data.ActorPoolStrategy(size=min(lane.actors, len(lane.blocks)), max_tasks_in_flight_per_actor=2)
-        return self._mapped(ray.data.from_arrow(lane.blocks), before).map_batches(
+        # With GPUs `map_batches` wants a batch size, by which it would join blocks of different models.
+        return self._mapped(ray.data.from_arrow(lane.blocks), before).map_batches_internal(
             lane.worker,
             fn_constructor_kwargs=lane.kwargs,
             batch_size=None,

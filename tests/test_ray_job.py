@@ -92,8 +92,9 @@ def head() -> Iterator[Head]:
     generate = [f"{SCRIPTS}/ray", "get-auth-token", "--generate"]
     token = subprocess.run(generate, env=environment, check=True, capture_output=True, text=True).stdout.strip()
     running = Head(folder, address, environment, token)
+    # One GPU by declaration: actors are pinned to it as to a real one, and where there is none they run on the CPU.
     command = [
-        f"{SCRIPTS}/ray", "start", "--head", "--block", "--num-cpus=2", "--num-gpus=0",
+        f"{SCRIPTS}/ray", "start", "--head", "--block", "--num-cpus=2", "--num-gpus=1",
         "--node-ip-address=127.0.0.1", f"--port={gcs}", "--min-worker-port=0", "--max-worker-port=0",
         f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}",
         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
@@ -184,6 +185,10 @@ def test_a_submitted_job_builds_pairs(job):
     counts = json.loads((job.out / "run.json").read_text())["counts"]
     assert counts["inputs"]["unique"] == 4
     assert pq.read_table(job.out / "pairs").num_rows == counts["pairs"]["kept"] > 0
+
+
+def test_the_job_sees_the_gpus_of_the_cluster(job):
+    assert "no GPU on this cluster" not in job.output
 
 
 def test_driver_and_workers_run_the_uploaded_code(job):
