@@ -28,7 +28,7 @@ def _shapeworld_painter(name: str, about: str, **settings) -> PainterSpec:
     """A tiny text-to-image pipeline of the embedded world."""
     return PainterSpec(
         name=f"shapeworld-{name}", repo=str(WEIGHTS / name), num_gpus=0.05, batch_size=16, about=about,
-        **{"steps": 12, "guidance": 2.5, "width": 64, "height": 64, **settings},
+        **{"steps": 8, "guidance": 1.0, "width": 64, "height": 64, **settings},
     )  # fmt: skip
 
 
