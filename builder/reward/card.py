@@ -36,7 +36,7 @@ def write_card(folder: Path, metrics: dict[str, Any]) -> None:
     before = metrics["pairwise_accuracy_before_training"]
     rows = [
         f"| {cycle} | {split} | {found['inputs']} | {found['pairs']} | {_share(found['accuracy'])} "
-        f"| {_share(before[cycle][split]['accuracy'])} |"
+        f"| {_share(before[cycle][split]['accuracy'] if split in before[cycle] else None)} |"
         for cycle, by_split in metrics["pairwise_accuracy"].items()
         for split, found in by_split.items()
     ]

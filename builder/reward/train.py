@@ -30,7 +30,8 @@ from builder.reward.evaluate import accuracy_of, input_rewards
 from builder.reward.model import RewardConfig, RewardModel
 from builder.reward.settings import TrainSettings
 
-SPLITS = ("train", "validation", "test")
+HELD_OUT = ("validation", "test")
+SPLITS = ("train", *HELD_OUT)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def train_reward(
     collate = Collate(model.processor, model.max_text_length, settings.pixel_cache_mb)
     train = [by_name["train"] for by_name in splits]
     validation = [s["validation"] for s in splits if "validation" in s and s["validation"].pair_count]
-    before = _rewards(model, splits, collate, ("validation", "test"))
+    before = _rewards(model, splits, collate, HELD_OUT)
     with tempfile.TemporaryDirectory(prefix="cyclepref-reward-") as scratch:
         trainer = RewardTrainer(model, train, validation, collate, settings, scratch)
         with progress("reward model: steps", settings.epochs * len(trainer.get_train_dataloader())) as tick:
@@ -92,8 +93,8 @@ def train_reward(
     average = torch.cat([reward for scored in after for reward in scored["train"]]).mean().item()
     model.config.reward_mean += model.config.reward_std * average
     metrics = {
-        "pairwise_accuracy": _accuracy_table(splits, after),
-        "pairwise_accuracy_before_training": _accuracy_table(splits, before),
+        "pairwise_accuracy": _accuracy_table(splits, after, SPLITS),
+        "pairwise_accuracy_before_training": _accuracy_table(splits, before, HELD_OUT),
         "kept": "best epoch on validation" if validation else "last epoch: there are no validation pairs",
         "epochs": _epochs(trainer.state.log_history),
         "start": str(start),
@@ -142,13 +143,13 @@ def _rewards(
 
 
 def _accuracy_table(
-    splits: list[dict[str, PreferenceSplit]], rewards: list[dict[str, list[torch.Tensor]]]
+    splits: list[dict[str, PreferenceSplit]], rewards: list[dict[str, list[torch.Tensor]]], names: Sequence[str]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """cycle -> split -> inputs, pairs, accuracy; a split without pairs has 0 and null."""
     table: dict[str, dict[str, dict[str, Any]]] = {}
     for by_name, scored in zip(splits, rewards, strict=True):
         rows = table.setdefault(by_name["train"].cycle, {})
-        for name in SPLITS:
+        for name in names:
             rows[name] = {"inputs": 0, "pairs": 0, "accuracy": None}
             if name in scored and by_name[name].pair_count:
                 found = accuracy_of(by_name[name], scored[name])
