@@ -53,7 +53,7 @@ def bradley_terry_loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Te
 def combo_loss(losses: torch.Tensor, is_image_pair: torch.Tensor, image_weight: float) -> torch.Tensor:
     """L_text + lambda * L_image, each the mean over its pairs (CycleReward-Combo); without pairs a term is 0."""
     parts = ((losses[~is_image_pair], 1.0), (losses[is_image_pair], image_weight))
-    return sum(weight * part.mean() for part, weight in parts if len(part)) + 0.0 * losses.sum()
+    return sum(weight * part.mean() for part, weight in parts if len(part))
 
 
 def train_reward(
