@@ -170,12 +170,17 @@ class Job:
     output: str
 
 
+def submit(head: Head, checkout: Path, recipe: str, out: Path) -> subprocess.CompletedProcess[str]:
+    """Submit a build from a checkout and wait for its end."""
+    entrypoint = ["python", "-m", "jobs.build", recipe, "--out", str(out)]
+    return head.ray("job", "submit", "--working-dir", ".", "--", *entrypoint, cwd=checkout)
+
+
 @pytest.fixture(scope="module")
 def job(head, checkout, tmp_path_factory) -> Job:
     """The recipe, built by a job that has succeeded."""
     out = tmp_path_factory.mktemp("job") / "run"
-    entrypoint = ["python", "-m", "jobs.build", "recipe.yaml", "--out", str(out)]
-    submitted = head.ray("job", "submit", "--working-dir", ".", "--", *entrypoint, cwd=checkout)
+    submitted = submit(head, checkout, "recipe.yaml", out)
     assert submitted.returncode == 0, submitted.stdout
     return Job(re.search(r"raysubmit_\w+", submitted.stdout)[0], out, submitted.stdout)
 
@@ -206,11 +211,20 @@ def test_the_upload_is_the_source_and_small(head, job):
 
 
 def test_a_recipe_with_a_misspelt_model_fails_the_job_with_the_reason(head, checkout, tmp_path):
-    entrypoint = ["python", "-m", "jobs.build", "misspelt.yaml", "--out", str(tmp_path / "run")]
-    submitted = head.ray("job", "submit", "--working-dir", ".", "--", *entrypoint, cwd=checkout)
+    submitted = submit(head, checkout, "misspelt.yaml", tmp_path / "run")
     assert submitted.returncode == 1
     assert "did you mean 'shapeworld-sd'?" in submitted.stdout
     assert re.search(r"Job 'raysubmit_\w+' failed", submitted.stdout)
+
+
+def test_a_job_submitted_again_from_another_upload_computes_nothing_twice(head, checkout, job):
+    before = sorted((job.out / "store").rglob("*.parquet"))
+    (checkout / "note.txt").write_text("Another content, so another folder on the cluster, for the weights too.")
+    submitted = submit(head, checkout, "recipe.yaml", job.out)
+    assert submitted.returncode == 0, submitted.stdout
+    assert sorted((job.out / "store").rglob("*.parquet")) == before
+    counts = json.loads((job.out / "run.json").read_text())["counts"]
+    assert counts["candidates"]["sampled"]["reused"] == counts["candidates"]["sampled"]["wanted"] == 12
 
 
 @pytest.mark.parametrize("data", [None, b'{"entrypoint": "true"}'], ids=["list", "submit"])
