@@ -16,12 +16,14 @@ from builder.build import build
 from builder.engine import Engine
 from builder.picture import draw_run
 from builder.progress import console
+from builder.reward.settings import TrainSettings
 from builder.store import Store
 from jobs.build import counts_table
 from schemas.cycle import CYCLES
 from schemas.recipe import Recipe, load_recipe
 
 RECIPES = Path(__file__).parent / "recipes"
+REWARD = TrainSettings()
 START = Path(__file__).parent.parent / "builder" / "shapeworld" / "weights" / "blip"
 
 
@@ -67,21 +69,24 @@ def _story(name: str) -> str:
 def _reward(out: Path, cycles: list[str]) -> dict[str, Any]:
     """Train on both datasets, unless a model of just these datasets and settings is there."""
     import datasets
+    import torch
+    import transformers
 
-    from builder.reward.settings import TrainSettings
     from builder.reward.train import train_reward
 
     datasets.disable_progress_bars()
-    settings = TrainSettings()
+    transformers.utils.logging.disable_progress_bar()
+    # At this size a second thread costs more than it brings.
+    torch.set_num_threads(1)
     runs = [json.loads((out / name / "run.json").read_text()) for name in cycles]
     made_from = {
         "datasets": [run["counts"]["dataset"]["edition"] for run in runs],
-        "settings": settings.model_dump(mode="json"),
+        "settings": REWARD.model_dump(mode="json"),
     }
     done = out / "reward" / "made_from.json"
     if not (done.is_file() and json.loads(done.read_text()) == made_from):
         done.unlink(missing_ok=True)
-        train_reward([out / name / "dataset" for name in cycles], START, out / "reward", settings)
+        train_reward([out / name / "dataset" for name in cycles], START, out / "reward", REWARD)
         done.write_text(json.dumps(made_from), encoding="utf-8")
     metrics = json.loads((out / "reward" / "metrics.json").read_text())
     return {"pairwise_accuracy": metrics["pairwise_accuracy"], "seconds": metrics["seconds"]}
@@ -89,22 +94,20 @@ def _reward(out: Path, cycles: list[str]) -> dict[str, Any]:
 
 def _summary(out: Path, name: str, run: dict[str, Any]) -> dict[str, Any]:
     """The truth about one cycle's pairs; the reward's on inputs that it was not trained on."""
-    from builder.reward.evaluate import candidate_rewards
     from builder.reward.model import RewardModel
 
     store, cycle = Store(out / name), CYCLES[name]
     pairs, truth, length = store.read_view("pairs"), agreement.truths(store, cycle), agreement.lengths(store, cycle)
-    reward: dict[str, float] = {}
-    if "test" in run["counts"]["dataset"]["splits"]:  # a very small demo may have no input there
-        model = RewardModel.from_pretrained(out / "reward")
-        rewards = candidate_rewards(model, out / name / "dataset", "test")
-        reward = dict(zip(rewards["generation_id"].to_pylist(), rewards["reward"].to_pylist(), strict=True))
+    untrained = RewardModel.from_captioner(START, **REWARD.head.model_dump())
+    trained = RewardModel.from_pretrained(out / "reward")
+    before, reward = (_test_rewards(model, out / name, run) for model in (untrained, trained))
     unseen = pairs.filter(pc.is_in(pairs["chosen_id"], value_set=pa.array(list(reward), pa.string())))
     shares = {
         "cycle": agreement.agreement(pairs, truth),
         "cycle_by_margin_quartile": agreement.by_margin_quartile(pairs, truth),
         "cycle_on_unseen_inputs": agreement.agreement(unseen, truth),
         "reward": agreement.agreement(unseen, truth, reward.__getitem__),
+        "reward_before_training": agreement.agreement(unseen, truth, before.__getitem__),
         "length_baseline": agreement.agreement(pairs, truth, length.__getitem__),
     }
     return {
@@ -116,6 +119,16 @@ def _summary(out: Path, name: str, run: dict[str, Any]) -> dict[str, Any]:
         "agreement": {key: _values(value, "share") for key, value in shares.items()},
         "agreement_pairs": {key: _values(value, "pairs") for key, value in shares.items()},
     }
+
+
+def _test_rewards(model: Any, folder: Path, run: dict[str, Any]) -> dict[str, float]:
+    """The reward of every candidate of the test split, by its id."""
+    from builder.reward.evaluate import candidate_rewards
+
+    if "test" not in run["counts"]["dataset"]["splits"]:  # a very small demo may have no input there
+        return {}
+    rewards = candidate_rewards(model, folder / "dataset", "test")
+    return dict(zip(rewards["generation_id"].to_pylist(), rewards["reward"].to_pylist(), strict=True))
 
 
 def _values(shares: Share | list[Share], field: str) -> Any:
@@ -144,6 +157,7 @@ def _print(summary: dict[str, Any], out: Path) -> None:
         "  by margin quartile": lambda s: " ".join(map(_percent, s["agreement"]["cycle_by_margin_quartile"])),
         "on unseen inputs: cycle score": lambda s: _percent(s["agreement"]["cycle_on_unseen_inputs"]),
         "on unseen inputs: reward model": lambda s: _percent(s["agreement"]["reward"]),
+        "  before training on the pairs": lambda s: _percent(s["agreement"]["reward_before_training"]),
         "longer is better": lambda s: _percent(s["agreement"]["length_baseline"]),
         "seconds": lambda s: f"{s['seconds']:.0f}",
     }
