@@ -7,7 +7,6 @@ counts. Content never passes through the driver.
 
 import logging
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,15 +19,11 @@ import ray
 import ray.data
 import ray.exceptions
 import yaml
-from ray.util.annotations import RayDeprecationWarning
 
 from builder.plan import Cluster
 from schemas.errors import CyclePrefError
 
 log = logging.getLogger("cyclepref.engine")
-
-# `max_task_retries` has no named parameter yet; pyproject.toml keeps Ray below the version that drops it.
-warnings.filterwarnings("ignore", category=RayDeprecationWarning, message="`ray_remote_args` is deprecated")
 
 # Ray Data replaces a dead actor and tries its block again, for ever by default.
 MAX_TASK_RETRIES = 2
@@ -109,7 +104,8 @@ class Engine:
 
     def _pooled(self, lane: Lane, before: Step) -> ray.data.Dataset:
         pool = ray.data.ActorPoolStrategy(size=min(lane.actors, len(lane.blocks)), max_tasks_in_flight_per_actor=2)
-        # With GPUs `map_batches` wants a batch size, by which it would join blocks of different models.
+        # With GPUs `map_batches` wants a batch size, by which it would join blocks of different models. (This is a
+        # developer API; pyproject.toml keeps Ray below the version that drops extra arguments like the last.)
         return self._mapped(ray.data.from_arrow(lane.blocks), before).map_batches_internal(
             lane.worker,
             fn_constructor_kwargs=lane.kwargs,

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import warnings
 from pathlib import Path
 
 import lpips
@@ -28,7 +29,8 @@ class Lpips:
         self.spec = spec
         self.device = device()
         own = spec.repo is not None
-        with contextlib.redirect_stdout(io.StringIO()):  # the package prints as it loads
+        # The package prints as it loads, and names arguments that torchvision has renamed.
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
             self.model = lpips.LPIPS(net=spec.net, pnet_rand=own, lpips=not own, verbose=False)
         if own:
             weights = load_file(Path(str(spec.repo)) / WEIGHTS_FILE)

@@ -21,6 +21,7 @@ from transformers import BlipProcessor
 
 from builder.images import decode
 from builder.reward.preprocess import pixels, tokens
+from schemas.errors import CyclePrefError
 from schemas.ids import digest
 
 # The column that holds the input tells the cycle.
@@ -30,7 +31,7 @@ CYCLE_OF_COLUMN = {"image": "i2t2i", "prompt": "t2i2t"}
 MODEL_INPUTS = ("pixel_values", "image_index", "input_ids", "attention_mask")
 
 
-class PreferenceError(ValueError):
+class PreferenceError(CyclePrefError, ValueError):
     """A preference dataset that cannot be learned from; the message names the place, the value and the rule."""
 
 
