@@ -1,0 +1,56 @@
+"""The whole demo, smaller: both cycles through real Ray with the shipped models, a reward model, the truth."""
+
+import json
+
+import datasets
+import pytest
+
+from builder.reward.model import RewardModel
+from jobs.demo import run_demo
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    return out, run_demo(out, inputs=24)
+
+
+def test_the_summary_says_for_both_cycles_how_often_a_preference_is_true(demo):
+    out, summary = demo
+    assert json.loads((out / "summary.json").read_text()) == summary
+    for cycle in ("i2t2i", "t2i2t"):
+        found = summary[cycle]
+        assert found["candidates"] >= 24 * 6
+        assert found["pairs"] > 24
+        assert found["seconds"] > 0
+        shares, pairs = found["agreement"], found["agreement_pairs"]
+        assert len(shares["cycle_by_margin_quartile"]) == 4
+        assert sum(pairs["cycle_by_margin_quartile"]) == pairs["cycle"] <= found["pairs"]
+        assert 0 < pairs["reward"] < pairs["cycle"]
+        assert all(0 <= shares[name] <= 1 for name in ("reward", "length_baseline", "reward_before_training"))
+        # Far above chance even for few inputs; the full demo's figures are in the README.
+        assert shares["cycle"] > 0.8
+
+
+def test_both_datasets_open_plainly_and_the_reward_model_loads(demo):
+    out, _ = demo
+    for cycle, column in (("i2t2i", "image"), ("t2i2t", "prompt")):
+        rankings = datasets.load_dataset(str(out / cycle / "dataset"), cache_dir=str(out / "cache"))
+        assert column in rankings["train"].column_names
+        assert (out / f"{cycle}.png").stat().st_size > 10_000
+    row = datasets.load_dataset(str(out / "i2t2i" / "dataset"), cache_dir=str(out / "cache"))["train"][0]
+    model = RewardModel.from_pretrained(out / "reward")
+    best, worst = model.rank_captions(image=row["image"], texts=[row["candidates"][0]["text"], "one"]).order
+    assert {best, worst} == {0, 1}
+
+
+def test_the_same_command_again_makes_nothing_new(demo):
+    out, before = demo
+    parts = sorted(path.name for path in out.rglob("store/*/*.parquet"))
+    weights = (out / "reward" / "model.safetensors").stat().st_mtime_ns
+    after = run_demo(out, inputs=24)
+    assert parts == sorted(path.name for path in out.rglob("store/*/*.parquet"))
+    assert weights == (out / "reward" / "model.safetensors").stat().st_mtime_ns
+    assert after["i2t2i"]["agreement"] == before["i2t2i"]["agreement"]
