@@ -1,5 +1,6 @@
 """A whole build, as a table of contents: inputs, candidates, reconstructions, scores, pairs, dataset."""
 
+import json
 import platform
 import time
 from contextlib import contextmanager
@@ -23,7 +24,8 @@ from builder.sources import open_source
 from builder.stage import Accountant
 from builder.store import Store
 from schemas import records
-from schemas.recipe import Recipe
+from schemas.ids import digest
+from schemas.recipe import Recipe, RecipeError
 
 LIBRARIES = ("torch", "transformers", "diffusers", "sentence-transformers", "lpips", "ray", "datasets", "pyarrow")
 
@@ -48,14 +50,16 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
     choice = recipe.backward
     backward = Use(resolve(model_spec(choice, cycle.backward_kind), lock), choice.samples)
     metric = resolve(metric_spec(recipe.metric, cycle.input), lock)
+    _check_distinct(forward)
     source = open_source(recipe.inputs, cycle.input)
+    listed = source.items()[: recipe.inputs.limit]
     store.write_json("lock.json", lock)
     _remember(store, [*(use.model for use in forward), backward.model], metric)
 
     clock = Clock()
     accountant = Accountant(store, recipe.max_failure_rate, retry_failed)
     with clock.time("inputs"):
-        inputs, input_count = ingest(source, cycle.input, recipe.inputs.limit, accountant, engine)
+        inputs, input_count = ingest(source, listed, cycle.input, accountant, engine)
 
     with clock.time("candidates"):
         ids = inputs["input_id"].to_pylist()
@@ -63,7 +67,6 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
         content = ("inputs", "input_id")
         candidate_count = generate.generate("candidates", wanted, content, forward, accountant, engine)
         candidates = _candidates(store, wanted)
-        store.write_view("candidates", candidates)
 
     with clock.time("reconstructions"):
         made = candidates.filter(pc.equal(candidates["status"], "ok"))
@@ -76,12 +79,15 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
         reconstructions = _with_sources(store, wanted_back, sources, backward)
         score_count = score.compare(score.want(reconstructions, metric), metric, accountant, engine)
         scores = score.scores(made, reconstructions, store.rows("similarities"), metric)
-        store.write_view("scores", scores)
 
     with clock.time("pairs"):
-        direction = Direction(metric.name, metric.fingerprint, metric.spec.higher_is_better)
+        # A pair is decided by the candidates' ids and by everything that scored them.
+        scored_by = digest(metric.fingerprint, backward.model.fingerprint, backward.samples, recipe.seed)
+        direction = Direction(metric.name, scored_by, metric.spec.higher_is_better)
         pairs, pair_count = pair(made, scores, cycle.candidate, direction, recipe.pairs)
-        store.write_view("pairs", pairs)
+        # Together, so that a build that stops half-way leaves no views of two recipes.
+        for view, rows in (("candidates", candidates), ("scores", scores), ("pairs", pairs)):
+            store.write_view(view, rows)
 
     counts: dict[str, Any] = {
         "inputs": asdict(input_count),
@@ -94,9 +100,10 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
     with clock.time("dataset"):
         models = [*(use.model for use in forward), backward.model]
         text = card(recipe, models, metric, _without_reused(counts), __version__)
-        before = store.read_json("run.json") or {"counts": {"dataset": None}}
+        before = store.read_json("run.json")
         views = Views(cycle, inputs, made, scores, pairs)
-        counts["dataset"] = write_dataset(store, views, recipe.splits, text, before["counts"]["dataset"])
+        earlier = before["counts"]["dataset"] if before else None
+        counts["dataset"] = write_dataset(store, views, recipe.splits, text, earlier)
 
     run = {
         "cyclepref": __version__,
@@ -105,7 +112,8 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in LIBRARIES},
         "counts": counts,
-        "seconds": clock.seconds,
+        # A build that only looked does not say that its results took no time.
+        "seconds": before["seconds"] if before and _all_reused(counts) else clock.seconds,
     }
     store.write_json("run.json", run)
     return run
@@ -127,14 +135,29 @@ class Clock:
 
 def _remember(store: Store, models: list[Resolved], metric: Resolved) -> None:
     """Keep what each fingerprint stands for, so that every row can be traced."""
-    import json
-
     known = set(store.rows("models", ["fingerprint"])["fingerprint"].to_pylist())
     for model in [*models, metric]:
         if model.fingerprint not in known:
             row = (model.fingerprint, model.name, model.spec.kind, json.dumps(model.identity, sort_keys=True))
             rows = [dict(zip(records.MODEL.names, row, strict=True))]
             store.write_part("models", pa.Table.from_pylist(rows, schema=records.MODEL))
+
+
+def _check_distinct(forward: list[Use]) -> None:
+    """Refuse two names for one model with one set of settings: they would be the same rows."""
+    first: dict[str, str] = {}
+    for use in forward:
+        other = first.setdefault(use.model.fingerprint, use.model.name)
+        if other != use.model.name:
+            raise RecipeError(
+                f"forward lists one model with equal settings as {other} and as {use.model.name}: "
+                "drop one of them, or raise `samples` of the other"
+            )
+
+
+def _all_reused(counts: dict[str, Any]) -> bool:
+    stages = ("candidates", "reconstructions", "scores")
+    return all(count["reused"] == count["ok"] for stage in stages for count in counts[stage].values())
 
 
 def _candidates(store: Store, wanted: pa.Table) -> pa.Table:
@@ -151,7 +174,7 @@ def _with_sources(store: Store, wanted: pa.Table, sources: list[tuple[str, str]]
     input_id, sample_index, content_id). A greedy reconstruction of content that two inputs share serves both."""
     made = store.rows("generations", ["generation_id", "content_id"]).drop_columns(["part", "row"])
     rows = wanted.select(["generation_id", "source_id", "input_id", "sample_index"])
-    if backward.model.spec.greedy:
+    if backward.model.spec.greedy and sources:
         links = pa.table(dict(zip(("source_id", "input_id"), map(list, zip(*sources, strict=True)), strict=True)))
         rows = rows.drop_columns(["input_id"]).join(links, keys="source_id", join_type="inner")
     return rows.join(made, keys="generation_id", join_type="inner")

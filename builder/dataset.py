@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from builder.pair import distinct_outputs
-from builder.stage import flat, locate
-from builder.store import Store
+from builder.stage import locate
+from builder.store import Store, flat
 from schemas.cycle import Cycle
 from schemas.ids import digest
 from schemas.recipe import Splits
@@ -61,11 +61,13 @@ def write_dataset(store: Store, views: Views, splits: Splits, card: str, before:
     """
     edition = views.edition(splits.model_dump_json(), card)
     final = Path(store.root) / "dataset"
-    if before and before["edition"] == edition and (final / "README.md").is_file():
+    there = (final / "README.md").is_file() and any((final / "rankings").glob(f"*-{edition}-*.parquet"))
+    if before and before["edition"] == edition and there:
         return before
     making, old = final.with_name(".tmp-dataset"), final.with_name(".tmp-dataset-old")
     for leftover in (making, old):
         shutil.rmtree(leftover, ignore_errors=True)
+    making.mkdir(parents=True)
     counts = _write_splits(store, views, splits, making, edition)
     # The card names the files, so it comes last.
     (making / "README.md").write_text(_metadata(counts, edition) + card, encoding="utf-8")

@@ -76,7 +76,8 @@ class Engine:
             # Its C++ core would put advice about actor arguments on our screen; worker logs keep their own level.
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             with _silent_stderr():
-                ray.init(address=address, logging_level=logging.ERROR, **local)
+                # Without an address Ray would join any cluster that was started on this machine.
+                ray.init(address=address or "local", logging_level=logging.ERROR, **local)
             self._started = True
         # An autoscaling cluster starts workers when an actor asks for them, so what it may grow to counts.
         limits = launcher_limits() if os.environ.get("RAY_ADDRESS") else {}

@@ -11,6 +11,9 @@ from PIL import Image, ImageOps
 
 from schemas.ids import image_id
 
+# The only decoders that untrusted bytes reach; Pillow has others that start programs (EPS: Ghostscript).
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+ENDINGS = {ending for ending, name in Image.registered_extensions().items() if name in FORMATS}
 # Formats that every consumer of a dataset can open; anything else is stored as PNG.
 KEEP = {"JPEG", "PNG", "WEBP"}
 ORIENTATION_TAG = 0x0112
@@ -33,7 +36,7 @@ def decode(data: bytes) -> Image.Image:
         PIL.UnidentifiedImageError, OSError, ValueError, PIL.Image.DecompressionBombError: if they are no whole
             picture, or one of more than about 179 million pixels.
     """
-    with Image.open(io.BytesIO(data)) as opened:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         opened.seek(0)
         opened.load()
         return _to_rgb(ImageOps.exif_transpose(opened))
@@ -42,7 +45,7 @@ def decode(data: bytes) -> Image.Image:
 def to_store(data: bytes) -> StoredImage:
     """Identify a file's picture and keep its bytes as they are, unless a plain decoder would show it otherwise."""
     image = decode(data)
-    with Image.open(io.BytesIO(data)) as opened:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         frames = getattr(opened, "n_frames", 1)
         upright = opened.getexif().get(ORIENTATION_TAG, 1) == 1
         plain = opened.format in KEEP and opened.mode == "RGB" and frames == 1 and upright

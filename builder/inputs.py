@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from builder.engine import Engine
 from builder.images import to_store
 from builder.sources import Source
-from builder.stage import Accountant, BuildError, Work, blocks_of, failure, flat, receipt
-from builder.store import Store, first_of_each
+from builder.stage import Accountant, BuildError, Work, blocks_of, failure, receipt
+from builder.store import Store, first_of_each, flat
 from schemas import records
 from schemas.cycle import Modality
 from schemas.ids import digest, text_id
@@ -43,9 +43,9 @@ class InputCount:
 
 
 def ingest(
-    source: Source, modality: Modality, limit: int | None, accountant: Accountant, engine: Engine
+    source: Source, listed: list[tuple[str, str]], modality: Modality, accountant: Accountant, engine: Engine
 ) -> tuple[pa.Table, InputCount]:
-    """Bring a source's inputs into the store.
+    """Bring a source's inputs into the store: those of its items that are `listed`.
 
     Returns the recipe's inputs, (input_id, source) in order of id, where `source` names the first item with that
     content; and what became of every item.
@@ -53,7 +53,7 @@ def ingest(
     Raises:
         BuildError: if nothing could be read, or more items failed than the recipe allows.
     """
-    items = _items(source, modality, limit)
+    items = _items(source, listed, modality)
     store = accountant.store
 
     def identify_all(todo: pa.Table) -> Iterator[pa.Table]:
@@ -82,12 +82,11 @@ def ingest(
     )
 
 
-def _items(source: Source, modality: Modality, limit: int | None) -> pa.Table:
-    """The source's first `limit` items, each under a key of its own."""
-    listed = source.items()[:limit]
+def _items(source: Source, listed: list[tuple[str, str]], modality: Modality) -> pa.Table:
+    """Each listed item under a key that knows where it is and what it was: place, name and stamp."""
     if not listed:
         raise BuildError("the source of inputs is empty")
-    rows = [(digest("source", modality, name, stamp), name, stamp, modality) for name, stamp in listed]
+    rows = [(digest("source", source.place, modality, name, stamp), name, stamp, modality) for name, stamp in listed]
     return pa.Table.from_pylist([dict(zip(ITEM.names, row, strict=True)) for row in rows], schema=ITEM)
 
 

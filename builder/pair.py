@@ -37,10 +37,10 @@ class PairCount:
 
 @dataclass(frozen=True)
 class Direction:
-    """A metric's name, fingerprint and direction: what pairing has to know of it."""
+    """What pairing has to know of the scores: the metric's name and direction, and an id of all that made them."""
 
     metric: str
-    fingerprint: str
+    scored_by: str
     higher_is_better: bool
 
 
@@ -117,7 +117,7 @@ def _all_pairs(input_ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 def _table(rows: pa.Table, chosen: np.ndarray, rejected: np.ndarray, gap: np.ndarray, direction: Direction) -> pa.Table:
     better, worse = rows.take(pa.array(chosen)), rows.take(pa.array(rejected))
     ids = [
-        pair_id(a, b, direction.fingerprint)
+        pair_id(a, b, direction.scored_by)
         for a, b in zip(better["generation_id"].to_pylist(), worse["generation_id"].to_pylist(), strict=True)
     ]
     columns = {

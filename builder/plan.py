@@ -8,9 +8,14 @@ together form a wave.
 
 from dataclasses import dataclass
 
+from schemas.errors import CyclePrefError
 from schemas.specs import Spec
 
 SHARED_BELOW = 0.5
+
+
+class PlanError(CyclePrefError, ValueError):
+    """Work that a cluster of this size cannot do."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ def plan(specs: dict[str, Spec], rows: dict[str, int], cluster: Cluster) -> list
     """Waves of pools that together serve every model with rows to do, the largest pools first.
 
     Raises:
-        ValueError: if one model needs more than the whole cluster has.
+        PlanError: if one model needs more than the whole cluster has.
     """
     groups = _groups({name: specs[name] for name, count in rows.items() if count > 0})
     waves: list[list[Pool]] = []
@@ -63,7 +68,7 @@ def _fit(pool: Pool, cluster: Cluster) -> Pool:
     """The pool on this cluster: without GPUs it runs on its CPU cores."""
     pool = Pool(pool.models, pool.actors, min(pool.num_cpus, cluster.cpus), pool.num_gpus if cluster.gpus else 0)
     if pool.num_gpus > cluster.gpus:
-        raise ValueError(
+        raise PlanError(
             f"{', '.join(pool.models)} needs {pool.num_gpus:g} GPUs for one actor and the cluster has "
             f"{cluster.gpus:g}: add GPU nodes or lower num_gpus in its settings"
         )

@@ -13,7 +13,7 @@ from builder.engine import Engine, Lane
 from builder.metrics import load_metric
 from builder.models.resolve import Resolved
 from builder.plan import plan
-from builder.stage import Accountant, Count, Work, attach, attempt, blocks_of, contents, failure, locate, receipt
+from builder.stage import Accountant, Count, Work, ahead, attach, attempt, blocks_of, contents, failure, locate, receipt
 from builder.store import Store, first_of_each
 from schemas import records
 from schemas.ids import similarity_id
@@ -70,11 +70,14 @@ class Comparer:
     """The worker of an actor: loads its metric once, and gives every row a value or the reason why not."""
 
     def __init__(self, spec: MetricSpec):
-        self.metric = load_metric(spec)
+        self.metric, self.batch_size = load_metric(spec), spec.batch_size
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Adds `value`, `error_class` and `message` to a block with the contents of `x` and `y`."""
-        results = attempt(self.metric.compare, contents(block, "x"), contents(block, "y"))
+        batches = blocks_of(block, self.batch_size)
+        results: list[Any] = []
+        for x, y in ahead(lambda batch: (contents(batch, "x"), contents(batch, "y")), batches):
+            results += attempt(self.metric.compare, x, y)
         values = [_checked(result) for result in results]
         block = block.select([name for name in block.column_names if not name.startswith(("x_", "y_"))])
         errors = [value if isinstance(value, Exception) else None for value in values]

@@ -4,6 +4,7 @@ A source lists its items without decoding them (`items`: a name and a stamp that
 reads the named ones (`read`: bytes of an image file, or a text).
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
+from builder.images import ENDINGS
 from builder.shapeworld import grammar, render, scenes
 from schemas.cycle import Modality
 from schemas.ids import digest
@@ -23,6 +24,10 @@ Items = list[tuple[str, str]]
 
 class Source(Protocol):
     """A place that inputs come from; picklable, since its items are read on the cluster."""
+
+    @property
+    def place(self) -> str:
+        """What tells this source from another whose items have the same names."""
 
     def items(self) -> Items:
         """(name, stamp) of every item, in the source's own order."""
@@ -60,16 +65,22 @@ class Images:
     spec: ImageFolder
     modality: Modality
 
+    @property
+    def place(self) -> str:
+        """The folder."""
+        return _absolute(self.spec.path)
+
     def items(self) -> Items:
         """Paths relative to the folder; the stamp is size and modification time."""
         root = Path(self.spec.path)
         if not root.is_dir():
             raise RecipeError(f"inputs.path {self.spec.path}: no such folder (looked in {root.absolute()})")
-        endings = Image.registered_extensions()
-        files = sorted(f for f in root.rglob("*") if f.suffix.lower() in endings)
+        files = sorted(f for f in root.rglob("*") if f.suffix.lower() in ENDINGS)
         if not files:
             raise RecipeError(f"inputs.path {self.spec.path}: no image files in this folder")
-        return [(f.relative_to(root).as_posix(), _stamp(f)) for f in files]
+        # A name that is not UTF-8 is shown escaped, under which it cannot be opened: a failure row, not a crash.
+        names = [os.fsencode(f.relative_to(root).as_posix()).decode("utf-8", "backslashreplace") for f in files]
+        return [(name, _stamp(f)) for name, f in zip(names, files, strict=True)]
 
     def read(self, names: list[str]) -> Iterator[bytes | Exception]:
         """The files' bytes."""
@@ -86,6 +97,11 @@ class Prompts:
 
     spec: PromptFile
     modality: Modality
+
+    @property
+    def place(self) -> str:
+        """The file."""
+        return _absolute(self.spec.path)
 
     def items(self) -> Items:
         """Line numbers from 1, stamped by the line's bytes."""
@@ -114,15 +130,23 @@ class Parquet:
     spec: ParquetColumn
     modality: Modality
 
+    @property
+    def place(self) -> str:
+        """File or folder, and column."""
+        return f"{_absolute(self.spec.path)}:{self.spec.column}"
+
     def items(self) -> Items:
-        """`file:row`, stamped by the file's size and modification time."""
+        """`file:row`, in the order of rows when sorted, stamped by the file's size and modification time."""
         rows = []
         for name, file in self._files().items():
-            opened = pq.ParquetFile(file)
+            try:
+                opened = pq.ParquetFile(file)
+            except pa.ArrowInvalid as error:
+                raise RecipeError(f"inputs.path {self.spec.path}: {name} is no parquet file ({error})") from error
             if self.spec.column not in opened.schema_arrow.names:
                 names = ", ".join(opened.schema_arrow.names)
                 raise RecipeError(f"inputs.column {self.spec.column!r} is not in {file}: its columns are {names}")
-            rows += [(f"{name}:{row}", _stamp(file)) for row in range(opened.metadata.num_rows)]
+            rows += [(f"{name}:{row:09}", _stamp(file)) for row in range(opened.metadata.num_rows)]
         return rows
 
     def read(self, names: list[str]) -> Iterator[bytes | str | Exception]:
@@ -133,7 +157,7 @@ class Parquet:
             file, row = name.rsplit(":", 1)
             if file != at or not start <= int(row) < start + len(values):
                 at, (start, values) = file, self._group(files[file], int(row))
-            yield _value(values[int(row) - start].as_py(), self.modality)
+            yield _value(values[int(row) - start].as_py(), self.modality, self.spec.path)
 
     def _group(self, file: Path, row: int) -> tuple[int, pa.ChunkedArray]:
         """The row group that holds a row: its first row's number and the column's values."""
@@ -160,6 +184,11 @@ class LocalDataset:
     spec: DatasetColumn
     modality: Modality
 
+    @property
+    def place(self) -> str:
+        """Folder, split and column."""
+        return f"{_absolute(self.spec.path)}:{self.spec.split}:{self.spec.column}"
+
     def items(self) -> Items:
         """Row numbers, stamped by the dataset's own fingerprint."""
         rows = self._column()
@@ -169,7 +198,7 @@ class LocalDataset:
         """The column's values."""
         rows = self._column()
         for name in names:
-            yield _value(rows[int(name.rsplit(":", 1)[1])][self.spec.column], self.modality)
+            yield _value(rows[int(name.rsplit(":", 1)[1])][self.spec.column], self.modality, self.spec.path)
 
     def _column(self) -> Any:
         import datasets
@@ -178,7 +207,10 @@ class LocalDataset:
         if not Path(path).is_dir():
             raise RecipeError(f"inputs.path {path}: no such folder (looked in {Path(path).absolute()})")
         saved = any((Path(path) / name).is_file() for name in ("state.json", "dataset_dict.json"))
-        opened = datasets.load_from_disk(path) if saved else datasets.load_dataset(path)
+        try:
+            opened = datasets.load_from_disk(path) if saved else datasets.load_dataset(path)
+        except (datasets.exceptions.DatasetsError, FileNotFoundError) as error:
+            raise RecipeError(f"inputs.path {path}: not a dataset folder ({error})") from error
         if isinstance(opened, dict):
             if split not in opened:
                 raise RecipeError(f"inputs.split {split!r} is not in {path}: its splits are {', '.join(opened)}")
@@ -197,10 +229,18 @@ class ShapeWorld:
     spec: ShapeWorldInputs
     modality: Modality
 
+    @property
+    def place(self) -> str:
+        """The world and the seed of its draws."""
+        return f"shapeworld:{self.spec.seed}"
+
     def items(self) -> Items:
-        """`limit` distinct scenes, drawn by `seed`."""
-        drawn = scenes.sample_scenes(self.spec.limit, seed=self.spec.seed, held_out=True)
-        return [(grammar.describe(scene), str(self.spec.seed)) for scene in drawn]
+        """`limit` distinct scenes after the first `offset`, drawn by `seed`."""
+        try:
+            drawn = scenes.sample_scenes(self.spec.offset + self.spec.limit, seed=self.spec.seed, held_out=True)
+        except ValueError as error:
+            raise RecipeError(f"inputs: {error}") from error
+        return [(grammar.describe(scene), str(self.spec.seed)) for scene in drawn[self.spec.offset :]]
 
     def read(self, names: list[str]) -> Iterator[bytes | str]:
         """The descriptions themselves, or their renders."""
@@ -214,6 +254,10 @@ class ShapeWorld:
                 yield encode(render.render(grammar.parse(name), seed))
 
 
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
+
+
 def _stamp(file: Path) -> str:
     """Size and modification time; a dangling link has neither and is found out when it is read."""
     try:
@@ -223,15 +267,25 @@ def _stamp(file: Path) -> str:
     return f"{stat.st_size}:{stat.st_mtime_ns}"
 
 
-def _value(value: Any, modality: Modality) -> bytes | str | Exception:
-    """A cell as an input: text, image bytes, or a {bytes, path} struct as the datasets library stores images."""
+def _value(value: Any, modality: Modality, root: str) -> bytes | str | Exception:
+    """A cell as an input: text, image bytes, or a {bytes, path} struct as the datasets library stores images.
+
+    A path is followed only within the source's own folder: a file from elsewhere must not be able to name another.
+    """
     if modality == "text":
         return value if isinstance(value, str) else TypeError(f"expected a text, got {type(value).__name__}")
     if isinstance(value, dict):
         if value.get("bytes") is None and value.get("path"):
-            try:
-                return Path(value["path"]).read_bytes()
-            except OSError as error:
-                return error
+            return _file_within(Path(root), value["path"])
         value = value.get("bytes")
     return value if isinstance(value, bytes) else TypeError(f"expected image bytes, got {type(value).__name__}")
+
+
+def _file_within(root: Path, path: str) -> bytes | Exception:
+    file = (root / path).resolve()
+    if not file.is_relative_to(root.resolve()):
+        return PermissionError(f"the row names {path}, which is outside of {root}")
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        return error

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from builder import __version__, progress
 from builder.images import decode
-from builder.store import Store, first_of_each, without
+from builder.store import Store, first_of_each, flat, without
 from schemas import records
 from schemas.errors import CyclePrefError
 
@@ -158,11 +158,6 @@ def failure(id_: str, stage: str, model: str, source: str, error_class: str, mes
 def receipt(ok: int, failed: int) -> pa.Table:
     """What a block came to."""
     return pa.table({"done": [ok + failed], "failed": [failed]}, schema=RECEIPT)
-
-
-def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """A column as one array, which is what `is_in` takes as a value set."""
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def contents(block: pa.Table, role: str) -> list[Any]:

@@ -45,8 +45,10 @@ class Store:
     """One run directory. Cheap to make and to pickle: it holds a path, and caches what it has read of parts."""
 
     def __init__(self, root: str | Path):
-        self.root = str(root)
-        self._fs, self._base = fs.FileSystem.from_uri(self.root) if "://" in self.root else _local(self.root)
+        remote = "://" in str(root)
+        self._fs, self._base = fs.FileSystem.from_uri(str(root)) if remote else _local(str(root))
+        # Absolute, since a worker has another working directory.
+        self.root = str(root) if remote else self._base
         self._read_parts: dict[tuple[str, str, tuple[str, ...]], pa.Table] = {}
 
     def __reduce__(self) -> tuple:
@@ -153,7 +155,10 @@ class Store:
             with self._fs.open_output_stream(path) as sink:
                 write(sink)
             return
-        os.makedirs(folder, exist_ok=True)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot make {folder} ({error}): --out must name a folder that can be written") from error
         temporary = f"{folder}/{TEMPORARY}{uuid.uuid4().hex}"
         try:
             with open(temporary, "wb") as sink:
@@ -176,10 +181,11 @@ def first_of_each(rows: pa.Table, key: str) -> pa.Table:
 
 def without(wanted: pa.Table, key: str, present: pa.ChunkedArray | pa.Array) -> pa.Table:
     """The wanted rows whose key is not among those present."""
-    return wanted.filter(pc.invert(pc.is_in(wanted[key], value_set=_flat(present))))
+    return wanted.filter(pc.invert(pc.is_in(wanted[key], value_set=flat(present))))
 
 
-def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """A column as one array, which is what `is_in` takes as a value set."""
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from builder.build import build
@@ -33,7 +34,7 @@ def counts_table(title: str, counts: dict[str, Any]) -> Table:
     table.add_row("inputs", note, str(inputs["read"]), str(ok), str(inputs["failed"]), "")
     for stage in ("candidates", "reconstructions", "scores"):
         for model, count in counts[stage].items():
-            table.add_row(stage, model, *(str(count[name]) for name in ("wanted", "ok", "failed", "reused")))
+            table.add_row(stage, escape(model), *(str(count[name]) for name in ("wanted", "ok", "failed", "reused")))
     pairs = counts["pairs"]
     left_out = ", ".join(
         f"{pairs[name]} {name.replace('_', ' ')}" for name in ("equal_outputs", "too_close", "poor_chosen")

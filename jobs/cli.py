@@ -42,8 +42,8 @@ def _parser() -> argparse.ArgumentParser:
         commands, "demo", _demo, "run both cycles and train a reward model on the embedded world",
         "examples:\n  cyclepref demo\n  cyclepref demo --out runs/demo --inputs 24      a smaller one",
     )  # fmt: skip
-    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="run directory (default: %(default)s)")
-    demo.add_argument("--inputs", type=int, help="inputs per cycle (default: what the recipes say)")
+    demo.add_argument("--out", type=_folder, default=Path("runs/demo"), help="run directory (default: %(default)s)")
+    demo.add_argument("--inputs", type=_positive, help="inputs per cycle (default: what the recipes say)")
 
     build = _command(
         commands, "build", _build, "run a recipe; on a directory that has a run, do what is left of it",
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         "  cyclepref build my_recipe.yaml --out runs/mine --retry-failed",
     )  # fmt: skip
     build.add_argument("recipe", type=Path, help="YAML file; see jobs/recipes")
-    build.add_argument("--out", type=Path, required=True, help="run directory, new or of an earlier build")
+    build.add_argument("--out", type=_folder, required=True, help="run directory, new or of an earlier build")
     build.add_argument("--retry-failed", action="store_true", help="try rows that failed before once more")
 
     models = _command(
@@ -69,6 +69,18 @@ def _command(commands, name: str, run, about: str, examples: str) -> argparse.Ar
     parser.add_argument("-v", "--verbose", action="store_true", help="say more of what happens")
     parser.set_defaults(run=run)
     return parser
+
+
+def _folder(value: str) -> Path:
+    if "://" in value:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a folder: give one that all nodes see")
+    return Path(value).expanduser()
+
+
+def _positive(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {value!r}")
+    return int(value)
 
 
 def _demo(arguments: argparse.Namespace) -> int:

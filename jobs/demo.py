@@ -14,12 +14,14 @@ from builder import agreement, progress
 from builder.agreement import Share
 from builder.build import build
 from builder.engine import Engine
+from builder.models.catalog import CATALOG
 from builder.picture import draw_run
 from builder.progress import console
 from builder.reward.settings import TrainSettings
 from builder.store import Store
 from jobs.build import counts_table
 from schemas.cycle import CYCLES
+from schemas.ids import generation_id, sample_seed
 from schemas.recipe import Recipe, load_recipe
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -36,7 +38,8 @@ def run_demo(out: Path, inputs: int | None = None) -> dict[str, Any]:
         for name, recipe in recipes.items():
             console.print(f"\n[bold]{name}[/bold]  {_story(name)}")
             runs[name] = build(recipe, out / name, engine=engine)
-            draw_run(Store(out / name), _reconstructions(Store(out / name)), out / f"{name}.png")
+            store = Store(out / name)
+            draw_run(store, _reconstructions(store, recipe, runs[name]), out / f"{name}.png")
             console.print(counts_table(name, runs[name]["counts"]))
     console.print("\n[bold]reward model[/bold]  a BLIP with a Bradley-Terry head, on the pairs of both cycles")
     reward = _reward(out, list(recipes))
@@ -137,13 +140,18 @@ def _values(shares: Share | list[Share], field: str) -> Any:
     return asdict(shares)[field]
 
 
-def _reconstructions(store: Store) -> pa.Table:
-    """(source_id, input_id, content_id) of a run's first reconstruction of every candidate."""
-    made = store.rows("generations", ["generation_id", "source_id", "content_id"])
-    candidates = (
-        store.read_view("candidates").select(["content_id", "input_id"]).rename_columns(["source_id", "input_id"])
-    )
-    return made.select(["source_id", "content_id"]).join(candidates, "source_id", join_type="inner")
+def _reconstructions(store: Store, recipe: Recipe, run: dict[str, Any]) -> pa.Table:
+    """(source_id, input_id, content_id) of this recipe's first reconstruction of every candidate."""
+    model = run["models"][recipe.backward.label]
+    greedy = CATALOG[recipe.backward.model].greedy
+    rows = []
+    for row in store.read_view("candidates").to_pylist():
+        seed = None if greedy else sample_seed(recipe.seed, row["input_id"], 0, "backward")
+        if row["status"] == "ok":
+            id_ = generation_id(row["content_id"], model["fingerprint"], seed)
+            rows.append({"generation_id": id_, "source_id": row["content_id"], "input_id": row["input_id"]})
+    made = store.rows("generations", ["generation_id", "content_id"]).drop_columns(["part", "row"])
+    return pa.Table.from_pylist(rows).join(made, "generation_id", join_type="inner")
 
 
 def _print(summary: dict[str, Any], out: Path) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from builder.models.catalog import CATALOG
+from builder.models.catalog import CATALOG, WEIGHTS
 from schemas.recipe import RecipeError
 
 
@@ -22,9 +22,8 @@ def print_models(name: str | None = None) -> None:
     if name is None:
         table = Table("name", "kind", "weights", "about", box=None, pad_edge=False)
         for spec in CATALOG.values():
-            weights = "shipped here" if spec.name.startswith("shapeworld") else spec.repo or "the lpips package"
-            if spec.name == "lpips-shapeworld":
-                weights = "shipped here"
+            shipped = (spec.repo or "").startswith(str(WEIGHTS))
+            weights = "shipped here" if shipped else spec.repo or "the lpips package"
             table.add_row(spec.name, spec.kind, weights, escape(spec.about))
         screen.print(table)
         return

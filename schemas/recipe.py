@@ -18,7 +18,7 @@ class RecipeError(CyclePrefError, ValueError):
 class Part(BaseModel):
     """A section of the recipe: unknown keys are errors, never ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ImageFolder(Part):
@@ -57,10 +57,15 @@ class DatasetColumn(Part):
 
 
 class ShapeWorldInputs(Part):
-    """Scenes of the embedded world that its models were not trained on, as images or as prompts."""
+    """Scenes of the embedded world that its models were not trained on, as images or as prompts.
+
+    `limit` scenes after the first `offset` of those that `seed` draws: two recipes with one seed can take scenes
+    that have none in common.
+    """
 
     source: Literal["shapeworld"]
     limit: Annotated[int, Field(ge=1)]
+    offset: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
 
 
@@ -146,6 +151,8 @@ class Recipe(Part):
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
             raise ValueError(f"forward lists {', '.join(twice)} more than once: give each use a `name` of its own")
+        if sum(choice.samples for choice in self.forward) < 2:
+            raise ValueError("forward makes one candidate for each input: a pair needs two models or samples at least")
         return self
 
 

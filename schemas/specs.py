@@ -19,7 +19,7 @@ Execution = Field(json_schema_extra={"execution": True})
 class Spec(BaseModel):
     """Common base: a name, where the weights are, and how to run them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: Annotated[str, Execution]
     batch_size: Annotated[int, Execution, Field(ge=1)] = 16
@@ -85,8 +85,8 @@ class MetricSpec(Spec):
     kind: Literal["sbert", "lpips"]
     modality: Modality
     higher_is_better: bool
-    low: float
-    high: float
+    low: Annotated[float, Execution]
+    high: Annotated[float, Execution]
     repo: str | None = None
     sha256: str | None = None
     net: Literal["alex", "vgg", "squeeze"] | None = None

@@ -1,14 +1,16 @@
 """From a recipe's choice to a resolved spec: settings applied, revision pinned, weights hashed, fingerprint known."""
 
 import difflib
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.constants import HF_HUB_OFFLINE
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from pydantic import ValidationError
 
 from builder.models.catalog import CATALOG
@@ -19,6 +21,8 @@ from schemas.specs import CaptionerSpec, MetricSpec, PainterSpec, Spec
 
 SPECS: dict[str, type[Spec]] = {"captioner": CaptionerSpec, "text-to-image": PainterSpec}
 COMMIT = re.compile(r"[0-9a-f]{40}")
+# What a model or metric is, and no setting: a recipe that could turn a metric's direction would swap every label.
+FIXED = {"name", "kind", "about", "modality", "higher_is_better", "low", "high"}
 # What sits in a weights folder without changing an output.
 NOT_WEIGHTS = {"README.md", ".gitattributes", "LICENSE"}
 
@@ -100,9 +104,9 @@ def resolve(spec: Spec, lock: dict[str, Any]) -> Resolved:
 
 
 def _apply(kind: type[Spec], base: dict[str, Any], settings: dict[str, Any], label: str) -> Any:
-    unknown = sorted(set(settings) - set(kind.model_fields) | {"name", "kind"} & set(settings))
+    free = [name for name in kind.model_fields if name not in FIXED]
+    unknown = sorted(set(settings) - set(free))
     if unknown:
-        free = [name for name in kind.model_fields if name not in ("name", "kind")]
         raise RecipeError(f"{label}: unknown settings {', '.join(unknown)}; a {kind.__name__} has {', '.join(free)}")
     try:
         return kind.model_validate({**base, **settings, "name": label})
@@ -124,7 +128,7 @@ def _commit(spec: Any, lock: dict[str, Any]) -> str:
                 lock[key] = Path(cached).name
             else:
                 lock[key] = HfApi().model_info(spec.repo, revision=wanted).sha
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, httpx2.HTTPError, OSError) as error:
             raise RecipeError(
                 f"{spec.name}: cannot find {spec.repo} at revision {wanted!r} ({type(error).__name__}): check the "
                 "name, log in with `hf auth login` if it is gated, or download it before going offline"
@@ -141,9 +145,14 @@ def _weights_hash(path: Path, lock: dict[str, Any]) -> str:
     stamp = digest(*(f"{f.relative_to(path)}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files))
     known = lock.get(str(path))
     if known is None or known["stamp"] != stamp:
-        contents = (part for f in files for part in (str(f.relative_to(path)), f.read_bytes()))
-        lock[str(path)] = {"stamp": stamp, "weights": digest(*contents)}
+        contents = [(str(f.relative_to(path)), _file_hash(f)) for f in files]
+        lock[str(path)] = {"stamp": stamp, "weights": digest(*(part for entry in contents for part in entry))}
     return lock[str(path)]["weights"]
+
+
+def _file_hash(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "blake2b").hexdigest()
 
 
 def _names(kind: str) -> str:

@@ -1,21 +1,25 @@
 """Whole builds through real Ray with the shipped models: accounting, resuming, order, tracing, splits."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import datasets
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from builder.build import build
 from builder.dataset import split_of
 from builder.engine import Engine
+from builder.inputs import _items
 from builder.shapeworld import render, scenes
+from builder.sources import open_source
 from builder.stage import BuildError
 from builder.store import Store
 from schemas.ids import fingerprint, generation_id, sample_seed
-from schemas.recipe import Recipe, Splits, parse_recipe
+from schemas.recipe import ImageFolder, Recipe, RecipeError, Splits, parse_recipe
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -187,6 +191,38 @@ def test_a_prompt_file_goes_round_the_other_cycle_and_its_empty_line_is_a_failur
     assert (failure["source"], failure["error_class"]) == ("prompts.txt:2", "EmptyPrompt")
     scores = pq.read_table(tmp_path / "run" / "scores").to_pylist()
     assert all(-1.001 <= row["value"] <= 1.001 and row["n"] == 1 for row in scores)
+
+
+def test_a_dataset_of_another_recipe_is_replaced_even_if_the_run_file_is_older(run, folder, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(run[0], out)
+    before = (out / "run.json").read_bytes()
+    build(image_recipe(folder, pairs={"min_margin": 0.5, "poor_chosen": None}), out)
+    (out / "run.json").write_bytes(before)  # as if that build had been killed after the dataset
+    report = build(image_recipe(folder), out)
+    pairs = datasets.load_dataset(str(out / "dataset"), "pairs", cache_dir=str(tmp_path / "cache"))
+    assert sum(len(split) for split in pairs.values()) == report["counts"]["pairs"]["kept"]
+
+
+def test_two_names_for_one_model_with_equal_settings_are_refused(folder, tmp_path):
+    forward = [{"model": "shapeworld-blip"}, {"model": "shapeworld-blip", "name": "b", "settings": {"batch_size": 2}}]
+    with pytest.raises(RecipeError, match="one model with equal settings as shapeworld-blip and as b"):
+        build(image_recipe(folder, forward=forward), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_files_of_one_name_size_and_time_in_two_folders_are_two_inputs(tmp_path):
+    for name, colour in (("a", 10), ("b", 200)):
+        (tmp_path / name).mkdir()
+        for at in range(2):
+            path = tmp_path / name / f"{at}.bmp"
+            Image.new("RGB", (64, 64), (colour, at, 0)).save(path)
+            os.utime(path, (1, 1))
+    keys = [
+        set(_items(source, source.items(), "image")["source_key"].to_pylist())
+        for source in (open_source(ImageFolder(source="images", path=str(tmp_path / n)), "image") for n in "ab")
+    ]
+    assert not keys[0] & keys[1]
 
 
 def test_another_threshold_is_another_dataset_for_readers_too_and_needs_no_cluster(run, folder, tmp_path):

@@ -67,7 +67,7 @@ def test_a_metrics_nan_is_a_failure_with_its_reason():
             return [math.nan if text == "bad" else 0.5 for text in reconstructions]
 
     comparer = Comparer.__new__(Comparer)
-    comparer.metric = Broken()
+    comparer.metric, comparer.batch_size = Broken(), 4
     none = pa.array([None, None], pa.binary())
     block = pa.table(
         {"similarity_id": ["1", "2"], "x_text": ["a", "a"], "x_image": none, "y_text": ["good", "bad"], "y_image": none}

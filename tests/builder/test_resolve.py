@@ -41,6 +41,17 @@ def test_a_wrong_metric_is_explained(metric, modality, message):
         metric_spec(MetricChoice(metric=metric), modality)
 
 
+def test_a_recipe_cannot_turn_a_metrics_direction():
+    settings = {"higher_is_better": True}
+    with pytest.raises(RecipeError, match="unknown settings higher_is_better; a MetricSpec has"):
+        metric_spec(MetricChoice(metric="lpips-alex", settings=settings), "image")
+
+
+def test_a_folder_that_is_not_there_is_explained():
+    with pytest.raises(RecipeError, match=r"cannot find \./nope/model"):
+        resolve(model_spec(choice("./nope/model"), "captioner"), {})
+
+
 def test_a_source_that_is_missing_or_of_the_other_modality_is_explained(tmp_path):
     with pytest.raises(RecipeError, match="no such folder"):
         open_source(ImageFolder(source="images", path=str(tmp_path / "none")), "image").items()

@@ -107,6 +107,31 @@ def test_a_dataset_without_the_split_or_column_lists_what_it_has(tmp_path):
         open_source(DatasetColumn(**spec, column="prompt"), "text").items()
 
 
+def test_a_row_cannot_name_a_file_outside_of_its_folder(tmp_path):
+    (tmp_path / "secret.png").write_bytes(png("red"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.png").write_bytes(png("blue"))
+    cells = [{"bytes": None, "path": str(tmp_path / "secret.png")}, {"bytes": None, "path": "mine.png"}]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "data" / "x.parquet")
+    spec = ParquetColumn(source="parquet", path=str(tmp_path / "data"), column="image")
+    outside, inside = everything(open_source(spec, "image"))
+    assert isinstance(outside, PermissionError)
+    assert inside == png("blue")
+
+
+def test_formats_that_start_programs_are_no_inputs(tmp_path):
+    for name in ("a.eps", "b.pdf"):
+        (tmp_path / name).write_bytes(b"%!PS")
+    with pytest.raises(RecipeError, match="no image files"):
+        open_source(ImageFolder(source="images", path=str(tmp_path)), "image").items()
+
+
+def test_two_recipes_can_take_scenes_with_none_in_common():
+    first = open_source(ShapeWorldInputs(source="shapeworld", limit=4, seed=5), "text").items()
+    second = open_source(ShapeWorldInputs(source="shapeworld", limit=4, offset=4, seed=5), "text").items()
+    assert not set(first) & set(second)
+
+
 def test_shapeworld_gives_the_same_held_out_scenes_as_texts_and_as_renders():
     spec = ShapeWorldInputs(source="shapeworld", limit=3, seed=5)
     texts, images = (open_source(spec, modality) for modality in ("text", "image"))

@@ -13,7 +13,7 @@ RECIPE = {
     "name": "mine",
     "cycle": "i2t2i",
     "inputs": {"source": "images", "path": "no/such/photos"},
-    "forward": [{"model": "shapeworld-blip"}],
+    "forward": [{"model": "shapeworld-blip"}, {"model": "shapeworld-llava"}],
     "backward": {"model": "shapeworld-sd3"},
     "metric": {"metric": "lpips-shapeworld"},
     "pairs": {"min_margin": 0.1, "poor_chosen": None},
@@ -62,7 +62,7 @@ def test_an_unknown_model_is_told_with_the_nearest_name(capsys):
     ("changes", "message"),
     [
         ({}, "inputs.path no/such/photos: no such folder"),
-        ({"forward": [{"model": "shapeworld-bilp"}]}, "did you mean 'shapeworld-blip'"),
+        ({"forward": [{"model": "shapeworld-bilp"}, {"model": "shapeworld-llava"}]}, "did you mean 'shapeworld-blip'"),
         ({"metric": {"metric": "sbert"}}, "sbert compares texts, and this cycle needs a metric for images"),
         ({"sed": 1}, "sed: unknown key (did you mean 'seed'?)"),
     ],

@@ -39,6 +39,8 @@ def test_a_recipe_survives_being_written_and_read(tmp_path):
         ({"forward": [{"model": "a"}, {"model": "a"}]}, "lists a more than once: give each use a `name`"),
         ({"splits": {"train": 0.5}}, r"train \+ validation \+ test must be 1, got 0.6"),
         ({"pairs": {"min_margin": -1, "poor_chosen": None}}, "min_margin: Input should be greater than or equal to 0"),
+        ({"forward": [{"model": "a"}]}, "one candidate for each input: a pair needs two models or samples"),
+        ({"pairs": {"min_margin": float("inf"), "poor_chosen": None}}, "min_margin: Input should be a finite number"),
         ({"pairs": {"min_margin": 0.1}}, "pairs.poor_chosen: Field required"),
         ({"name": "../up"}, "name: String should match pattern"),
     ],
