@@ -46,15 +46,12 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
     cycle = recipe.shape
     store = Store(out)
     lock = store.read_json("lock.json") or {}
-    forward = [Use(resolve(model_spec(c, cycle.forward_kind), lock), c.samples) for c in recipe.forward]
-    choice = recipe.backward
-    backward = Use(resolve(model_spec(choice, cycle.backward_kind), lock), choice.samples)
-    metric = resolve(metric_spec(recipe.metric, cycle.input), lock)
-    _check_distinct(forward)
+    forward, backward, metric = _resolve_models(recipe, lock)
+    models = [*(use.model for use in forward), backward.model]
     source = open_source(recipe.inputs, cycle.input)
     listed = source.items()[: recipe.inputs.limit]
     store.write_json("lock.json", lock)
-    _remember(store, [*(use.model for use in forward), backward.model], metric)
+    _remember(store, [*models, metric])
 
     clock = Clock()
     accountant = Accountant(store, recipe.max_failure_rate, retry_failed)
@@ -98,23 +95,15 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
         "truncated": {"candidates": pc.sum(made["truncated"]).as_py() or 0},
     }
     with clock.time("dataset"):
-        models = [*(use.model for use in forward), backward.model]
         text = card(recipe, models, metric, _without_reused(counts), __version__)
         before = store.read_json("run.json")
         views = Views(cycle, inputs, made, scores, pairs)
         earlier = before["counts"]["dataset"] if before else None
         counts["dataset"] = write_dataset(store, views, recipe.splits, text, earlier)
 
-    run = {
-        "cyclepref": __version__,
-        "recipe": recipe.model_dump(mode="json"),
-        "models": {model.name: {"fingerprint": model.fingerprint, **model.identity} for model in [*models, metric]},
-        "python": platform.python_version(),
-        "libraries": {name: version(name) for name in LIBRARIES},
-        "counts": counts,
-        # A build that only looked does not say that its results took no time.
-        "seconds": before["seconds"] if before and _all_reused(counts) else clock.seconds,
-    }
+    # A build that only looked does not say that its results took no time.
+    seconds = before["seconds"] if before and _all_reused(counts) else clock.seconds
+    run = {**_provenance(recipe, [*models, metric]), "counts": counts, "seconds": seconds}
     store.write_json("run.json", run)
     return run
 
@@ -133,10 +122,30 @@ class Clock:
         self.seconds[stage] = round(time.monotonic() - begin, 2)
 
 
-def _remember(store: Store, models: list[Resolved], metric: Resolved) -> None:
+def _resolve_models(recipe: Recipe, lock: dict[str, Any]) -> tuple[list[Use], Use, Resolved]:
+    """The recipe's forward models, backward model and metric, with weights and settings settled."""
+    cycle, choice = recipe.shape, recipe.backward
+    forward = [Use(resolve(model_spec(c, cycle.forward_kind), lock), c.samples) for c in recipe.forward]
+    _check_distinct(forward)
+    backward = Use(resolve(model_spec(choice, cycle.backward_kind), lock), choice.samples)
+    return forward, backward, resolve(metric_spec(recipe.metric, cycle.input), lock)
+
+
+def _provenance(recipe: Recipe, models: list[Resolved]) -> dict[str, Any]:
+    """What made a run, for run.json: code, recipe, models with their revisions or weights, libraries."""
+    return {
+        "cyclepref": __version__,
+        "recipe": recipe.model_dump(mode="json"),
+        "models": {model.name: {"fingerprint": model.fingerprint, **model.identity} for model in models},
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def _remember(store: Store, models: list[Resolved]) -> None:
     """Keep what each fingerprint stands for, so that every row can be traced."""
     known = set(store.rows("models", ["fingerprint"])["fingerprint"].to_pylist())
-    for model in [*models, metric]:
+    for model in models:
         if model.fingerprint not in known:
             row = (model.fingerprint, model.name, model.spec.kind, json.dumps(model.identity, sort_keys=True))
             rows = [dict(zip(records.MODEL.names, row, strict=True))]
