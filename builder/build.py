@@ -104,6 +104,7 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
     # A build that only looked does not say that its results took no time.
     seconds = before["seconds"] if before and _all_reused(counts) else clock.seconds
     run = {**_provenance(recipe, [*models, metric]), "counts": counts, "seconds": seconds}
+    run["out_of_memory"] = accountant.halved
     store.write_json("run.json", run)
     return run
 

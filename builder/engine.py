@@ -1,16 +1,18 @@
 """The only file that imports ray: blocks of rows stream through a cluster and leave receipts.
 
 A block is a small Arrow table of ids. On the cluster it is filled with content (a CPU task), worked on (an actor
-that keeps its models loaded, or nothing), and written (a CPU task); what comes back to the driver is a receipt of
-counts. Content never passes through the driver.
+whose child process keeps its models loaded, or nothing), and written (a CPU task); what comes back to the driver is a
+receipt of counts. Content never passes through the driver, and errors travel as data: Ray has nothing to print.
 """
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,20 @@ import ray
 import ray.data
 import ray.exceptions
 import yaml
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from builder.interruption import Interrupted, stop_requests
+from builder.journal import Journal
 from builder.plan import Cluster
+from builder.supervisor import Supervised, is_trouble, trouble
 from schemas.errors import CyclePrefError
+from schemas.specs import Spec
 
 log = logging.getLogger("cyclepref.engine")
 
-# Ray Data replaces a dead actor and tries its block again, for ever by default.
-MAX_TASK_RETRIES = 2
+# Ray Data replaces a dead actor and tries its block again, for ever by default. A model's death is not an actor's (see
+# builder/supervisor.py): these are for actors that are killed themselves, or lost with their node.
+MAX_TASK_RETRIES = 4
 # An output block above this is split, and so written as several parts.
 MAX_BLOCK_BYTES = 256 * 2**20
 
@@ -41,10 +49,16 @@ class EngineError(CyclePrefError, RuntimeError):
 
 @dataclass(frozen=True)
 class Lane:
-    """Blocks for one pool of actors: `worker(**kwargs)` makes a callable from block to block."""
+    """Blocks for one pool of actors: `worker(**kwargs)` makes a `builder.supervisor.Worker`.
+
+    `specs` are the settings of its models by name, `key` is the column of the rows' ids.
+    """
 
     blocks: list[pa.Table]
     worker: type
+    specs: dict[str, Spec]
+    key: str
+    journal: Journal
     kwargs: dict[str, Any] = field(default_factory=dict)
     actors: int = 1
     num_cpus: int = 1
@@ -69,15 +83,13 @@ class Engine:
 
     @cached_property
     def cluster(self) -> Cluster:
-        """What there is to run on; starts or joins the cluster."""
+        """What there is to run on; starts or joins the cluster.
+
+        Raises:
+            EngineError: if there is none to join, or none can be started.
+        """
         if not ray.is_initialized():
-            address = os.environ.get("RAY_ADDRESS")
-            local = {} if address else {"include_dashboard": False, "log_to_driver": False}
-            # Its C++ core would put advice about actor arguments on our screen; worker logs keep their own level.
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-            with _silent_stderr():
-                # Without an address Ray would join any cluster that was started on this machine.
-                ray.init(address=address or "local", logging_level=logging.ERROR, **local)
+            _connect(os.environ.get("RAY_ADDRESS"))
             self._started = True
         # An autoscaling cluster starts workers when an actor asks for them, so what it may grow to counts.
         limits = launcher_limits() if os.environ.get("RAY_ADDRESS") else {}
@@ -88,28 +100,48 @@ class Engine:
         return found
 
     def run_tasks(self, blocks: list[pa.Table], *steps: Step) -> Iterator[pa.Table]:
-        """Run blocks through CPU tasks alone; yields what the last step returns, in any order."""
+        """Run blocks through CPU tasks alone; yields the receipts that the last step returns, in any order.
+
+        Raises:
+            EngineError: if a step raises; the message is the error's own.
+            Interrupted: if the build was asked to stop and has finished what was in flight.
+        """
         if blocks and self.cluster:  # Ray Data would start a cluster of its own
-            yield from _results(self._mapped(ray.data.from_arrow(blocks), *steps))
+            gate = _gate()
+            first, *others = steps
+            dataset = self._mapped(ray.data.from_arrow(blocks), partial(_admitted, gate=gate, step=first), *others)
+            yield from _results(dataset, gate)
 
     def run_pools(self, lanes: list[Lane], before: Step, after: Step) -> Iterator[pa.Table]:
         """Run every lane's blocks through `before`, its pool of actors and `after`, all lanes at once.
 
-        Yields what `after` returns, in any order. A block whose worker dies is tried again on a new actor, at most
-        MAX_TASK_RETRIES times; an exception in a worker's constructor or call ends the run with an EngineError.
+        Yields the receipts that `after` returns, in any order. A block whose actor dies is tried again on a new one,
+        at most MAX_TASK_RETRIES times.
+
+        Raises:
+            EngineError: if a step, or a worker's constructor, raises; the message is the error's own.
+            Interrupted: if the build was asked to stop and has finished what was in flight.
         """
-        streams = [self._pooled(lane, before) for lane in lanes if lane.blocks and self.cluster]
-        if streams:
+        lanes = [lane for lane in lanes if lane.blocks]
+        if lanes and self.cluster:
+            gate = _gate()
+            streams = [self._pooled(lane, partial(_admitted, gate=gate, step=before)) for lane in lanes]
             merged = streams[0].union(*streams[1:]) if len(streams) > 1 else streams[0]
-            yield from _results(self._mapped(merged, after))
+            try:
+                yield from _results(self._mapped(merged, after), gate)
+            except BaseException as end:
+                if not isinstance(end.__cause__, ray.exceptions.RayError):
+                    lanes[0].journal.forgive()  # what is in flight now was ended on purpose
+                raise
 
     def _pooled(self, lane: Lane, before: Step) -> ray.data.Dataset:
         pool = ray.data.ActorPoolStrategy(size=min(lane.actors, len(lane.blocks)), max_tasks_in_flight_per_actor=2)
+        supervised = {name: getattr(lane, name) for name in ("worker", "kwargs", "specs", "key", "journal")}
         # With GPUs `map_batches` wants a batch size, by which it would join blocks of different models. (This is a
         # developer API; pyproject.toml keeps Ray below the version that drops extra arguments like the last.)
         return self._mapped(ray.data.from_arrow(lane.blocks), before).map_batches_internal(
-            lane.worker,
-            fn_constructor_kwargs=lane.kwargs,
+            Supervised,
+            fn_constructor_kwargs=supervised,
             batch_size=None,
             batch_format="pyarrow",
             compute=pool,
@@ -123,8 +155,70 @@ class Engine:
         """CPU steps, a task per block. They reserve no core, so that on a small machine the models get them all."""
         tasks = ray.data.TaskPoolStrategy(size=max(1, self.cluster.cpus // 2))
         for step in steps:
-            dataset = dataset.map_batches(step, batch_size=None, batch_format="pyarrow", compute=tasks, num_cpus=0)
+            guarded = partial(_guarded, step=step)
+            dataset = dataset.map_batches(guarded, batch_size=None, batch_format="pyarrow", compute=tasks, num_cpus=0)
         return dataset
+
+
+# ---- steps on the cluster: errors as data, and a way to stop ---------------------------------------------------
+
+
+def _guarded(block: pa.Table, step: Step) -> pa.Table:
+    """A step that turns an exception into a table of trouble, and hands on what is no block of rows."""
+    if not block.num_rows or is_trouble(block):
+        return block
+    try:
+        return step(block)
+    except Exception as error:
+        return trouble(error)
+
+
+def _admitted(block: pa.Table, gate: Any, step: Step) -> pa.Table:
+    """The first step of every block: once the gate is closed, what has not begun passes as nothing."""
+    return step(block) if ray.get(gate.admit.remote(block.num_rows)) else block.slice(0, 0)
+
+
+class Gate:
+    """Lets rows into the stream until it is closed, and knows how many it let in."""
+
+    def __init__(self) -> None:
+        self.rows, self.open = 0, True
+
+    def admit(self, rows: int) -> bool:
+        """Whether these may begin."""
+        self.rows += rows if self.open else 0
+        return self.open
+
+    def close(self) -> int:
+        """Let no more in; returns how many rows have begun."""
+        self.open = False
+        return self.rows
+
+
+def _gate() -> Any:
+    """A gate beside the driver, so that no other node's end takes it along."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Gate).remote()
+
+
+def _connect(address: str | None) -> None:
+    """Join the cluster at an address, or start one on this machine."""
+    local = {} if address else {"include_dashboard": False, "log_to_driver": False}
+    # Its C++ core would put advice about actor arguments on our screen; worker logs keep their own level.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with _silent_stderr():
+            # Without an address Ray would join any cluster that was started on this machine.
+            ray.init(address=address or "local", logging_level=logging.ERROR, **local)
+    except (Exception, SystemExit) as error:
+        what = f"cannot join the Ray cluster at {address}" if address else "cannot start Ray on this machine"
+        raise EngineError(f"{what}: {_last_line(error)}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            # Ray has one for SIGTERM, which would end the build at once.
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 def launcher_limits(config: Path = LAUNCHER_CONFIG) -> dict[str, float]:
@@ -154,15 +248,34 @@ def _silent_stderr() -> Iterator[None]:
         os.close(null)
 
 
-def _results(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
+def _results(dataset: ray.data.Dataset, gate: Any) -> Iterator[pa.Table]:
+    """The receipts of a stream, until it ends or, after a request to stop, all that has begun is done."""
     context = dataset.context
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = MAX_BLOCK_BYTES
     # What goes wrong is raised below; Ray Data would print the same trace twice before.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    begun: list[int] = []
+    stream = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    done = 0
     try:
-        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        with stop_requests(lambda: begun.append(ray.get(gate.close.remote()))):
+            for receipt in stream:
+                if is_trouble(receipt):
+                    log.info("%s", receipt["trace"][0])
+                    raise EngineError(f"a worker failed: {receipt['trouble'][0]}")
+                if receipt.num_rows:
+                    done += sum(receipt["done"].to_pylist())
+                    yield receipt
+                if begun and done >= begun[0]:
+                    break
+        if begun:
+            raise Interrupted("stopped as asked")
     except ray.exceptions.RayError as error:
-        last_line = str(error).strip().splitlines()[-1]
-        raise EngineError(f"a worker failed: {last_line}") from error
+        log.info("the cause, as Ray tells it:", exc_info=error)
+        raise EngineError(f"a worker failed: {_last_line(error)}") from error
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

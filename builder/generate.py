@@ -12,6 +12,8 @@ from PIL import Image
 from builder import __version__
 from builder.engine import Engine, Lane
 from builder.images import content_id, encode
+from builder.journal import Journal
+from builder.memory import Fitting
 from builder.models import Caption, load_model
 from builder.models.resolve import Resolved
 from builder.plan import Pool, plan
@@ -91,19 +93,20 @@ def generate(
         before = partial(attach, store=store, tables={"source": table})
         after = partial(write_generations, store=store, stage=stage)
         for wave in plan(specs, {name: part.num_rows for name, part in rows.items()}, engine.cluster):
-            lanes = [_lane(pool, specs, rows) for pool in wave]
+            lanes = [_lane(pool, specs, rows, Journal(store, stage)) for pool in wave]
             yield from engine.run_pools(lanes, before, after)
 
     return accountant.run(Work(stage, "generations", "generation_id", wanted), do)
 
 
-def _lane(pool: Pool, specs: dict[str, ModelSpec], rows: dict[str, pa.Table]) -> Lane:
+def _lane(pool: Pool, specs: dict[str, ModelSpec], rows: dict[str, pa.Table], journal: Journal) -> Lane:
     """Blocks in order of model, so that an actor which serves several goes from one to the next."""
     blocks = [
         block for name in pool.models for block in blocks_of(rows[name], specs[name].batch_size * BATCHES_PER_PART)
     ]
-    kwargs = {"specs": [specs[name] for name in pool.models]}
-    return Lane(blocks, Generator, kwargs, pool.actors, pool.num_cpus, pool.num_gpus)
+    mine = {name: specs[name] for name in pool.models}
+    what = {"specs": mine, "key": "generation_id", "journal": journal, "kwargs": {"specs": list(mine.values())}}
+    return Lane(blocks, Generator, **what, actors=pool.actors, num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
 
 
 class Generator:
@@ -111,21 +114,36 @@ class Generator:
 
     def __init__(self, specs: list[ModelSpec]):
         self.specs = {spec.name: spec for spec in specs}
-        self.models = {spec.name: load_model(spec) for spec in specs}
+        self.run = {spec.name: _fitting(spec) for spec in specs}
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Adds the columns of OUTPUT to a block whose rows are all of one model."""
         name = block["model"][0].as_py()
-        spec, model = self.specs[name], self.models[name]
-        run = model.caption if isinstance(spec, CaptionerSpec) else model.paint
+        spec, run = self.specs[name], self.run[name]
         batches = blocks_of(block, spec.batch_size)
         outputs: list[Any] = []
         # The next batch is decoded beside this one's run, so that a GPU does not wait for a JPEG.
         for batch, sources in zip(batches, ahead(partial(contents, role="source"), batches), strict=True):
             outputs += attempt(run, sources, batch["seed"].to_pylist())
-        made = pa.Table.from_pylist([_output(output) for output in outputs], schema=OUTPUT)
-        kept = block.select([n for n in block.column_names if not n.startswith("source_") or n == "source_id"])
-        return pa.Table.from_arrays([*kept.columns, *made.columns], names=[*kept.column_names, *made.column_names])
+        return _with_outputs(block, outputs, run.halvings())
+
+    @staticmethod
+    def give_up(block: pa.Table, error: Exception) -> pa.Table:
+        """The block as if every row had failed with `error`."""
+        return _with_outputs(block, [error] * block.num_rows, 0)
+
+
+def _fitting(spec: ModelSpec) -> Fitting:
+    model = load_model(spec)
+    return Fitting(model, model.caption if isinstance(spec, CaptionerSpec) else model.paint)
+
+
+def _with_outputs(block: pa.Table, outputs: list[Any], halved: int) -> pa.Table:
+    rows = [{"halved": 0, **_output(output)} for output in outputs]
+    rows[0]["halved"] = halved
+    made = pa.Table.from_pylist(rows, schema=OUTPUT)
+    kept = block.select([n for n in block.column_names if not n.startswith("source_") or n == "source_id"])
+    return pa.Table.from_arrays([*kept.columns, *made.columns], names=[*kept.column_names, *made.column_names])
 
 
 # What leaves a worker: text or raw RGB pixels, or why there is neither. Encoding is the next step's work, so that
@@ -140,6 +158,7 @@ OUTPUT = pa.schema(
         ("truncated", pa.bool_()),
         ("error_class", pa.string()),
         ("message", pa.string()),
+        ("halved", pa.int64()),
     ]
 )
 
@@ -164,14 +183,12 @@ def write_generations(block: pa.Table, store: Store, stage: str) -> pa.Table:
     made, failed = [], []
     for row in block.to_pylist():
         if row["error_class"]:
-            failed.append(
-                failure(row["generation_id"], stage, row["model"], row["source_id"], row["error_class"], row["message"])
-            )
+            failed.append(failure(row, "generation_id", stage, "source_id"))
         else:
             made.append(_generation(row))
     store.write_part("failures", pa.Table.from_pylist(failed, schema=records.FAILURE))
     store.write_part("generations", pa.Table.from_pylist(made, schema=records.GENERATION))
-    return receipt(len(made), len(failed))
+    return receipt(block, len(failed))
 
 
 def _generation(row: dict[str, Any]) -> dict[str, Any]:

@@ -114,14 +114,11 @@ def identify(block: pa.Table, source: Source, modality: Modality) -> pa.Table:
 def write_sources(block: pa.Table, store: Store) -> pa.Table:
     """Write what the items turned out to be, failures first; returns a receipt."""
     bad = block.filter(pc.is_valid(block["error_class"])).to_pylist()
-    failed = [
-        failure(row["source_key"], STAGE, row["model"], row["source"], row["error_class"], row["message"])
-        for row in bad
-    ]
+    failed = [failure(row, "source_key", STAGE, "source") for row in bad]
     good = block.filter(pc.is_null(block["error_class"]))
     store.write_part("failures", pa.Table.from_pylist(failed, schema=records.FAILURE))
     store.write_part("sources", good.select(records.SOURCE.names))
-    return receipt(good.num_rows, len(failed))
+    return receipt(block, len(failed))
 
 
 def write_inputs(block: pa.Table, source: Source, modality: Modality, store: Store) -> pa.Table:
@@ -142,7 +139,7 @@ def write_inputs(block: pa.Table, source: Source, modality: Modality, store: Sto
             raise BuildError(f"{name} changed while it was read: run the same command again")
         rows.append(row)
     store.write_part("inputs", pa.Table.from_pylist(rows, schema=records.INPUT))
-    return receipt(len(rows), 0)
+    return receipt(block, 0)
 
 
 def _input(content: bytes | str | Exception, modality: Modality) -> dict[str, Any] | Exception:

@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 
 from builder import __version__
 from builder.engine import Engine, Lane
+from builder.journal import Journal
+from builder.memory import Fitting
 from builder.metrics import load_metric
 from builder.models.resolve import Resolved
 from builder.plan import plan
@@ -60,7 +62,9 @@ def compare(wanted: pa.Table, metric: Resolved, accountant: Accountant, engine: 
         after = partial(write_similarities, store=store)
         [[pool]] = plan({metric.name: metric.spec}, {metric.name: todo.num_rows}, engine.cluster)
         blocks = blocks_of(located, ROWS_PER_PART)
-        lane = Lane(blocks, Comparer, {"spec": metric.spec}, pool.actors, pool.num_cpus, pool.num_gpus)
+        specs, journal = {metric.name: metric.spec}, Journal(store, STAGE)
+        what = {"specs": specs, "key": "similarity_id", "journal": journal, "kwargs": {"spec": metric.spec}}
+        lane = Lane(blocks, Comparer, **what, actors=pool.actors, num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
         yield from engine.run_pools([lane], before, after)
 
     return accountant.run(Work(STAGE, "similarities", "similarity_id", wanted), do)
@@ -71,24 +75,34 @@ class Comparer:
 
     def __init__(self, spec: MetricSpec):
         self.metric, self.batch_size = load_metric(spec), spec.batch_size
+        self.compare = Fitting(self.metric, self.metric.compare)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Adds `value`, `error_class` and `message` to a block with the contents of `x` and `y`."""
+        """Adds `value`, `error_class`, `message` and `halved` to a block with the contents of `x` and `y`."""
         batches = blocks_of(block, self.batch_size)
         results: list[Any] = []
         for x, y in ahead(lambda batch: (contents(batch, "x"), contents(batch, "y")), batches):
-            results += attempt(self.metric.compare, x, y)
-        values = [_checked(result) for result in results]
-        block = block.select([name for name in block.column_names if not name.startswith(("x_", "y_"))])
-        errors = [value if isinstance(value, Exception) else None for value in values]
-        made = {
-            "value": pa.array([None if e else v for v, e in zip(values, errors, strict=True)], pa.float64()),
-            "error_class": pa.array([type(e).__name__ if e else None for e in errors], pa.string()),
-            "message": pa.array([str(e) if e else None for e in errors], pa.string()),
-        }
-        for name, column in made.items():
-            block = block.append_column(name, column)
-        return block
+            results += attempt(self.compare, x, y)
+        return _with_values(block, [_checked(result) for result in results], self.compare.halvings())
+
+    @staticmethod
+    def give_up(block: pa.Table, error: Exception) -> pa.Table:
+        """The block as if every row had failed with `error`."""
+        return _with_values(block, [error] * block.num_rows, 0)
+
+
+def _with_values(block: pa.Table, values: list[Any], halved: int) -> pa.Table:
+    block = block.select([name for name in block.column_names if not name.startswith(("x_", "y_"))])
+    errors = [value if isinstance(value, Exception) else None for value in values]
+    made = {
+        "value": pa.array([None if e else v for v, e in zip(values, errors, strict=True)], pa.float64()),
+        "error_class": pa.array([type(e).__name__ if e else None for e in errors], pa.string()),
+        "message": pa.array([str(e) if e else None for e in errors], pa.string()),
+        "halved": pa.array([halved] + [0] * (len(values) - 1), pa.int64()),
+    }
+    for name, column in made.items():
+        block = block.append_column(name, column)
+    return block
 
 
 def _checked(result: Any) -> Any:
@@ -100,17 +114,14 @@ def _checked(result: Any) -> Any:
 def write_similarities(block: pa.Table, store: Store) -> pa.Table:
     """Write a block's values, failures first; returns a receipt."""
     bad = block.filter(pc.is_valid(block["error_class"]))
-    failed = [
-        failure(row["similarity_id"], STAGE, row["model"], row["content_id"], row["error_class"], row["message"])
-        for row in bad.to_pylist()
-    ]
+    failed = [failure(row, "similarity_id", STAGE, "content_id") for row in bad.to_pylist()]
     good = block.filter(pc.is_null(block["error_class"])).rename_columns(
         ["metric" if name == "model" else name for name in block.column_names]
     )
     good = good.append_column("code_version", pa.array([__version__] * good.num_rows, pa.string()))
     store.write_part("failures", pa.Table.from_pylist(failed, schema=records.FAILURE))
     store.write_part("similarities", good.select(records.SIMILARITY.names))
-    return receipt(good.num_rows, len(failed))
+    return receipt(block, len(failed))
 
 
 def scores(candidates: pa.Table, reconstructions: pa.Table, similarities: pa.Table, metric: Resolved) -> pa.Table:

@@ -1,5 +1,6 @@
 """What every stage of a build does alike: subtract what is there, run the rest in blocks, account for every row."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +12,16 @@ import pyarrow.compute as pc
 
 from builder import __version__, progress
 from builder.images import decode
+from builder.journal import Journal
 from builder.store import Store, first_of_each, flat, without
 from schemas import records
 from schemas.errors import CyclePrefError
 
-# What a stage's last step tells the driver: how many rows it finished, and how many of them as failures.
-RECEIPT = pa.schema([("done", pa.int64()), ("failed", pa.int64())])
+log = logging.getLogger("cyclepref.build")
+
+# What a stage's last step tells the driver: how many rows of a model it finished, how many of them as failures, and how
+# often the model's batches were halved for want of memory.
+RECEIPT = pa.schema([("model", pa.string()), ("done", pa.int64()), ("failed", pa.int64()), ("halved", pa.int64())])
 
 
 class BuildError(CyclePrefError, RuntimeError):
@@ -54,6 +59,8 @@ class Accountant:
         self.store = store
         self.max_failure_rate = max_failure_rate
         self.retry_failed = retry_failed
+        # stage -> model -> how often a worker halved the model's batches for want of memory
+        self.halved: dict[str, dict[str, int]] = {}
 
     def run(self, work: Work, do: Callable[[pa.Table], Iterable[pa.Table]]) -> dict[str, Count]:
         """Do what is missing: `do(todo)` yields receipts. Returns counts by model.
@@ -63,19 +70,38 @@ class Accountant:
         """
         before = self._ids(work.table, work.key)
         missing = without(work.rows, work.key, before)
-        todo = missing if self.retry_failed else without(missing, work.key, self._ids("failures", "id"))
+        tried = self.store.rows("failures", ["id", "attempt"])
+        todo = _at_attempt(missing if self.retry_failed else without(missing, work.key, tried["id"]), work.key, tried)
         failed = missing.num_rows - todo.num_rows
         allowed = self.max_failure_rate * work.rows.num_rows
+        journal = Journal(self.store, work.stage)
+        if self.retry_failed:
+            journal.clear()
         if todo.num_rows:
             with progress.stage(work.stage, todo.num_rows) as tick:
                 for receipt in do(todo):
                     tick(pc.sum(receipt["done"]).as_py() or 0)
                     failed += pc.sum(receipt["failed"]).as_py() or 0
+                    self._note_halved(work.stage, receipt)
                     if failed > allowed:
                         break
         if failed > allowed:
             raise BuildError(self._too_many(work, failed))
-        return self._account(work, before)
+        counts = self._account(work, before)
+        journal.clear()
+        _say(work.stage, counts, todo.num_rows)
+        return counts
+
+    def _note_halved(self, stage: str, receipt: pa.Table) -> None:
+        """Count batches that were halved for want of memory; the first of each model is told."""
+        for row in receipt.to_pylist():
+            if not row["halved"]:
+                continue
+            of_stage = self.halved.setdefault(stage, {})
+            if row["model"] not in of_stage:
+                hint = "a smaller batch_size in its settings spares the tries"
+                log.warning("%s: %s ran out of memory and goes on with half the batch; %s", stage, row["model"], hint)
+            of_stage[row["model"]] = of_stage.get(row["model"], 0) + row["halved"]
 
     def _account(self, work: Work, before: pa.ChunkedArray) -> dict[str, Count]:
         ok = pc.is_in(work.rows[work.key], value_set=flat(self._ids(work.table, work.key)))
@@ -107,6 +133,20 @@ class Accountant:
             f"{self.max_failure_rate:g} allows:\n{worst}\n"
             "Mend the cause and run again with --retry-failed, or raise max_failure_rate in the recipe."
         )
+
+
+def _at_attempt(todo: pa.Table, key: str, tried: pa.Table) -> pa.Table:
+    """The rows with `attempt`: 1, or one more than that of the failure that is tried again."""
+    at = pc.index_in(todo[key], value_set=flat(tried["id"]))
+    before = pc.fill_null(pc.take(flat(tried["attempt"]), flat(at)), 0)
+    return todo.append_column("attempt", pc.add(before, 1))
+
+
+def _say(stage: str, counts: dict[str, Count], done: int) -> None:
+    """Print one stage's accounting; a stage that found everything done says nothing."""
+    for model, count in counts.items() if done else ():
+        told = f"{stage}: {model}: {count.wanted} wanted = {count.ok} ok + {count.failed} failed"
+        progress.console.print(told, markup=False)
 
 
 # ---- steps that run on the cluster -----------------------------------------------------------------------------
@@ -149,15 +189,18 @@ def attempt(run: Callable[..., list[Any]], *columns: list[Any]) -> list[Any | Ex
         return [result for half in halves for result in attempt(run, *half)]
 
 
-def failure(id_: str, stage: str, model: str, source: str, error_class: str, message: str) -> dict[str, str]:
-    """A Failure row."""
-    values = (id_, stage, model, source, error_class, message[:2000], __version__)
-    return dict(zip(records.FAILURE.names, values, strict=True))
+def failure(row: dict[str, Any], key: str, stage: str, source: str) -> dict[str, Any]:
+    """A Failure row, from a row with `model`, `error_class`, `message` and `attempt`; `key` names its id's column and
+    `source` that of what it was made from."""
+    values = (row[key], stage, row["model"], row[source], row["error_class"], row["message"][:2000], row["attempt"])
+    return dict(zip(records.FAILURE.names, (*values, __version__), strict=True))
 
 
-def receipt(ok: int, failed: int) -> pa.Table:
-    """What a block came to."""
-    return pa.table({"done": [ok + failed], "failed": [failed]}, schema=RECEIPT)
+def receipt(block: pa.Table, failed: int) -> pa.Table:
+    """What a block, whose rows are all of one model, came to."""
+    halved = pc.sum(block["halved"]).as_py() if "halved" in block.column_names else 0
+    counts = {"done": [block.num_rows], "failed": [failed], "halved": [halved]}
+    return pa.table({"model": [block["model"][0].as_py()], **counts}, schema=RECEIPT)
 
 
 def contents(block: pa.Table, role: str) -> list[Any]:

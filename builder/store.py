@@ -5,6 +5,8 @@ subtraction of ids and a killed writer leaves nothing that looks finished. Any f
 do: a rename publishes a part on a local disk, a PUT on an object store.
 """
 
+import contextlib
+import errno
 import json
 import os
 import uuid
@@ -35,6 +37,7 @@ VIEWS: dict[str, pa.Schema] = {"candidates": records.CANDIDATE, "scores": record
 # Small row groups, so that fetching one image does not read its whole part.
 ROW_GROUP = 64
 TEMPORARY = ".tmp-"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class StoreError(CyclePrefError, RuntimeError):
@@ -62,6 +65,9 @@ class Store:
             return
         schema, key = TABLES[table]
         name = digest(table, *sorted(rows[key].to_pylist()))
+        # A row that fails again, at a later attempt, is told of again.
+        if table == "failures" and (again := sorted(n for n in rows["attempt"].to_pylist() if n and n > 1)):
+            name = digest(name, *again)
         path = f"{self._base}/store/{table}/{name}.parquet"
         if self._fs.get_file_info(path).type == fs.FileType.File:
             return
@@ -84,7 +90,10 @@ class Store:
         with ThreadPoolExecutor() as pool:
             tables = list(pool.map(lambda part: self._part(table, part, wanted), self.parts(table)))
         located = pa.schema([*(schema.field(name) for name in wanted), ("part", pa.string()), ("row", pa.int64())])
-        return first_of_each(pa.concat_tables([located.empty_table(), *tables]), key)
+        found = pa.concat_tables([located.empty_table(), *tables])
+        if table == "failures" and "attempt" in names:
+            found = found.sort_by([("attempt", "descending")])
+        return first_of_each(found, key)
 
     def fetch(self, table: str, parts: list[str], rows: list[int], columns: list[str]) -> pa.Table:
         """Columns of the rows at given places, in the order asked for; reads only the row groups it needs."""
@@ -140,10 +149,22 @@ class Store:
     def read_json(self, name: str) -> dict | None:
         """A JSON file of the run directory, or None where there is none."""
         path = f"{self._base}/{name}"
-        if self._fs.get_file_info(path).type != fs.FileType.File:
+        try:
+            with self._fs.open_input_stream(path) as source:
+                return json.loads(source.readall())
+        except FileNotFoundError:
             return None
-        with self._fs.open_input_stream(path) as source:
-            return json.loads(source.readall())
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the complete files in a folder of the run directory, in order."""
+        selector = fs.FileSelector(f"{self._base}/{folder}", allow_not_found=True)
+        names = (info.base_name for info in self._fs.get_file_info(selector))
+        return sorted(name for name in names if not name.startswith(TEMPORARY))
+
+    def remove(self, name: str) -> None:
+        """Remove a file of the run directory, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.delete_file(f"{self._base}/{name}")
 
     # ---- the one way to write ----------------------------------------------------------------------------------
 
@@ -166,6 +187,13 @@ class Store:
                 sink.flush()
                 os.fsync(sink.fileno())
             os.replace(temporary, f"{folder}/{name}")
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            raise StoreError(
+                f"the disk of {folder} is full ({error.strerror}): what was finished is safe; free some "
+                "space and run the same command again"
+            ) from error
         finally:
             Path(temporary).unlink(missing_ok=True)
 

@@ -2,8 +2,12 @@
 
 import argparse
 import logging
+import shlex
+import signal
 import sys
+import threading
 from pathlib import Path
+from types import FrameType
 
 from builder import __version__
 from schemas.errors import CyclePrefError
@@ -21,13 +25,34 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.INFO if arguments.verbose else logging.WARNING)
     try:
-        return arguments.run(arguments)
+        return _interruptible(arguments)
     except KeyboardInterrupt:
-        print("\nInterrupted. What was finished is saved; run the same command again to go on.", file=sys.stderr)
+        command = shlex.join([*_program(), *(sys.argv[1:] if argv is None else argv)])
+        print(f"\nStopped. What was finished is saved; this goes on:\n  {command}", file=sys.stderr)
         return 130
     except CyclePrefError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _interruptible(arguments: argparse.Namespace) -> int:
+    """Run a command; SIGTERM, which schedulers send, is a Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        return arguments.run(arguments)
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return arguments.run(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _program() -> list[str]:
+    """How this program was called."""
+    return ["cyclepref"] if Path(sys.argv[0]).stem == "cyclepref" else [sys.executable, "-m", "jobs.cli"]
 
 
 def _parser() -> argparse.ArgumentParser:

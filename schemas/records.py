@@ -59,7 +59,8 @@ SIMILARITY = pa.schema(
     ]
 )
 
-# What went wrong, once per row that could not be made. `id` is the id that the row would have had.
+# What went wrong, once per row that could not be made. `id` is the id that the row would have had; `attempt` counts
+# the tries, of which deaths of a worker are some and `--retry-failed` adds more.
 FAILURE = pa.schema(
     [
         ("id", STRING),
@@ -68,6 +69,7 @@ FAILURE = pa.schema(
         ("source", STRING),
         ("error_class", STRING),
         ("message", STRING),
+        ("attempt", INT),
         ("code_version", STRING),
     ]
 )

@@ -17,7 +17,10 @@ Execution = Field(json_schema_extra={"execution": True})
 
 
 class Spec(BaseModel):
-    """Common base: a name, where the weights are, and how to run them."""
+    """Common base: a name, where the weights are, and how to run them.
+
+    `timeout_s`: seconds that one batch may take before the process that runs it is killed as hung.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -25,6 +28,8 @@ class Spec(BaseModel):
     batch_size: Annotated[int, Execution, Field(ge=1)] = 16
     num_gpus: Annotated[float, Execution, Field(ge=0)] = 1
     num_cpus: Annotated[int, Execution, Field(ge=1)] = 1
+    # Generous: a large pipeline on a CPU takes many minutes a batch, and a stuck one must not wait for ever.
+    timeout_s: Annotated[float, Execution, Field(gt=0)] = 3600
     about: Annotated[str, Execution] = ""
 
     def identity(self) -> dict[str, Any]:

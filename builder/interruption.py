@@ -1,0 +1,43 @@
+"""Being asked to stop: the first Ctrl-C or SIGTERM lets what is in flight finish, the second ends the build at once."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from builder.progress import console
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A build that was asked to stop, and has finished what was in flight: everything is in the store."""
+
+
+@contextmanager
+def stop_requests(finish: Callable[[], None]) -> Iterator[None]:
+    """While rows are in flight, call `finish` at the first signal and raise KeyboardInterrupt at the second.
+
+    `finish` runs in a thread of its own, since a signal may arrive in the middle of any call. Where the caller is not
+    the main thread, signals are somebody else's.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        console.print("stopping: what is in flight is being finished (again to stop at once)")
+        threading.Thread(target=finish, daemon=True).start()
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

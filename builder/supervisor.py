@@ -1,0 +1,231 @@
+"""A worker in a process of its own, and what becomes of its rows when that process dies or hangs.
+
+A model can take its whole process with it: a segmentation fault, the kernel's out-of-memory killer, a CUDA call that
+never returns. So an actor does not run its model; it keeps a child process that does, sees how the child ends, starts
+another and tries the rows again in smaller pieces: after one death batch by batch, after a second row by row, and a row
+that was alone in flight at the third is given up.
+"""
+
+import multiprocessing as mp
+import os
+import signal
+import threading
+import traceback
+from collections import Counter, deque
+from collections.abc import Iterable
+from multiprocessing import connection
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from builder.journal import Journal
+from schemas.errors import CyclePrefError
+from schemas.specs import Spec
+
+# A row that was in flight at this many deaths runs alone; at one more it is a failure.
+ALONE_AFTER = 2
+# Deaths in a row without one finished piece, and deaths before the models were loaded: then it is not the rows.
+MAX_FRUITLESS = 20
+MAX_LOADING = 3
+# How long loading may take, a download included.
+LOADING_S = 3600
+
+TROUBLE = pa.schema([("trouble", pa.string()), ("trace", pa.string())])
+
+
+class WorkerDied(RuntimeError):
+    """The process that ran a model ended, or had to be ended, before it answered."""
+
+
+class Worker(Protocol):
+    """What is supervised: made from keyword arguments in the child, then called with a block at a time."""
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """The block with what became of every row."""
+
+    @staticmethod
+    def give_up(block: pa.Table, error: Exception) -> pa.Table:
+        """The block as if every row had failed with `error`; runs without a model."""
+
+
+class Supervised:
+    """A worker in a child process: called with a block, it returns what the worker makes of it.
+
+    `specs` has, by the name in a block's column `model`, the batch size and the seconds that one batch may take.
+    `key` is the column of the rows' ids; `attempt`, where a block has it, counts from the tries before this one.
+    An error that concerns all rows alike, as of a model that cannot load, is returned as a table of TROUBLE.
+    """
+
+    def __init__(self, worker: type, kwargs: dict[str, Any], specs: dict[str, Spec], key: str, journal: Journal):
+        self.worker, self.kwargs, self.specs, self.key, self.journal = worker, kwargs, specs, key, journal
+        self.fruitless = 0
+        self._start()
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """A block's outputs, in any order of rows."""
+        if not block.num_rows or is_trouble(block):
+            return block
+        ids = block[self.key].to_pylist()
+        deaths = self.journal.deaths(ids)
+        waiting, done = deque(self._pieces(block, deaths)), []
+        reasons: dict[str, str] = {}
+        while waiting:
+            piece = waiting.popleft()
+            mine = piece[self.key].to_pylist()
+            if deaths[mine[0]] > ALONE_AFTER:
+                done.append(self._given_up(piece, reasons.get(mine[0])))
+                continue
+            note = self.journal.begin(ids, mine)
+            try:
+                answer = self._ask(_at_attempt(piece, deaths[mine[0]]))
+            except WorkerDied as death:
+                self.journal.died(note, mine, str(death))
+                deaths.update(mine)
+                reasons.update(dict.fromkeys(mine, str(death)))
+                self._start()
+                self.fruitless += 1
+                if self.fruitless >= MAX_FRUITLESS:
+                    return trouble(WorkerDied(f"{self._names()}: {self.fruitless} deaths in a row; {death}"))
+                waiting.extendleft(reversed(list(self._pieces(piece, deaths))))
+                continue
+            self.journal.end(note)
+            if is_trouble(answer):
+                return answer
+            self.fruitless = 0
+            done.append(answer)
+        return pa.concat_tables(done)
+
+    def _pieces(self, rows: pa.Table, deaths: Counter[str]) -> Iterable[pa.Table]:
+        """Rows of one model: the untried together, then those of one death by batches, then the others alone."""
+        size = self.specs[rows["model"][0].as_py()].batch_size
+        seen = [min(deaths[id_], ALONE_AFTER) for id_ in rows[self.key].to_pylist()]
+        for level, most in enumerate((rows.num_rows, size, 1)):
+            members = rows.filter(pa.array([value == level for value in seen]))
+            for start in range(0, members.num_rows, most):
+                yield members.slice(start, most)
+
+    def _given_up(self, piece: pa.Table, reason: str | None) -> pa.Table:
+        """One row that was in flight at too many deaths."""
+        seen = f"it was in flight at {ALONE_AFTER + 1} deaths of its worker, at the last one alone"
+        error = WorkerDied(f"{seen}: {reason}" if reason else f"{seen} (of an earlier run or on a node that was lost)")
+        return self.worker.give_up(_at_attempt(piece, ALONE_AFTER), error)
+
+    def _ask(self, piece: pa.Table) -> pa.Table:
+        """What the child makes of a piece; starts a child if there is none."""
+        spec = self.specs[piece["model"][0].as_py()]
+        if self._ready and not self._process.is_alive():
+            self._start()  # it ended while it had nothing to do
+        if not self._ready and is_trouble(answer := self._load()):
+            return answer
+        batches = -(-piece.num_rows // spec.batch_size)
+        try:
+            self._pipe.send_bytes(_packed(piece))
+        except OSError as error:
+            raise self._death() from error
+        return self._answer(spec.timeout_s * batches)
+
+    def _load(self) -> pa.Table:
+        """Wait until the child has its models; what it says then, or the trouble that kept it from loading them."""
+        for _ in range(MAX_LOADING):
+            try:
+                answer = self._answer(LOADING_S, "loading takes too long")
+            except WorkerDied as death:
+                last = death
+                self._start()
+            else:
+                self._ready = not is_trouble(answer)
+                return answer
+        return trouble(WorkerDied(f"{self._names()} could not be loaded: {MAX_LOADING} times in a row {last}"))
+
+    def _answer(self, timeout_s: float, rule: str = "see timeout_s in the model's settings") -> pa.Table:
+        """The child's next table.
+
+        Raises:
+            WorkerDied: if the child ends first, or has to be ended after `timeout_s` seconds.
+        """
+        # Its end of the pipe closes when the child ends, whatever the reason.
+        if not self._pipe.poll(timeout_s):
+            self._process.kill()
+            self._process.join()
+            raise WorkerDied(f"no answer in {timeout_s:g} s, so it was killed ({rule})")
+        try:
+            return pa.ipc.open_stream(self._pipe.recv_bytes()).read_all()
+        except (EOFError, OSError) as error:
+            raise self._death() from error
+
+    def _death(self) -> WorkerDied:
+        self._process.join(10)
+        code = self._process.exitcode
+        if code is None or code >= 0:
+            return WorkerDied(f"the process that ran the model ended with exit status {code}")
+        name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
+        hint = "; the out-of-memory killer sends this" if -code == signal.SIGKILL else ""
+        return WorkerDied(f"the process that ran the model was ended by {name}{hint}")
+
+    def _start(self) -> None:
+        """Start a child. A fresh interpreter, since a fork would share the threads and the GPU of this one."""
+        context = mp.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, self.worker, self.kwargs), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._ready = False
+
+    def _names(self) -> str:
+        return ", ".join(self.specs)
+
+
+def serve(pipe: connection.Connection, worker: type, kwargs: dict[str, Any]) -> None:
+    """The child: make the worker, say so, and answer blocks until the parent is gone."""
+    # Interrupting is the parent's business.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    try:
+        run = worker(**kwargs)
+    except Exception as error:
+        pipe.send_bytes(_packed(trouble(error)))
+        return
+    pipe.send_bytes(_packed(TROUBLE.empty_table()))
+    while True:
+        try:
+            block = pa.ipc.open_stream(pipe.recv_bytes()).read_all()
+        except EOFError:
+            return
+        try:
+            answer = run(block)
+        except Exception as error:
+            answer = trouble(error)
+        pipe.send_bytes(_packed(answer))
+
+
+def _leave_with_parent() -> None:
+    """End this process when the parent ends, even in the middle of a call that never returns."""
+    parent = mp.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def trouble(error: Exception) -> pa.Table:
+    """An error that concerns all rows, as a table that steps hand on until it reaches the driver."""
+    message = str(error) if isinstance(error, CyclePrefError) else f"{type(error).__name__}: {error}"
+    return pa.table({"trouble": [message], "trace": ["".join(traceback.format_exception(error))]}, schema=TROUBLE)
+
+
+def is_trouble(table: pa.Table) -> bool:
+    """Whether a table tells of an error instead of rows."""
+    return table.num_rows > 0 and "trouble" in table.column_names
+
+
+def _at_attempt(piece: pa.Table, deaths: int) -> pa.Table:
+    """The piece with the number of this try in its column `attempt`."""
+    at = piece.column_names.index("attempt")
+    return piece.set_column(at, "attempt", pc.add(piece["attempt"], min(deaths, ALONE_AFTER)))
+
+
+def _packed(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()

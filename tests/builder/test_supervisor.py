@@ -1,0 +1,178 @@
+"""Models that take their process with them: rows that kill, workers that hang, models that cannot load."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from builder.journal import Journal
+from builder.store import Store
+from builder.supervisor import MAX_FRUITLESS, Supervised, is_trouble
+from schemas.specs import Spec
+
+SPEC = Spec(name="m", batch_size=4, num_gpus=0, timeout_s=60)
+
+
+class Fragile:
+    """A worker that does to its own process what a row says; `log` has a line for each row that it was given."""
+
+    def __init__(self, log: str, on_load: str = ""):
+        self.log = Path(log)
+        self.do(on_load)
+
+    def do(self, what: str) -> None:
+        if what == "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if what == "exit":
+            os._exit(3)
+        if what == "hang":
+            time.sleep(3600)
+        if what == "raise":
+            raise OSError("no such weights")
+        if what == "once" and not self.log.with_suffix(".once").exists():
+            self.log.with_suffix(".once").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        with self.log.open("a") as log:
+            log.write(" ".join(block["id"].to_pylist()) + "\n")
+        for text in block["text"].to_pylist():
+            self.do(text)
+        return block.append_column("error", pa.array([None] * block.num_rows, pa.string()))
+
+    @staticmethod
+    def give_up(block: pa.Table, error: Exception) -> pa.Table:
+        said = f"{type(error).__name__}: {error}"
+        return block.append_column("error", pa.array([said] * block.num_rows, pa.string()))
+
+
+def block(*texts: str) -> pa.Table:
+    columns = {"id": [f"r{at}" for at in range(len(texts))], "model": ["m"] * len(texts), "text": list(texts)}
+    return pa.table({**columns, "attempt": [1] * len(texts)})
+
+
+@pytest.fixture
+def supervised(tmp_path):
+    """Makes a supervised worker on one run directory."""
+    made = []
+
+    def make(spec: Spec = SPEC, **kwargs) -> Supervised:
+        journal = Journal(Store(tmp_path / "run"), "candidates")
+        made.append(Supervised(Fragile, {"log": str(tmp_path / "log"), **kwargs}, {"m": spec}, "id", journal))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each._process.kill()
+
+
+def given(tmp_path) -> list[str]:
+    return (tmp_path / "log").read_text().splitlines()
+
+
+def by_id(table: pa.Table) -> dict[str, dict]:
+    return {row["id"]: row for row in table.to_pylist()}
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [("segfault", "ended by SIGSEGV"), ("exit", "ended with exit status 3"), ("hang", "no answer in 3 s")],
+)
+def test_a_row_that_kills_its_worker_is_found_and_takes_no_other_with_it(supervised, tmp_path, what, reason):
+    rows = ["fine"] * 8
+    rows[5] = what
+    out = by_id(supervised(SPEC.model_copy(update={"timeout_s": 3.0 if what == "hang" else 60}))(block(*rows)))
+    assert len(out) == 8
+    assert [id_ for id_, row in out.items() if row["error"]] == ["r5"]
+    assert out["r5"]["error"].startswith(
+        "WorkerDied: it was in flight at 3 deaths of its worker, at the last one alone"
+    )
+    assert reason in out["r5"]["error"]
+    assert out["r5"]["attempt"] == 3
+    # Whole, then by batches, then alone; the batch that was well is not computed again.
+    assert given(tmp_path) == [
+        "r0 r1 r2 r3 r4 r5 r6 r7", "r0 r1 r2 r3", "r4 r5 r6 r7", "r4", "r5", "r6", "r7",
+    ]  # fmt: skip
+
+
+def test_a_worker_that_is_killed_from_outside_costs_no_row(supervised, tmp_path):
+    out = by_id(supervised()(block("fine", "once", "fine")))
+    assert [row["error"] for row in out.values()] == [None] * 3
+    assert {row["attempt"] for row in out.values()} == {2}
+
+
+def test_deaths_are_remembered_by_the_next_worker_and_by_the_next_run(supervised, tmp_path):
+    rows = block("fine", "segfault", "fine", "fine", "fine")
+    ids = rows["id"].to_pylist()
+    journal = Journal(Store(tmp_path / "run"), "candidates")
+    for _ in range(2):  # two whole nodes that were lost with these rows: nobody could write down how
+        journal.begin(ids, ids)
+    out = by_id(supervised()(rows))
+    assert given(tmp_path) == ["r0", "r1", "r2", "r3", "r4"]
+    assert "SIGSEGV" in out["r1"]["error"]
+
+
+def test_a_note_of_work_in_flight_is_removed_when_the_work_is_done(supervised, tmp_path):
+    store = Store(tmp_path / "run")
+    supervised()(block("fine", "fine"))
+    assert store.names("store/attempts/candidates") == []
+    supervised()(block("exit"))
+    assert len(store.names("store/attempts/candidates")) == 3
+    Journal(store, "candidates").forgive()
+    assert len(store.names("store/attempts/candidates")) == 3
+    Journal(store, "candidates").begin(["a"], ["a"])
+    Journal(store, "candidates").forgive()
+    assert len(store.names("store/attempts/candidates")) == 3
+    Journal(store, "candidates").clear()
+    assert store.names("store/attempts/candidates") == []
+
+
+def test_a_model_that_cannot_load_is_told_at_once_and_in_one_line(supervised):
+    out = supervised(on_load="raise")(block("fine"))
+    assert is_trouble(out)
+    assert out["trouble"].to_pylist() == ["OSError: no such weights"]
+    assert "Traceback" in out["trace"][0].as_py()
+
+
+@pytest.mark.parametrize(("what", "reason"), [("segfault", "SIGSEGV"), ("hang", "no answer in 1 s")])
+def test_a_model_that_kills_its_process_while_it_loads_is_tried_three_times(supervised, monkeypatch, what, reason):
+    monkeypatch.setattr("builder.supervisor.LOADING_S", 1 if what == "hang" else 60)
+    out = supervised(on_load=what)(block("fine"))
+    assert "m could not be loaded: 3 times in a row" in out["trouble"][0].as_py()
+    assert reason in out["trouble"][0].as_py()
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_whatever_it_is_given_ends_the_run(supervised):
+    out = supervised()(block(*["exit"] * 64))
+    assert f"{MAX_FRUITLESS} deaths in a row" in out["trouble"][0].as_py()
+
+
+def test_the_child_ends_with_its_parent_even_in_a_call_that_never_returns(tmp_path):
+    script = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); sys.path.insert(0, {str(Path(__file__).parent)!r})
+if __name__ == "__main__":
+    import threading, time
+    from test_supervisor import *
+    s = Supervised(Fragile, {{"log": {str(tmp_path / "log")!r}}}, {{"m": SPEC}}, "id", Journal(Store({str(tmp_path)!r}), "c"))
+    threading.Thread(target=s, args=(block("hang"),), daemon=True).start()
+    while not Path({str(tmp_path / "log")!r}).exists():
+        time.sleep(0.05)
+    print(s._process.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    import subprocess
+    import sys
+
+    path = tmp_path / "parent.py"
+    path.write_text(script)
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=120)
+    child = int(done.stdout)
+    for _ in range(100):
+        if not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2]:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {child} outlived its parent")
