@@ -35,6 +35,8 @@ log = logging.getLogger("cyclepref.engine")
 # Ray Data replaces a dead actor and tries its block again, for ever by default. A model's death is not an actor's (see
 # builder/supervisor.py): these are for actors that are killed themselves, or lost with their node.
 MAX_TASK_RETRIES = 4
+# On a busy machine parts of Ray wait too briefly for one another, and a second start finds them in the disk's cache.
+STARTS = 3
 # An output block above this is split, and so written as several parts.
 MAX_BLOCK_BYTES = 256 * 2**20
 
@@ -73,6 +75,7 @@ class Engine:
 
     def __init__(self) -> None:
         self._started = False
+        self._streams = 0
 
     def __enter__(self) -> "Engine":
         return self
@@ -107,10 +110,10 @@ class Engine:
             Interrupted: if the build was asked to stop and has finished what was in flight.
         """
         if blocks and self.cluster:  # Ray Data would start a cluster of its own
-            gate = _gate()
+            stream = self._stream()
             first, *others = steps
-            dataset = self._mapped(ray.data.from_arrow(blocks), partial(_admitted, gate=gate, step=first), *others)
-            yield from _results(dataset, gate)
+            admitted = partial(_admitted, stream=stream, step=first)
+            yield from _results(self._mapped(ray.data.from_arrow(blocks), admitted, *others), stream)
 
     def run_pools(self, lanes: list[Lane], before: Step, after: Step) -> Iterator[pa.Table]:
         """Run every lane's blocks through `before`, its pool of actors and `after`, all lanes at once.
@@ -124,15 +127,25 @@ class Engine:
         """
         lanes = [lane for lane in lanes if lane.blocks]
         if lanes and self.cluster:
-            gate = _gate()
-            streams = [self._pooled(lane, partial(_admitted, gate=gate, step=before)) for lane in lanes]
-            merged = streams[0].union(*streams[1:]) if len(streams) > 1 else streams[0]
+            stream = self._stream()
+            pools = [self._pooled(lane, partial(_admitted, stream=stream, step=before)) for lane in lanes]
+            merged = pools[0].union(*pools[1:]) if len(pools) > 1 else pools[0]
             try:
-                yield from _results(self._mapped(merged, after), gate)
+                yield from _results(self._mapped(merged, after), stream)
             except BaseException as end:
                 if not isinstance(end.__cause__, ray.exceptions.RayError):
                     lanes[0].journal.forgive()  # what is in flight now was ended on purpose
                 raise
+
+    @cached_property
+    def _gate(self) -> Any:
+        """The gate of all streams, beside the driver, so that no other node's end takes it along."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Gate).remote()
+
+    def _stream(self) -> "Stream":
+        self._streams += 1
+        return Stream(self._gate, self._streams)
 
     def _pooled(self, lane: Lane, before: Step) -> ray.data.Dataset:
         pool = ray.data.ActorPoolStrategy(size=min(lane.actors, len(lane.blocks)), max_tasks_in_flight_per_actor=2)
@@ -173,32 +186,41 @@ def _guarded(block: pa.Table, step: Step) -> pa.Table:
         return trouble(error)
 
 
-def _admitted(block: pa.Table, gate: Any, step: Step) -> pa.Table:
+def _admitted(block: pa.Table, stream: "Stream", step: Step) -> pa.Table:
     """The first step of every block: once the gate is closed, what has not begun passes as nothing."""
-    return step(block) if ray.get(gate.admit.remote(block.num_rows)) else block.slice(0, 0)
+    return step(block) if ray.get(stream.gate.admit.remote(stream.number, block.num_rows)) else block.slice(0, 0)
 
 
 class Gate:
-    """Lets rows into the stream until it is closed, and knows how many it let in."""
+    """An actor that lets rows into a stream until it is closed, and knows how many it let in."""
 
     def __init__(self) -> None:
-        self.rows, self.open = 0, True
+        self.begun: dict[int, int] = {}
+        self.closed: set[int] = set()
 
-    def admit(self, rows: int) -> bool:
+    def admit(self, stream: int, rows: int) -> bool:
         """Whether these may begin."""
-        self.rows += rows if self.open else 0
-        return self.open
+        if stream in self.closed:
+            return False
+        self.begun[stream] = self.begun.get(stream, 0) + rows
+        return True
+
+    def close(self, stream: int) -> int:
+        """Let no more in; returns how many rows have begun."""
+        self.closed.add(stream)
+        return self.begun.get(stream, 0)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One of an engine's streams at the gate."""
+
+    gate: Any
+    number: int
 
     def close(self) -> int:
-        """Let no more in; returns how many rows have begun."""
-        self.open = False
-        return self.rows
-
-
-def _gate() -> Any:
-    """A gate beside the driver, so that no other node's end takes it along."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Gate).remote()
+        """Let no more blocks begin; returns how many rows have."""
+        return ray.get(self.gate.close.remote(self.number))
 
 
 def _connect(address: str | None) -> None:
@@ -207,13 +229,19 @@ def _connect(address: str | None) -> None:
     # Its C++ core would put advice about actor arguments on our screen; worker logs keep their own level.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    what = f"cannot join the Ray cluster at {address}" if address else "cannot start Ray on this machine"
     try:
-        with _silent_stderr():
-            # Without an address Ray would join any cluster that was started on this machine.
-            ray.init(address=address or "local", logging_level=logging.ERROR, **local)
-    except (Exception, SystemExit) as error:
-        what = f"cannot join the Ray cluster at {address}" if address else "cannot start Ray on this machine"
-        raise EngineError(f"{what}: {_last_line(error)}") from error
+        for tries_left in reversed(range(STARTS)):
+            try:
+                with _silent_stderr():
+                    # Without an address Ray would join any cluster that was started on this machine.
+                    ray.init(address=address or "local", logging_level=logging.ERROR, **local)
+                break
+            except (Exception, SystemExit) as error:
+                ray.shutdown()
+                if not tries_left:
+                    raise EngineError(f"{what}: {_last_line(error)}") from error
+                log.info("%s, trying again: %s", what, _last_line(error))
     finally:
         if threading.current_thread() is threading.main_thread():
             # Ray has one for SIGTERM, which would end the build at once.
@@ -248,7 +276,7 @@ def _silent_stderr() -> Iterator[None]:
         os.close(null)
 
 
-def _results(dataset: ray.data.Dataset, gate: Any) -> Iterator[pa.Table]:
+def _results(dataset: ray.data.Dataset, stream: Stream) -> Iterator[pa.Table]:
     """The receipts of a stream, until it ends or, after a request to stop, all that has begun is done."""
     context = dataset.context
     context.enable_progress_bars = False
@@ -257,11 +285,11 @@ def _results(dataset: ray.data.Dataset, gate: Any) -> Iterator[pa.Table]:
     # What goes wrong is raised below; Ray Data would print the same trace twice before.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     begun: list[int] = []
-    stream = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    receipts = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     done = 0
     try:
-        with stop_requests(lambda: begun.append(ray.get(gate.close.remote()))):
-            for receipt in stream:
+        with stop_requests(lambda: begun.append(stream.close())):
+            for receipt in receipts:
                 if is_trouble(receipt):
                     log.info("%s", receipt["trace"][0])
                     raise EngineError(f"a worker failed: {receipt['trouble'][0]}")

@@ -1,0 +1,111 @@
+"""Streams through real Ray: rows that kill, errors as data, stopping; workers are tiny, models are elsewhere."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from builder.engine import Engine, EngineError, Lane
+from builder.interruption import Interrupted
+from builder.journal import Journal
+from builder.store import Store
+from schemas.specs import Spec
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+
+class Fragile:
+    """A worker that does to its own process what a row says."""
+
+    def __init__(self, on_load: str = ""):
+        self.do(on_load)
+
+    def do(self, what: str) -> None:
+        if what == "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if what == "raise":
+            raise OSError("no such weights")
+        if what == "slow":
+            time.sleep(1)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        for text in block["text"].to_pylist():
+            self.do(text)
+        return block.append_column("error", pa.array([None] * block.num_rows, pa.string()))
+
+    @staticmethod
+    def give_up(block: pa.Table, error: Exception) -> pa.Table:
+        return block.append_column("error", pa.array([type(error).__name__] * block.num_rows, pa.string()))
+
+
+def lane(tmp_path: Path, blocks: list[list[str]], **kwargs) -> Lane:
+    tables = []
+    for at, texts in enumerate(blocks):
+        ids = [f"{at}-{row}" for row in range(len(texts))]
+        columns = {"id": ids, "model": ["m"] * len(texts), "text": texts, "attempt": [1] * len(texts)}
+        tables.append(pa.table(columns))
+    specs = {"m": Spec(name="m", batch_size=2)}
+    return Lane(tables, Fragile, specs, "id", Journal(Store(tmp_path), "stage"), kwargs)
+
+
+def same(block: pa.Table) -> pa.Table:
+    return block
+
+
+def counted(block: pa.Table) -> pa.Table:
+    failed = block.num_rows - block["error"].null_count
+    return pa.table({"done": [block.num_rows], "failed": [failed]})
+
+
+def full(block: pa.Table) -> pa.Table:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_row_that_kills_its_worker_fails_and_all_others_are_done(tmp_path):
+    work = lane(tmp_path, [["fine"] * 4, ["fine", "segfault", "fine", "fine"], ["fine"] * 4])
+    receipts = pa.concat_tables(Engine().run_pools([work], same, counted)).to_pydict()
+    assert sum(receipts["done"]) == 12
+    assert sum(receipts["failed"]) == 1
+
+
+def test_a_model_that_cannot_load_is_one_line_and_ray_prints_nothing(tmp_path, capfd):
+    with pytest.raises(EngineError, match=r"^a worker failed: OSError: no such weights$"):
+        list(Engine().run_pools([lane(tmp_path, [["fine"]], on_load="raise")], same, counted))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_step_that_raises_is_one_line_and_ray_prints_nothing(tmp_path, capfd):
+    with pytest.raises(EngineError, match="No space left on device"):
+        list(Engine().run_pools([lane(tmp_path, [["fine"]])], same, full))
+    with pytest.raises(EngineError, match="No space left on device"):
+        list(Engine().run_tasks([pa.table({"a": [1]})], full))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_finishes_what_is_in_flight_and_begins_nothing_new(tmp_path, number):
+    before = signal.getsignal(number)
+    work = lane(tmp_path, [["slow"]] * 60)
+    done = 0
+    with pytest.raises(Interrupted):
+        for receipt in Engine().run_pools([work], same, counted):
+            if not done:
+                os.kill(os.getpid(), number)
+            done += receipt["done"][0].as_py()
+    assert 1 <= done < 60
+    assert Store(tmp_path).names("store/attempts/stage") == []
+    assert signal.getsignal(number) is before
+
+
+def test_the_second_signal_stops_at_once(tmp_path):
+    work = lane(tmp_path, [["slow"] * 30] * 4)
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in Engine().run_pools([lane(tmp_path, [["fine"]]), work], same, counted):
+            begin = time.monotonic()
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+    assert time.monotonic() - begin < 20
