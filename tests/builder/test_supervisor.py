@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -152,23 +155,20 @@ def test_a_worker_that_dies_whatever_it_is_given_ends_the_run(supervised):
 
 
 def test_the_child_ends_with_its_parent_even_in_a_call_that_never_returns(tmp_path):
-    script = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); sys.path.insert(0, {str(Path(__file__).parent)!r})
+    path, log = tmp_path / "parent.py", tmp_path / "log"
+    path.write_text(f"""
+import sys
+sys.path[:0] = {[str(Path(__file__).parents[2]), str(Path(__file__).parent)]!r}
 if __name__ == "__main__":
-    import threading, time
     from test_supervisor import *
-    s = Supervised(Fragile, {{"log": {str(tmp_path / "log")!r}}}, {{"m": SPEC}}, "id", Journal(Store({str(tmp_path)!r}), "c"))
-    threading.Thread(target=s, args=(block("hang"),), daemon=True).start()
-    while not Path({str(tmp_path / "log")!r}).exists():
+    journal = Journal(Store({str(tmp_path)!r}), "candidates")
+    hanging = Supervised(Fragile, {{"log": {str(log)!r}}}, {{"m": SPEC}}, "id", journal)
+    threading.Thread(target=hanging, args=(block("hang"),), daemon=True).start()
+    while not Path({str(log)!r}).exists():
         time.sleep(0.05)
-    print(s._process.pid, flush=True)
+    print(hanging._process.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
-"""
-    import subprocess
-    import sys
-
-    path = tmp_path / "parent.py"
-    path.write_text(script)
+""")
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=120)
     child = int(done.stdout)
     for _ in range(100):

@@ -1,0 +1,118 @@
+"""Ctrl-C, a scheduler's SIGTERM, a full disk, a lost node: one clear message, nothing lost, and it goes on."""
+
+import re
+import shlex
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import tables
+
+LOUD = ("Traceback", "ray::", "Exception", "*** SIG")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_the_first_signal_saves_and_prints_the_command_that_goes_on(start, clean, tmp_path, number):
+    undisturbed, parts, _ = clean("i2t2i")
+    out = tmp_path / "a run"
+    build = start("i2t2i", out)
+    assert build.wait_for(lambda: build.parts > parts // 3)
+    build.family()
+    build.signal(number)
+    assert build.end() == 130
+    assert "what is in flight is being finished" in build.output
+    assert not [word for word in LOUD if word in build.output], build.output
+    command = re.search(r"this goes on:\n  (.+)", build.output)[1]
+    assert shlex.split(command)[-1] == str(out)
+    assert not list((out / "store" / "attempts").rglob("*.json"))
+    assert build.parts < parts
+    again = start("i2t2i", out)
+    assert again.end() == 0, again.output
+    assert tables(out) == tables(undisturbed)
+
+
+def test_the_second_signal_stops_at_once(start, tmp_path):
+    build = start("i2t2i", tmp_path / "run")
+    assert build.wait_for(lambda: build.parts > 3)
+    build.family()
+    build.signal(signal.SIGINT)
+    assert build.wait_for(lambda: "being finished" in build.output)
+    build.signal(signal.SIGINT)
+    asked = time.monotonic()
+    assert build.end() == 130
+    assert time.monotonic() - asked < 45
+    assert not [word for word in LOUD if word in build.output], build.output
+    assert not list((tmp_path / "run" / "store" / "attempts").rglob("*.json"))
+
+
+def test_a_finished_run_starts_no_process_and_takes_seconds(start, clean):
+    out, _, _ = clean("i2t2i")
+    before = tables(out)
+    begin = time.monotonic()
+    build = start("i2t2i", out)
+    seen = []
+    build.wait_for(lambda: bool(build.find("ray")) and seen.append(True))
+    assert build.end() == 0, build.output
+    assert not seen
+    assert time.monotonic() - begin < 60
+    assert tables(out) == before
+
+
+def test_every_stage_says_what_became_of_its_rows(clean):
+    _, _, output = clean("i2t2i")
+    told = re.findall(r"(\w+): (\S+): (\d+) wanted = (\d+) ok \+ (\d+) failed", output)
+    assert {stage for stage, *_ in told} == {"inputs", "stored", "candidates", "reconstructions", "scores"}
+    assert all(int(wanted) == int(ok) + int(failed) for _, _, wanted, ok, failed in told)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own that is nearly full; needs a user who may mount."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("may not mount a tmpfs")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_is_one_clear_error_and_the_build_goes_on_when_there_is_space(start, clean, small_disk):
+    undisturbed, _, _ = clean("i2t2i")
+    out = small_disk / "run"
+    build = start("i2t2i", out)
+    build.wait_for(lambda: bool(build.family()) and not build.running())
+    assert build.end() == 1
+    assert f"the disk of {small_disk}" in build.output.replace("\n", " ")
+    assert "is full" in build.output
+    assert not [word for word in LOUD if word in build.output], build.output
+    assert build.parts > 0
+    kept = {path: path.read_bytes() for path in (out / "store").rglob("*.parquet")}
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    again = start("i2t2i", out)
+    assert again.end() == 0, again.output
+    assert tables(out) == tables(undisturbed)
+    assert all(path.read_bytes() == content for path, content in kept.items())
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_costs_no_row(start, clean, tmp_path, folder):
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    undisturbed, parts, _ = clean("i2t2i")
+    head = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 2**28}
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+    try:
+        node = cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=2**28)
+        build = start("i2t2i", tmp_path / "run", address=cluster.address)
+        assert build.wait_for(lambda: build.parts > parts // 3)
+        cluster.remove_node(node, allow_graceful=False)
+        status = build.end()
+        if status:  # one clear error, and the same command goes on
+            assert not [word for word in LOUD if word in build.output], build.output
+            build = start("i2t2i", tmp_path / "run", address=cluster.address)
+            assert build.end() == 0, build.output
+        assert tables(tmp_path / "run") == tables(undisturbed)
+        print(f"node lost: the build {'ended and went on' if status else 'went on by itself'}")
+    finally:
+        cluster.shutdown()
