@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -160,6 +159,7 @@ def test_the_child_ends_with_its_parent_even_in_a_call_that_never_returns(tmp_pa
 import sys
 sys.path[:0] = {[str(Path(__file__).parents[2]), str(Path(__file__).parent)]!r}
 if __name__ == "__main__":
+    import threading
     from test_supervisor import *
     journal = Journal(Store({str(tmp_path)!r}), "candidates")
     hanging = Supervised(Fragile, {{"log": {str(log)!r}}}, {{"m": SPEC}}, "id", journal)

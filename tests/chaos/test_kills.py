@@ -4,7 +4,7 @@ import random
 import time
 
 import pytest
-from conftest import tables
+from builds import tables
 
 FATAL = ("driver", "everything", "raylet")
 # (cycle, seed, kills): each chain is one run directory whose build is killed again and again until it is done.

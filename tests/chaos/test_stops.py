@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import tables
+from builds import tables
 
 LOUD = ("Traceback", "ray::", "Exception", "*** SIG")
 
