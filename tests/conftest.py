@@ -32,6 +32,11 @@ _token = Path(_secret.name, "token")
 _token.write_text(secrets.token_hex(32))
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(_token))
 
+# Processes that Ray starts import the workers that tests of the engine define, as they import ours.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parents[1]), str(Path(__file__).parent / "builder"), os.environ.get("PYTHONPATH", "")]
+).rstrip(os.pathsep)
+
 # On a busy machine the first example of a test pays for imports: slow is not wrong.
 hypothesis.settings.register_profile("cyclepref", deadline=None)
 hypothesis.settings.load_profile("cyclepref")
