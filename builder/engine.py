@@ -10,12 +10,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import ray
 import ray.data
@@ -35,7 +36,8 @@ log = logging.getLogger("cyclepref.engine")
 # Ray Data replaces a dead actor and tries its block again, for ever by default. A model's death is not an actor's (see
 # builder/supervisor.py): these are for actors that are killed themselves, or lost with their node.
 MAX_TASK_RETRIES = 4
-# On a busy machine parts of Ray wait too briefly for one another, and a second start finds them in the disk's cache.
+# On a busy machine parts of Ray wait too briefly for one another, and a second start finds them in the
+# disk's cache.
 STARTS = 3
 # An output block above this is split, and so written as several parts.
 MAX_BLOCK_BYTES = 256 * 2**20
@@ -230,6 +232,7 @@ def _connect(address: str | None) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     what = f"cannot join the Ray cluster at {address}" if address else "cannot start Ray on this machine"
+    ours = set(psutil.Process().children(recursive=True))
     try:
         for tries_left in reversed(range(STARTS)):
             try:
@@ -238,7 +241,7 @@ def _connect(address: str | None) -> None:
                     ray.init(address=address or "local", logging_level=logging.ERROR, **local)
                 break
             except (Exception, SystemExit) as error:
-                ray.shutdown()
+                _end(set(psutil.Process().children(recursive=True)) - ours)
                 if not tries_left:
                     raise EngineError(f"{what}: {_last_line(error)}") from error
                 log.info("%s, trying again: %s", what, _last_line(error))
@@ -247,6 +250,14 @@ def _connect(address: str | None) -> None:
             # Ray has one for SIGTERM, which would end the build at once.
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+
+def _end(processes: set[psutil.Process]) -> None:
+    """End what a start of Ray that failed has left behind: it would compete with the next one."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=10)
 
 
 def launcher_limits(config: Path = LAUNCHER_CONFIG) -> dict[str, float]:

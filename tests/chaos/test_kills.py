@@ -30,7 +30,7 @@ def run_chain(start, clean, tmp_path, cycle: str, seed: int, kills: int) -> list
             assert build.end() == 0, build.output
             break
         time.sleep(seconds)
-        if build.kill(what):
+        if build.wait_for(lambda build=build, what=what: build.kill(what)):  # between two stages there is no worker
             happened.append(f"{what} after {build.parts} parts")
         if what in FATAL:
             assert build.end() != 0 or what == "raylet"
