@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont
 
-from builder.images import decode
-from builder.stage import locate
+from builder.stage import content_by_id
 from builder.store import Store
 
 CELL, GAP, LINE, WRAP = 132, 14, 13, 22
@@ -58,8 +57,8 @@ def _row(store: Store, reconstructions: pa.Table, input_: str, widest: pa.Table,
     kept = _thin(distinct, columns, {pair["chosen_id"], pair["rejected_id"]})
     mine = reconstructions.filter(pc.equal(reconstructions["input_id"], input_))
     back = dict(zip(mine["source_id"].to_pylist(), mine["content_id"].to_pylist(), strict=True))
-    content = _contents(store, "generations", "content_id", [*(row["content_id"] for row in kept), *back.values()])
-    source = _contents(store, "inputs", "input_id", [input_])[input_]
+    content = content_by_id(store, "generations", "content_id", [*(row["content_id"] for row in kept), *back.values()])
+    source = content_by_id(store, "inputs", "input_id", [input_])[input_]
     cells = [(source, None, "input", INK)]
     for row in kept:
         mark = {pair["chosen_id"]: ("chosen", CHOSEN), pair["rejected_id"]: ("rejected", REJECTED)}
@@ -74,16 +73,6 @@ def _thin(rows: list[Any], count: int, keep: set[str]) -> list[Any]:
     """At most `count` rows in order, always those to keep."""
     spare = [row for row in rows if row["generation_id"] not in keep][: count - len(keep)]
     return [row for row in rows if row in spare or row["generation_id"] in keep]
-
-
-def _contents(store: Store, table: str, key: str, ids: list[str]) -> dict[str, Any]:
-    rows = pa.table({key: sorted(set(ids))})
-    rows = locate(rows, "it", key, store.rows(table, [key]), key)
-    found = store.fetch(table, rows["it_part"].to_pylist(), rows["it_row"].to_pylist(), columns=["text", "image"])
-    return {
-        id_: content["text"] if content["image"] is None else decode(content["image"])
-        for id_, content in zip(rows[key].to_pylist(), found.to_pylist(), strict=True)
-    }
 
 
 def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, cells: list[Any], top: int) -> None:

@@ -166,6 +166,15 @@ def contents(block: pa.Table, role: str) -> list[Any]:
     return [text if image is None else decode(image) for text, image in zip(texts, images, strict=True)]
 
 
+def content_by_id(store: Store, table: str, key: str, ids: Iterable[str]) -> dict[str, Any]:
+    """The text or the decoded image of rows of `inputs` or `generations`, by their `key`; unknown ids are left out."""
+    rows = pa.table({key: pa.array(sorted(set(ids)), pa.string())})
+    rows = locate(rows, "it", key, store.rows(table, [key]), key)
+    found = store.fetch(table, rows["it_part"].to_pylist(), rows["it_row"].to_pylist(), columns=["text", "image"])
+    rows = rows.select([key]).append_column("it_text", found["text"]).append_column("it_image", found["image"])
+    return dict(zip(rows[key].to_pylist(), contents(rows, "it"), strict=True))
+
+
 def ahead(function: Callable[[Any], Any], items: list[Any]) -> Iterator[Any]:
     """`map`, with the next result computed in a thread while the caller works on this one."""
     with ThreadPoolExecutor(1) as thread:

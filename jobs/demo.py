@@ -59,7 +59,9 @@ def _recipe(name: str, inputs: int | None) -> Recipe:
     recipe = load_recipe(RECIPES / f"shapeworld_{name}.yaml")
     if inputs is None:
         return recipe
-    return recipe.model_copy(update={"inputs": recipe.inputs.model_copy(update={"limit": inputs})})
+    # The cycles' scenes stay apart: the second one begins where the first one ends.
+    scenes = {"limit": inputs, "offset": inputs if recipe.inputs.offset else 0}
+    return recipe.model_copy(update={"inputs": recipe.inputs.model_copy(update=scenes)})
 
 
 def _story(name: str) -> str:
@@ -119,6 +121,7 @@ def _summary(out: Path, name: str, run: dict[str, Any]) -> dict[str, Any]:
         "pairs": pairs.num_rows,
         "seconds": round(sum(run["seconds"].values()), 1),
         "seconds_by_stage": run["seconds"],
+        "reward_gain": asdict(agreement.gain(unseen, truth, reward.__getitem__)),
         "agreement": {key: _values(value, "share") for key, value in shares.items()},
         "agreement_pairs": {key: _values(value, "pairs") for key, value in shares.items()},
     }
@@ -165,6 +168,7 @@ def _print(summary: dict[str, Any], out: Path) -> None:
         "  by margin quartile": lambda s: " ".join(map(_percent, s["agreement"]["cycle_by_margin_quartile"])),
         "on unseen inputs: cycle score": lambda s: _percent(s["agreement"]["cycle_on_unseen_inputs"]),
         "on unseen inputs: reward model": lambda s: _percent(s["agreement"]["reward"]),
+        "  its gain, 95% interval": lambda s: _interval(s["reward_gain"]),
         "  before training on the pairs": lambda s: _percent(s["agreement"]["reward_before_training"]),
         "longer is better": lambda s: _percent(s["agreement"]["length_baseline"]),
         "seconds": lambda s: f"{s['seconds']:.0f}",
@@ -177,6 +181,10 @@ def _print(summary: dict[str, Any], out: Path) -> None:
         console.print(f"{name} picture   {out / f'{name}.png'}", soft_wrap=True)
     console.print(f"reward model    {out / 'reward'}\nsummary         {out / 'summary.json'}", soft_wrap=True)
     console.print(f"in {summary['seconds']:.0f} s")
+
+
+def _interval(gain: dict[str, Any]) -> str:
+    return "none" if gain["gain"] is None else f"{100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}"
 
 
 def _percent(share: float | None) -> str:

@@ -57,6 +57,7 @@ CAPTIONERS = [
 PAINTERS = [
     _shapeworld_painter("sd3", "embedded world: flow-matching transformer", max_sequence_length=16),
     _shapeworld_painter("sd", "embedded world: UNet pipeline"),
+    _shapeworld_painter("sd3-early", "embedded world: an early checkpoint of the transformer", max_sequence_length=16),
     _shapeworld_painter("sd-early", "embedded world: an early checkpoint of the UNet"),
     PainterSpec(
         name="sd-1.5", repo="stable-diffusion-v1-5/stable-diffusion-v1-5", dtype="float16",
