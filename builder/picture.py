@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont
 
+from builder.score import of_metric
 from builder.stage import content_by_id
 from builder.store import Store
 
@@ -48,9 +49,8 @@ def _spread(widest: pa.Table, count: int) -> list[str]:
 def _row(store: Store, reconstructions: pa.Table, input_: str, widest: pa.Table, columns: int) -> Any:
     pair = widest.filter(pc.equal(widest["input_id"], input_)).slice(0, 1).to_pylist()[0]
     candidates = store.read_view("candidates").filter(pc.field("input_id") == input_)
-    scored = candidates.join(
-        store.read_view("scores").select(["generation_id", "value"]), "generation_id", join_type="inner"
-    )
+    scores = of_metric(store.read_view("scores"), pair["metric"]).select(["generation_id", "value"])
+    scored = candidates.join(scores, "generation_id", join_type="inner")
     better_first = 1 if pair["chosen_score"] > pair["rejected_score"] else -1
     ordered = sorted(scored.to_pylist(), key=lambda row: (-better_first * row["value"], row["generation_id"]))
     distinct = list({row["content_id"]: row for row in reversed(ordered)}.values())[::-1]

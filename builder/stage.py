@@ -161,9 +161,10 @@ def receipt(ok: int, failed: int) -> pa.Table:
 
 
 def contents(block: pa.Table, role: str) -> list[Any]:
-    """The content of a role, row by row: the text, or the decoded image."""
+    """The content of a role, row by row: the text, or the decoded image; one that is there twice is decoded once."""
     texts, images = block[f"{role}_text"].to_pylist(), block[f"{role}_image"].to_pylist()
-    return [text if image is None else decode(image) for text, image in zip(texts, images, strict=True)]
+    decoded = {image: decode(image) for image in set(images) - {None}}
+    return [text if image is None else decoded[image] for text, image in zip(texts, images, strict=True)]
 
 
 def content_by_id(store: Store, table: str, key: str, ids: Iterable[str]) -> dict[str, Any]:

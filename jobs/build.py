@@ -36,9 +36,8 @@ def counts_table(title: str, counts: dict[str, Any]) -> Table:
         for model, count in counts[stage].items():
             table.add_row(stage, escape(model), *(str(count[name]) for name in ("wanted", "ok", "failed", "reused")))
     pairs = counts["pairs"]
-    left_out = ", ".join(
-        f"{pairs[name]} {name.replace('_', ' ')}" for name in ("equal_outputs", "too_close", "poor_chosen")
-    )
+    reasons = [name for name in pairs if name not in ("possible", "kept")]
+    left_out = ", ".join(f"{pairs[name]} {name.replace('_', ' ')}" for name in reasons)
     table.add_row("pairs", left_out, str(pairs["possible"]), str(pairs["kept"]), "", "")
     return table
 

@@ -23,7 +23,7 @@ def print_models(name: str | None = None) -> None:
         table = Table("name", "kind", "weights", "about", box=None, pad_edge=False)
         for spec in CATALOG.values():
             shipped = (spec.repo or "").startswith(str(WEIGHTS))
-            weights = "shipped here" if shipped else spec.repo or "the lpips package"
+            weights = "shipped here" if shipped else spec.repo or f"the {spec.kind} package"
             table.add_row(spec.name, spec.kind, weights, escape(spec.about))
         screen.print(table)
         return

@@ -90,7 +90,8 @@ CANDIDATE = pa.schema(
     ]
 )
 
-# Cycle score of a candidate: mean over its `n` reconstructions, `spread` their population standard deviation.
+# Cycle score of a candidate, a row for each metric and one more where the recipe mixes them (metric "mix"): mean over
+# its `n` reconstructions, `spread` their population standard deviation; a mix of ranks has none.
 SCORE = pa.schema(
     [
         ("generation_id", STRING),

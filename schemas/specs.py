@@ -79,14 +79,21 @@ class PainterSpec(ModelSpec):
 class MetricSpec(Spec):
     """A similarity between an input and a reconstruction.
 
-    `higher_is_better` is the metric's direction; builder/pair.py is the one place that reads it.
+    `higher_is_better` is the metric's direction. Its values lie within [`low`, `high`], which are constants of the
+    metric and not of a run. `repo`: a Hub id or a local folder; None stands for what the metric's package brings or
+    downloads. `sha256`: what model.safetensors must be, wherever it comes from. `net` is LPIPS's backbone, `branch`
+    DreamSim's model. An "embedding" compares images by any vision backbone, "sbert" texts by any
+    sentence-transformers model.
     """
 
-    kind: Literal["sbert", "lpips"]
+    kind: Literal["sbert", "lpips", "dreamsim", "embedding"]
     modality: Modality
     higher_is_better: bool
     low: Annotated[float, Execution]
     high: Annotated[float, Execution]
     repo: str | None = None
+    revision: str | None = None
     sha256: str | None = None
     net: Literal["alex", "vgg", "squeeze"] | None = None
+    branch: Literal["ensemble", "dino_vitb16", "dinov2_vitb14", "clip_vitb32", "open_clip_vitb32"] | None = None
+    trust_remote_code: bool = False

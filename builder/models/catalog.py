@@ -6,6 +6,7 @@ folder also works directly in a recipe, with its settings given there.
 
 from pathlib import Path
 
+from builder.metrics.catalog import METRICS
 from schemas.specs import CaptionerSpec, MetricSpec, ModelSpec, PainterSpec
 
 WEIGHTS = Path(__file__).parent.parent / "shapeworld" / "weights"
@@ -74,28 +75,6 @@ PAINTERS = [
     PainterSpec(
         name="flux-schnell", repo="black-forest-labs/FLUX.1-schnell", dtype="bfloat16", batch_size=4,
         steps=4, guidance=0, width=1024, height=1024, about="pipeline of CyclePrefDB",
-    ),
-]  # fmt: skip
-
-METRICS = [
-    MetricSpec(
-        name="sbert", kind="sbert", modality="text", higher_is_better=True, low=-1, high=1, num_gpus=0.1,
-        repo="sentence-transformers/all-MiniLM-L6-v2", batch_size=32,
-        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-        about="cosine of all-MiniLM-L6-v2 embeddings; offline with the extra [demo]",
-    ),
-    MetricSpec(
-        name="lpips-shapeworld", kind="lpips", modality="image", higher_is_better=False, low=0, high=10,
-        num_gpus=0.1, net="alex", repo=str(WEIGHTS / "lpips"), batch_size=32,
-        about="LPIPS over AlexNet features of the embedded world",
-    ),
-    MetricSpec(
-        name="lpips-alex", kind="lpips", modality="image", higher_is_better=False, low=0, high=1,
-        num_gpus=0.1, net="alex", batch_size=32, about="LPIPS with its own calibrated weights",
-    ),
-    MetricSpec(
-        name="lpips-vgg", kind="lpips", modality="image", higher_is_better=False, low=0, high=1,
-        num_gpus=0.1, net="vgg", batch_size=32, about="LPIPS with its own calibrated weights",
     ),
 ]  # fmt: skip
 

@@ -7,7 +7,7 @@ import diffusers
 import torch
 import transformers
 
-from schemas.specs import ModelSpec
+from schemas.specs import MetricSpec, ModelSpec
 
 Item = TypeVar("Item")
 
@@ -25,11 +25,11 @@ def quiet() -> None:
         library.disable_progress_bar()
 
 
-def source_of(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
+def source_of(spec: ModelSpec | MetricSpec) -> tuple[str, dict[str, Any]]:
     """Where `from_pretrained` finds a model, and the arguments that pin it."""
-    if Path(spec.repo).is_dir():
-        return spec.repo, {"local_files_only": True, "trust_remote_code": spec.trust_remote_code}
-    return spec.repo, {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
+    if Path(str(spec.repo)).is_dir():
+        return str(spec.repo), {"local_files_only": True, "trust_remote_code": spec.trust_remote_code}
+    return str(spec.repo), {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
 
 
 def pad_batch(items: list[Item], size: int) -> list[Item]:
