@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from builder.build import build
+from builder.engine import Engine
+from builder.inputs import ingest
 from builder.sources import open_source
+from builder.stage import Accountant
 from builder.store import Store
-from schemas.recipe import DciFolder, RecipeError, parse_recipe
+from schemas.recipe import DciFolder, RecipeError
 
 
 def png(colour: str) -> bytes:
@@ -117,24 +119,15 @@ def test_a_folder_that_is_not_dci_says_what_dci_is(dci, tmp_path):
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_a_build_on_dci_accounts_for_every_annotation(dci, tmp_path):
+def test_every_annotation_is_accounted_for(dci, tmp_path):
     (dci / "annotations" / "sa_6.json").write_text('{"image": "sa_1.jpg", "short_caption": "The first one again"}')
     splits = {"train": ["sa_1.json", "sa_2.json", "sa_3.json", "sa_6.json", "sa_1.json"]}
     (dci / "splits.json").write_text(json.dumps(splits))
-    recipe = parse_recipe(
-        {
-            "name": "test",
-            "cycle": "i2t2i",
-            "inputs": {"source": "dci", "path": str(dci), "split": "train"},
-            "forward": [{"model": "shapeworld-blip"}, {"model": "shapeworld-llava"}],
-            "backward": {"model": "shapeworld-sd3", "settings": {"steps": 1}},
-            "metric": {"metric": "lpips-shapeworld"},
-            "pairs": {"min_margin": 0.0, "poor_chosen": None},
-            "max_failure_rate": 0.5,
-        }
-    )
-    report = build(recipe, tmp_path / "run")
-    assert report["counts"]["inputs"] == {"read": 5, "unique": 2, "duplicate": 2, "failed": 1}
-    [failure] = [row for row in Store(tmp_path / "run").rows("failures").to_pylist() if row["stage"] == "inputs"]
+    source = open_source(DciFolder(source="dci", path=str(dci), split="train"), "image")
+    accountant = Accountant(Store(tmp_path / "run"), max_failure_rate=0.5)
+    for _ in range(2):  # the second time from the store alone
+        inputs, count = ingest(source, source.items(), "image", accountant, Engine())
+        assert (count.read, count.unique, count.duplicate, count.failed) == (5, 2, 2, 1)
+        assert sorted(inputs["source"].to_pylist()) == ["sa_1.json", "sa_2.json"]
+    [failure] = accountant.store.rows("failures").to_pylist()
     assert (failure["source"], failure["error_class"]) == ("sa_3.json", "MissingPhoto")
-    assert build(recipe, tmp_path / "run")["counts"]["inputs"] == report["counts"]["inputs"]
