@@ -1,4 +1,5 @@
-"""Where inputs come from: an image folder, a prompt file, a column of parquet files or of a dataset, ShapeWorld.
+"""Where inputs come from: an image folder, a prompt file, a column of parquet files or of a dataset, ShapeWorld;
+DCI, prompt lists with categories and compositional prompts have files of their own.
 
 A source lists its items without decoding them (`items`: a name and a stamp that changes when the item does), and
 reads the named ones (`read`: bytes of an image file, or a text).
@@ -13,11 +14,24 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from builder.dci import Dci
+from builder.files import absolute, file_within, stamp, text_lines
 from builder.images import ENDINGS
+from builder.prompt_sources import Compositional, Tsv
 from builder.shapeworld import grammar, render, scenes
 from schemas.cycle import Modality
 from schemas.ids import digest
-from schemas.recipe import DatasetColumn, ImageFolder, ParquetColumn, PromptFile, RecipeError, ShapeWorldInputs
+from schemas.recipe import (
+    CompositionalPrompts,
+    DatasetColumn,
+    DciFolder,
+    ImageFolder,
+    ParquetColumn,
+    PromptFile,
+    RecipeError,
+    ShapeWorldInputs,
+    TsvColumn,
+)
 
 Items = list[tuple[str, str]]
 
@@ -42,11 +56,11 @@ def open_source(spec: Any, modality: Modality) -> Source:
     Raises:
         RecipeError: if it does not exist, is empty, or does not give this modality.
     """
-    gives = {"images": "image", "prompts": "text"}.get(spec.source, modality)
+    gives = {"images": "image", "prompts": "text", "tsv": "text", "compositional": "text"}.get(spec.source, modality)
     if gives != modality:
         raise RecipeError(
             f"inputs.source {spec.source!r} gives {gives}s, and this cycle starts from {modality}s: "
-            f"use {'images' if modality == 'image' else 'prompts'}, parquet or dataset, or the other cycle"
+            f"use {'images' if modality == 'image' else 'prompts'}, dci, parquet or dataset, or the other cycle"
         )
     kinds = {
         ImageFolder: Images,
@@ -54,6 +68,9 @@ def open_source(spec: Any, modality: Modality) -> Source:
         ParquetColumn: Parquet,
         DatasetColumn: LocalDataset,
         ShapeWorldInputs: ShapeWorld,
+        DciFolder: Dci,
+        TsvColumn: Tsv,
+        CompositionalPrompts: Compositional,
     }
     return kinds[type(spec)](spec, modality)
 
@@ -68,7 +85,7 @@ class Images:
     @property
     def place(self) -> str:
         """The folder."""
-        return _absolute(self.spec.path)
+        return absolute(self.spec.path)
 
     def items(self) -> Items:
         """Paths relative to the folder; the stamp is size and modification time."""
@@ -80,7 +97,7 @@ class Images:
             raise RecipeError(f"inputs.path {self.spec.path}: no image files in this folder")
         # A name that is not UTF-8 is shown escaped, under which it cannot be opened: a failure row, not a crash.
         names = [os.fsencode(f.relative_to(root).as_posix()).decode("utf-8", "backslashreplace") for f in files]
-        return [(name, _stamp(f)) for name, f in zip(names, files, strict=True)]
+        return [(name, stamp(f)) for name, f in zip(names, files, strict=True)]
 
     def read(self, names: list[str]) -> Iterator[bytes | Exception]:
         """The files' bytes."""
@@ -101,26 +118,23 @@ class Prompts:
     @property
     def place(self) -> str:
         """The file."""
-        return _absolute(self.spec.path)
+        return absolute(self.spec.path)
 
     def items(self) -> Items:
         """Line numbers from 1, stamped by the line's bytes."""
-        return [(f"{Path(self.spec.path).name}:{n}", digest(line)) for n, line in enumerate(self._lines(), start=1)]
+        return [
+            (f"{Path(self.spec.path).name}:{n}", digest(line))
+            for n, line in enumerate(text_lines(self.spec.path), start=1)
+        ]
 
     def read(self, names: list[str]) -> Iterator[str | Exception]:
         """The lines, without their ends."""
-        lines = self._lines()
+        lines = text_lines(self.spec.path)
         for name in names:
             try:
                 yield lines[int(name.rsplit(":", 1)[1]) - 1].decode("utf-8")
             except UnicodeDecodeError as error:
                 yield error
-
-    def _lines(self) -> list[bytes]:
-        path = Path(self.spec.path)
-        if not path.is_file():
-            raise RecipeError(f"inputs.path {self.spec.path}: no such file (looked for {path.absolute()})")
-        return path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
 
 
 @dataclass(frozen=True)
@@ -133,7 +147,7 @@ class Parquet:
     @property
     def place(self) -> str:
         """File or folder, and column."""
-        return f"{_absolute(self.spec.path)}:{self.spec.column}"
+        return f"{absolute(self.spec.path)}:{self.spec.column}"
 
     def items(self) -> Items:
         """`file:row`, in the order of rows when sorted, stamped by the file's size and modification time."""
@@ -146,7 +160,7 @@ class Parquet:
             if self.spec.column not in opened.schema_arrow.names:
                 names = ", ".join(opened.schema_arrow.names)
                 raise RecipeError(f"inputs.column {self.spec.column!r} is not in {file}: its columns are {names}")
-            rows += [(f"{name}:{row:09}", _stamp(file)) for row in range(opened.metadata.num_rows)]
+            rows += [(f"{name}:{row:09}", stamp(file)) for row in range(opened.metadata.num_rows)]
         return rows
 
     def read(self, names: list[str]) -> Iterator[bytes | str | Exception]:
@@ -187,7 +201,7 @@ class LocalDataset:
     @property
     def place(self) -> str:
         """Folder, split and column."""
-        return f"{_absolute(self.spec.path)}:{self.spec.split}:{self.spec.column}"
+        return f"{absolute(self.spec.path)}:{self.spec.split}:{self.spec.column}"
 
     def items(self) -> Items:
         """Row numbers, stamped by the dataset's own fingerprint."""
@@ -254,19 +268,6 @@ class ShapeWorld:
                 yield encode(render.render(grammar.parse(name), seed))
 
 
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())
-
-
-def _stamp(file: Path) -> str:
-    """Size and modification time; a dangling link has neither and is found out when it is read."""
-    try:
-        stat = file.stat()
-    except OSError as error:
-        return type(error).__name__
-    return f"{stat.st_size}:{stat.st_mtime_ns}"
-
-
 def _value(value: Any, modality: Modality, root: str) -> bytes | str | Exception:
     """A cell as an input: text, image bytes, or a {bytes, path} struct as the datasets library stores images.
 
@@ -276,16 +277,6 @@ def _value(value: Any, modality: Modality, root: str) -> bytes | str | Exception
         return value if isinstance(value, str) else TypeError(f"expected a text, got {type(value).__name__}")
     if isinstance(value, dict):
         if value.get("bytes") is None and value.get("path"):
-            return _file_within(Path(root), value["path"])
+            return file_within(Path(root), value["path"])
         value = value.get("bytes")
     return value if isinstance(value, bytes) else TypeError(f"expected image bytes, got {type(value).__name__}")
-
-
-def _file_within(root: Path, path: str) -> bytes | Exception:
-    file = (root / path).resolve()
-    if not file.is_relative_to(root.resolve()):
-        return PermissionError(f"the row names {path}, which is outside of {root}")
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        return error

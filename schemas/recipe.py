@@ -69,8 +69,63 @@ class ShapeWorldInputs(Part):
     seed: int = 0
 
 
+class DciFolder(Part):
+    """Densely Captioned Images (arXiv 2312.08578) as it unpacks: `annotations/*.json`, `photos/`, `splits.json`.
+
+    A cycle that starts from images reads the photos, one that starts from texts the short captions. `split` is one
+    of those in splits.json (train, valid, test); null takes every annotation in the folder.
+    """
+
+    source: Literal["dci"]
+    path: str
+    split: str | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class TsvColumn(Part):
+    """One column of a tab-separated prompt list whose first line names the columns, as PartiPrompts' does.
+
+    `where` keeps the rows whose cells are among the values given for each column it names, for example
+    `{Category: [Animals, Vehicles], Challenge: [Quantity]}`.
+    """
+
+    source: Literal["tsv"]
+    path: str
+    column: str = "Prompt"
+    where: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+
+PromptKind = Literal[
+    "colour", "count", "background", "colour-count", "colour-background", "count-background", "colour-count-background"
+]
+
+
+class CompositionalPrompts(Part):
+    """The compositional prompts of Lee et al. 2023 (arXiv 2302.12192): objects in a colour, number or place, or in
+    several of these at once; see builder/compositional.py for the lists and the wording.
+
+    `held_out` says what becomes of the five objects that the paper keeps for its evaluation (bear, tiger, rabbit,
+    rose, wolf). `seed` shuffles; a smaller `limit` is the beginning of a larger one.
+    """
+
+    source: Literal["compositional"]
+    kinds: Annotated[list[PromptKind], Field(min_length=1)]
+    held_out: Literal["exclude", "only", "include"] = "exclude"
+    limit: Annotated[int, Field(ge=1)] | None = None
+    seed: int = 0
+
+
 Inputs = Annotated[
-    ImageFolder | PromptFile | ParquetColumn | DatasetColumn | ShapeWorldInputs, Field(discriminator="source")
+    ImageFolder
+    | PromptFile
+    | ParquetColumn
+    | DatasetColumn
+    | ShapeWorldInputs
+    | DciFolder
+    | TsvColumn
+    | CompositionalPrompts,
+    Field(discriminator="source"),
 ]
 
 
@@ -294,7 +349,8 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
     }
     sources = {
         "images": ImageFolder, "prompts": PromptFile, "parquet": ParquetColumn,
-        "dataset": DatasetColumn, "shapeworld": ShapeWorldInputs,
+        "dataset": DatasetColumn, "shapeworld": ShapeWorldInputs, "dci": DciFolder, "tsv": TsvColumn,
+        "compositional": CompositionalPrompts,
     }  # fmt: skip
     if not loc:
         return list(Recipe.model_fields)

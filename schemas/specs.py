@@ -6,7 +6,7 @@ the fingerprint, and through it every id that depends on the model.
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from schemas.cycle import Modality
 
@@ -16,6 +16,14 @@ PROCESSING = 1
 Execution = Field(json_schema_extra={"execution": True})
 
 
+def _whole_above_one(num_gpus: float) -> float:
+    if num_gpus > 1 and not num_gpus.is_integer():
+        raise ValueError(
+            f"above 1 it must be a whole number, since Ray gives out parts of one GPU only; got {num_gpus:g}"
+        )
+    return num_gpus
+
+
 class Spec(BaseModel):
     """Common base: a name, where the weights are, and how to run them."""
 
@@ -23,7 +31,7 @@ class Spec(BaseModel):
 
     name: Annotated[str, Execution]
     batch_size: Annotated[int, Execution, Field(ge=1)] = 16
-    num_gpus: Annotated[float, Execution, Field(ge=0)] = 1
+    num_gpus: Annotated[float, Execution, Field(ge=0), AfterValidator(_whole_above_one)] = 1
     num_cpus: Annotated[int, Execution, Field(ge=1)] = 1
     about: Annotated[str, Execution] = ""
 
