@@ -17,7 +17,7 @@ from builder.models import Caption, load_model
 from builder.models.resolve import Resolved
 from builder.plan import Pool, plan
 from builder.stage import Accountant, Count, Work, ahead, attach, attempt, blocks_of, contents, failure, locate, receipt
-from builder.store import Store
+from builder.store import Store, flat
 from schemas import records
 from schemas.ids import generation_id, sample_seed, text_id
 from schemas.specs import CaptionerSpec, ModelSpec
@@ -117,7 +117,7 @@ def truncation(store: Store, wanted: pa.Table) -> dict[str, dict[str, Any]]:
     A caption that breaks off or a prompt that was not read to its end lowers cycle scores, and nothing else shows it.
     """
     made = store.rows("generations", ["generation_id", "truncated", "cut_by"])
-    made = made.filter(pc.is_in(made["generation_id"], value_set=wanted["generation_id"].combine_chunks()))
+    made = made.filter(pc.is_in(made["generation_id"], value_set=flat(wanted["generation_id"])))
     models = dict(zip(*(wanted[name].to_pylist() for name in ("generation_id", "model")), strict=True))
     counts = {model: {"truncated": 0, "cut_by": Counter()} for model in sorted(set(models.values()))}
     for row in made.select(["generation_id", "truncated", "cut_by"]).to_pylist():
