@@ -14,7 +14,7 @@ from builder.models.loading import check_fits, device, loading, pad_batch, quiet
 from schemas.specs import CaptionerSpec
 
 # What a tokenizer may leave behind: special tokens as markup, and a prompt style's own words.
-MARKUP = re.compile(r"</?s>|<\|[^|>]*\|>|<[A-Za-z_]+>|\[(?:CLS|SEP|PAD)\]")
+MARKUP = re.compile(r"</?s>|<\|[^|>]*\|>|<[A-Za-z_]+\d*>|\[(?:CLS|SEP|PAD)\]")
 
 
 class TransformersCaptioner:
@@ -39,6 +39,8 @@ class TransformersCaptioner:
         if spread(spec) is None and spec.quantization_config is None:
             self.model.to(device())
         self._ends = _end_tokens(self.model, self.tokenizer)
+        # Florence-2 ends every text by force: then the last of all tokens that are allowed says nothing.
+        self._forced_end = any(config.forced_eos_token_id is not None for config in _generation_configs(self.model))
 
     @torch.inference_mode()
     def caption(self, images: list[Image.Image], seeds: list[int | None]) -> list[Caption]:
@@ -118,15 +120,21 @@ class TransformersCaptioner:
 
     def _ended_by_limit(self, tokens: torch.Tensor) -> bool:
         """Whether the new tokens of a row, shape (n,), are as many as allowed, and the last does not end the text."""
-        return len(tokens) >= self.spec.max_new_tokens and int(tokens[-1]) not in self._ends
+        free = tokens[:-1] if self._forced_end else tokens
+        return len(tokens) >= self.spec.max_new_tokens and not self._ends & set(free[-1:].tolist())
+
+
+def _generation_configs(model: torch.nn.Module) -> list[Any]:
+    """A model's own, and those of the models in it: some families generate by an inner language model."""
+    found = [getattr(part, "generation_config", None) for part in model.modules()]
+    return [config for config in found if config is not None]
 
 
 def _end_tokens(model: torch.nn.Module, tokenizer: Any) -> set[int]:
-    """Tokens that end a text or fill up after its end. A model may generate by an inner language model, which has
-    its own end token; BLIP's is its separator."""
+    """Tokens that end a text or fill up after its end; BLIP's is its separator."""
     ends: set[int] = {tokenizer.pad_token_id}
-    for part in model.modules():
-        eos = getattr(getattr(part, "generation_config", None), "eos_token_id", None)
+    for config in _generation_configs(model):
+        eos = config.eos_token_id
         ends |= {eos} if isinstance(eos, int) else set(eos or [])
     if model.config.model_type == "blip":
         ends.add(model.config.text_config.sep_token_id)

@@ -37,8 +37,11 @@ class DiffusersPipeline:
         self._configure()
         # A processor in a tokenizer's place has the tokenizer inside.
         parts = {name: getattr(part, "tokenizer", part) for name, part in self.pipeline.components.items()}
-        tokenizers = {name: part for name, part in parts.items() if isinstance(part, PreTrainedTokenizerBase)}
-        self._readers: list[Reader] = [watch(name, tokenizer) for name, tokenizer in tokenizers.items()]
+        default = inspect.signature(self.pipeline.__call__).parameters.get("max_sequence_length")
+        limit = spec.max_sequence_length or (default.default if default else None)
+        self._readers: list[Reader] = [
+            watch(name, part, limit) for name, part in parts.items() if isinstance(part, PreTrainedTokenizerBase)
+        ]
 
     @torch.inference_mode()
     def paint(self, prompts: list[str], seeds: list[int]) -> list[Painting]:
@@ -54,13 +57,13 @@ class DiffusersPipeline:
 
     def _paint_batch(self, prompts: list[str], seeds: list[int]) -> list[Painting]:
         for reader in self._readers:
-            reader.begin(len(prompts))
+            reader.begin(prompts)
         arguments = dict(self._arguments)
         if "negative_prompt" in arguments:
             arguments["negative_prompt"] = [arguments["negative_prompt"]] * len(prompts)
-        output = self.pipeline(
-            prompt=prompts, generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], **arguments
-        )
+        noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        # A list of its own: Z-Image writes its chat template into the list that it is given.
+        output = self.pipeline(prompt=list(prompts), generator=noise, **arguments)
         flags = getattr(output, "nsfw_content_detected", None) or [None] * len(prompts)
         cut = [tuple(reader.name for reader in self._readers if reader.cut(row)) for row in range(len(prompts))]
         return [
