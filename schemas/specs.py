@@ -99,7 +99,9 @@ class CaptionerSpec(ModelSpec):
     @model_validator(mode="after")
     def _prompt_fits_its_style(self) -> "CaptionerSpec":
         if self.prompt_style == "none" and self.prompt:
-            raise ValueError(f"prompt_style none never reads the prompt {self.prompt!r}: set prompt to '', or the style")
+            raise ValueError(
+                f"prompt_style none never reads the prompt {self.prompt!r}: set prompt to '', or the style"
+            )
         if self.prompt_style == "prefix" and not self.prompt:
             raise ValueError("prompt_style prefix needs a prompt: give one, or set prompt_style to none")
         return self

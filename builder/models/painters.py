@@ -80,7 +80,9 @@ class DiffusersPipeline:
         config = DiffusionPipeline.load_config(where, **{k: v for k, v in pin.items() if k != "trust_remote_code"})
         # A pipeline that is one half of its family (Kandinsky's decoder) is joined with the other by the auto class;
         # one that the auto class does not list makes images from prompts all the same.
-        listed = _get_task_class(AUTO_TEXT2IMAGE_PIPELINES_MAPPING, config["_class_name"], throw_error_if_not_exist=False)
+        listed = _get_task_class(
+            AUTO_TEXT2IMAGE_PIPELINES_MAPPING, config["_class_name"], throw_error_if_not_exist=False
+        )
         loader = AutoPipelineForText2Image if listed else DiffusionPipeline
         dtype, variant = getattr(torch, self.spec.dtype), self.spec.variant
         return loader.from_pretrained(where, dtype=dtype, variant=variant, use_safetensors=True, **pin)

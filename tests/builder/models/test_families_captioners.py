@@ -19,14 +19,17 @@ IMAGES = [
 
 def captioner_of(name, folder, **changes):
     repo, settings = save(name, folder)
-    return load_model(CaptionerSpec(name=name, repo=repo, **{"max_new_tokens": 6, "batch_size": 5, **settings, **changes}))
+    return load_model(
+        CaptionerSpec(name=name, repo=repo, **{"max_new_tokens": 6, "batch_size": 5, **settings, **changes})
+    )
 
 
 def logits_of(captioner, images):
     """Logits of the first new token, shape (images, vocabulary)."""
     with torch.inference_mode():
         output = captioner.model.generate(
-            **captioner.prepare(images), do_sample=False, max_new_tokens=1, output_logits=True, return_dict_in_generate=True
+            **captioner.prepare(images), do_sample=False, max_new_tokens=1, output_logits=True,
+            return_dict_in_generate=True,
         )  # fmt: skip
     return output.logits[0]
 

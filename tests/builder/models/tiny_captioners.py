@@ -8,8 +8,31 @@ import torch
 import transformers as t
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-WORDS = "a red blue green large small cat dog circle square on under the of one two three sky grass and near with".split()
-QUESTION_WORDS = "Write detailed description given image . Question: Answer: caption en What does describe ?".split()
+WORDS = [
+    "a",
+    "red",
+    "blue",
+    "green",
+    "large",
+    "small",
+    "cat",
+    "dog",
+    "circle",
+    "square",
+    "on",
+    "under",
+    "the",
+    "of",
+    "one",
+    "two",
+    "three",
+    "sky",
+    "grass",
+    "and",
+    "near",
+    "with",
+]
+QUESTION_WORDS = ["Write", "detailed", "description", "given", "image", ".", "Question:", "Answer:", "caption", "en", "What", "does", "describe", "?"]
 HALF = [0.5, 0.5, 0.5]
 FAMILIES: dict[str, Callable[[], tuple[Any, Any, dict[str, Any]]]] = {}
 
@@ -62,7 +85,12 @@ def bert_tokenizer() -> t.BertTokenizer:
 
 
 def t5_tokenizer() -> t.T5TokenizerFast:
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), *(("\u2581" + w, -1.0) for w in [*WORDS, *QUESTION_WORDS])]
+    pieces = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", -10.0),
+        *(("\u2581" + w, -1.0) for w in [*WORDS, *QUESTION_WORDS]),
+    ]
     return t.T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=64)
 
 
@@ -110,8 +138,9 @@ def clip_images() -> t.CLIPImageProcessor:
 def llava():
     tokenizer = word_tokenizer("USER:", "ASSISTANT:", image_token="<image>")
     config = t.LlavaConfig(
-        vision_config=t.CLIPVisionConfig(**vision(), projection_dim=32), text_config=text_config(t.LlamaConfig, tokenizer),
-        image_token_id=tokenizer.image_token_id, image_seq_length=16,
+        vision_config=t.CLIPVisionConfig(**vision(), projection_dim=32),
+        text_config=text_config(t.LlamaConfig, tokenizer), image_token_id=tokenizer.image_token_id,
+        image_seq_length=16,
     )  # fmt: skip
     processor = t.LlavaProcessor(
         clip_images(), tokenizer, patch_size=8, vision_feature_select_strategy="default",
@@ -191,12 +220,22 @@ QWEN_SPECIAL = {"vision_start_token": "<|vision_start|>", "vision_end_token": "<
                 "image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}  # fmt: skip
 
 
-def _qwen(config_kind: type, model_kind: type, processor_kind: type, video_kind: type, patch: int, vision_config: dict, rope: dict):
+def _qwen(
+    config_kind: type,
+    model_kind: type,
+    processor_kind: type,
+    video_kind: type,
+    patch: int,
+    vision_config: dict,
+    rope: dict,
+):
     tokenizer = word_tokenizer("<|im_start|>", **QWEN_SPECIAL)
     ids = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in QWEN_SPECIAL.items()}
     text_kind = config_kind.sub_configs["text_config"]
     config = config_kind(
-        vision_config=vision_config, text_config=text_config(text_kind, tokenizer, rope_parameters=rope).to_dict(), **ids
+        vision_config=vision_config,
+        text_config=text_config(text_kind, tokenizer, rope_parameters=rope).to_dict(),
+        **ids,
     )
     size = {"shortest_edge": 2 * patch * 2 * patch, "longest_edge": 6 * patch * 6 * patch}
     options = {"patch_size": patch, "merge_size": 2, "temporal_patch_size": 2, "size": size}
@@ -313,9 +352,8 @@ def florence2():
 
 def _blip():
     tokenizer = bert_tokenizer()
-    sizes = {k: v for k, v in vision().items()}
     config = t.BlipConfig(
-        vision_config=sizes, projection_dim=32, image_text_hidden_size=32,
+        vision_config=vision(), projection_dim=32, image_text_hidden_size=32,
         text_config={
             "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
             "num_attention_heads": 4, "encoder_hidden_size": 32, "max_position_embeddings": 64,

@@ -12,6 +12,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 FAMILIES: dict[str, Callable[[], tuple[Any, dict[str, Any]]]] = {}
 SIZE = {"width": 32, "height": 32}
+EIGHTH = (8, 8, 8, 16)  # an autoencoder of four levels: some pipelines take it for granted that latents are an eighth
 
 
 def family(build: Callable[[], tuple[Any, dict[str, Any]]]) -> Callable[[], tuple[Any, dict[str, Any]]]:
@@ -102,11 +103,12 @@ def unet(**changes: Any) -> d.UNet2DConditionModel:
     )  # fmt: skip
 
 
-def movq() -> d.VQModel:
+def movq(blocks: tuple[int, ...] = (32, 64)) -> d.VQModel:
+    plain = len(blocks) - 1
     return d.VQModel(
-        block_out_channels=[32, 64], down_block_types=["DownEncoderBlock2D", "AttnDownEncoderBlock2D"],
-        up_block_types=["AttnUpDecoderBlock2D", "UpDecoderBlock2D"], in_channels=3, out_channels=3, latent_channels=4,
-        layers_per_block=1, norm_num_groups=8, norm_type="spatial", num_vq_embeddings=12, vq_embed_dim=4,
+        block_out_channels=blocks, down_block_types=["DownEncoderBlock2D"] * plain + ["AttnDownEncoderBlock2D"],
+        up_block_types=["AttnUpDecoderBlock2D"] + ["UpDecoderBlock2D"] * plain, in_channels=3, out_channels=3,
+        latent_channels=4, layers_per_block=1, norm_num_groups=8, norm_type="spatial", num_vq_embeddings=12, vq_embed_dim=4,
     )  # fmt: skip
 
 
@@ -232,7 +234,7 @@ def hunyuan_dit():
         cross_attention_dim=32, cross_attention_dim_t5=32, pooled_projection_dim=16, hidden_size=24,
     )  # fmt: skip
     pipeline = d.HunyuanDiTPipeline(
-        vae=autoencoder(), text_encoder=t.BertModel(bert).eval(), transformer=transformer,
+        vae=autoencoder(blocks=EIGHTH), text_encoder=t.BertModel(bert).eval(), transformer=transformer,
         tokenizer=t.BertTokenizer(vocab={w: i for i, w in enumerate(words)}, model_max_length=77),
         scheduler=d.DDPMScheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
         text_encoder_2=text_encoder, tokenizer_2=tokenizer,
@@ -248,7 +250,7 @@ def lumina():
         num_kv_heads=1, multiple_of=16, cross_attention_dim=16,
     )  # fmt: skip
     pipeline = d.LuminaPipeline(
-        transformer=transformer, scheduler=d.FlowMatchEulerDiscreteScheduler(), vae=autoencoder(),
+        transformer=transformer, scheduler=d.FlowMatchEulerDiscreteScheduler(), vae=autoencoder(blocks=EIGHTH),
         text_encoder=language(t.GemmaModel, t.GemmaConfig, tokenizer), tokenizer=tokenizer,
     )  # fmt: skip
     return pipeline, {}
@@ -263,7 +265,7 @@ def lumina2():
     )  # fmt: skip
     pipeline = d.Lumina2Pipeline(
         transformer=transformer, scheduler=d.FlowMatchEulerDiscreteScheduler(), tokenizer=tokenizer,
-        vae=autoencoder(shift_factor=0.06, scaling_factor=1.5),
+        vae=autoencoder(blocks=EIGHTH, shift_factor=0.06, scaling_factor=1.5),
         text_encoder=language(t.Gemma2Model, t.Gemma2Config, tokenizer),
     )  # fmt: skip
     return pipeline, {"max_sequence_length": 400}
@@ -306,7 +308,7 @@ def kandinsky_3():
         block_out_channels=(32, 64), cross_attention_dim=4, encoder_hid_dim=32,
     )  # fmt: skip
     pipeline = d.Kandinsky3Pipeline(
-        tokenizer=tokenizer, text_encoder=text_encoder, unet=denoiser, scheduler=d.DDPMScheduler(), movq=movq()
+        tokenizer=tokenizer, text_encoder=text_encoder, unet=denoiser, scheduler=d.DDPMScheduler(), movq=movq(EIGHTH)
     )
     return pipeline, dict.fromkeys(SIZE, 64)
 
@@ -318,7 +320,8 @@ def qwen_image():
     config = t.Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "num_key_value_heads": 2, "rope_parameters": rope, "max_position_embeddings": 2048,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "rope_parameters": rope,
+            "max_position_embeddings": 2048,
         },
         vision_config={
             "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
