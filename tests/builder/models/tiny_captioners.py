@@ -6,34 +6,8 @@ from typing import Any
 
 import torch
 import transformers as t
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tiny_parts import HALF, bert_tokenizer, chat, clip_images, t5_words, text_config, vision, word_tokenizer
 
-WORDS = [
-    "a",
-    "red",
-    "blue",
-    "green",
-    "large",
-    "small",
-    "cat",
-    "dog",
-    "circle",
-    "square",
-    "on",
-    "under",
-    "the",
-    "of",
-    "one",
-    "two",
-    "three",
-    "sky",
-    "grass",
-    "and",
-    "near",
-    "with",
-]
-QUESTION_WORDS = ["Write", "detailed", "description", "given", "image", ".", "Question:", "Answer:", "caption", "en", "What", "does", "describe", "?"]
-HALF = [0.5, 0.5, 0.5]
 FAMILIES: dict[str, Callable[[], tuple[Any, Any, dict[str, Any]]]] = {}
 
 
@@ -59,76 +33,6 @@ def _enliven(model: torch.nn.Module) -> None:
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0, 1.5 / parameter[0].numel() ** 0.5)
-
-
-# ---- tokenizers ------------------------------------------------------------------------------------------------
-
-
-def word_tokenizer(*special: str, **roles: str) -> t.PreTrainedTokenizerFast:
-    """One token a word; `special` are tokens with an id of their own, `roles` what a processor asks the tokenizer for
-    (image_token="<image>")."""
-    basic = ["<pad>", "<unk>", "<s>", "</s>"]
-    tokens = [*basic, *special, *roles.values(), *WORDS, *QUESTION_WORDS]
-    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(dict.fromkeys(tokens))}, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    names = dict(zip(("pad_token", "unk_token", "bos_token", "eos_token"), basic, strict=True))
-    names |= {role: roles.pop(role) for role in list(roles) if role in names}
-    tokenizer = t.PreTrainedTokenizerFast(tokenizer_object=backend, extra_special_tokens=roles, **names)
-    tokenizer.add_tokens(list(special), special_tokens=True)
-    return tokenizer
-
-
-def bert_tokenizer() -> t.BertTokenizer:
-    words = [word.lower() for word in dict.fromkeys([*WORDS, *QUESTION_WORDS])]
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    return t.BertTokenizer(vocab={w: i for i, w in enumerate(dict.fromkeys([*special, *words]))}, model_max_length=32)
-
-
-def t5_tokenizer() -> t.T5TokenizerFast:
-    pieces = [
-        ("<pad>", 0.0),
-        ("</s>", 0.0),
-        ("<unk>", -10.0),
-        *(("\u2581" + w, -1.0) for w in [*WORDS, *QUESTION_WORDS]),
-    ]
-    return t.T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=64)
-
-
-def chat(image: str, before: str = "USER:", after: str = "ASSISTANT:") -> str:
-    """A chat template: the image's placeholder, then the text."""
-    return (
-        "{% for m in messages %}" + before + " {% for c in m['content'] %}{% if c['type'] == 'image' %}" + image
-        + " {% else %}{{ c['text'] }} {% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}" + after
-        + "{% endif %}"
-    )  # fmt: skip
-
-
-# ---- parts -----------------------------------------------------------------------------------------------------
-
-
-def text_config(kind: type, tokenizer: Any, **changes: Any) -> Any:
-    """A decoder of two layers and 32 channels."""
-    return kind(
-        **{
-            "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048, "head_dim": 8,
-            "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id, "tie_word_embeddings": False, **changes,
-        }
-    )  # fmt: skip
-
-
-def vision(**changes: Any) -> dict[str, Any]:
-    """A vision transformer of two layers on 8x8 patches of 32x32 pixels."""
-    return {
-        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "image_size": 32, "patch_size": 8, **changes,
-    }  # fmt: skip
-
-
-def clip_images() -> t.CLIPImageProcessor:
-    size = {"height": 32, "width": 32}
-    return t.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size, image_mean=HALF, image_std=HALF)
 
 
 # ---- families with a chat template -----------------------------------------------------------------------------
@@ -417,12 +321,6 @@ def _t5(tokenizer: Any) -> t.T5Config:
     )  # fmt: skip
 
 
-def _t5_words() -> t.T5TokenizerFast:
-    tokenizer = t5_tokenizer()
-    tokenizer.add_tokens(["<image>"], special_tokens=True)
-    return tokenizer
-
-
 @family
 def blip2_opt():
     tokenizer = word_tokenizer("<image>")
@@ -437,7 +335,7 @@ def blip2_opt_prefix():
 
 @family
 def blip2_flan_t5():
-    tokenizer = _t5_words()
+    tokenizer = t5_words()
     return *_blip2(_t5(tokenizer), tokenizer, "plain"), {"prompt_style": "prefix", "prompt": "Write a description"}
 
 
@@ -450,5 +348,5 @@ def instructblip_vicuna():
 
 @family
 def instructblip_flan_t5():
-    tokenizer = _t5_words()
+    tokenizer = t5_words()
     return *_blip2(_t5(tokenizer), tokenizer, "instruct"), {"prompt_style": "prefix", "prompt": "Write a description"}

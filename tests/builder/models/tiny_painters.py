@@ -7,8 +7,7 @@ from typing import Any
 import diffusers as d
 import torch
 import transformers as t
-from tiny_captioners import WORDS
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tiny_parts import WORDS, character_tokenizer, clip_tokenizer, t5_tokenizer
 
 FAMILIES: dict[str, Callable[[], tuple[Any, dict[str, Any]]]] = {}
 SIZE = {"width": 32, "height": 32}
@@ -43,14 +42,6 @@ def _enliven(model: torch.nn.Module) -> None:
 # ---- parts -----------------------------------------------------------------------------------------------------
 
 
-def clip_tokenizer() -> t.CLIPTokenizer:
-    """Letters, so that a handful of words is longer than the 24 tokens that it reads."""
-    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    tokens = ["<|startoftext|>", "<|endoftext|>", "<unk>", *letters, *(letter + "</w>" for letter in letters)]
-    ids = {token: i for i, token in enumerate(tokens)}
-    return t.CLIPTokenizer(vocab=ids, merges=[], unk_token="<unk>", model_max_length=24)
-
-
 def clip_text(kind: type = t.CLIPTextModel) -> Any:
     return kind(
         t.CLIPTextConfig(
@@ -61,19 +52,9 @@ def clip_text(kind: type = t.CLIPTextModel) -> Any:
 
 
 def t5() -> tuple[t.T5EncoderModel, t.T5TokenizerFast]:
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), *(("\u2581" + word, -1.0) for word in WORDS)]
-    config = t.T5Config(vocab_size=len(pieces), d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
-    return t.T5EncoderModel(config).eval(), t.T5TokenizerFast(vocab=pieces, extra_ids=0)
-
-
-def character_tokenizer() -> t.PreTrainedTokenizerFast:
-    """A token a character, for the templates that pipelines count in tokens."""
-    tokens = ["<pad>", "<unk>", "<s>", "</s>", *map(chr, range(10, 127))]
-    backend = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex("[\\s\\S]"), "isolated")
-    return t.PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    )
+    tokenizer = t5_tokenizer()
+    config = t.T5Config(vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
+    return t.T5EncoderModel(config).eval(), tokenizer
 
 
 def language(kind: type, config: type, tokenizer: Any, **changes: Any) -> Any:
@@ -108,7 +89,8 @@ def movq(blocks: tuple[int, ...] = (32, 64)) -> d.VQModel:
     return d.VQModel(
         block_out_channels=blocks, down_block_types=["DownEncoderBlock2D"] * plain + ["AttnDownEncoderBlock2D"],
         up_block_types=["AttnUpDecoderBlock2D"] + ["UpDecoderBlock2D"] * plain, in_channels=3, out_channels=3,
-        latent_channels=4, layers_per_block=1, norm_num_groups=8, norm_type="spatial", num_vq_embeddings=12, vq_embed_dim=4,
+        latent_channels=4, layers_per_block=1, norm_num_groups=8, norm_type="spatial", num_vq_embeddings=12,
+        vq_embed_dim=4,
     )  # fmt: skip
 
 
@@ -308,7 +290,11 @@ def kandinsky_3():
         block_out_channels=(32, 64), cross_attention_dim=4, encoder_hid_dim=32,
     )  # fmt: skip
     pipeline = d.Kandinsky3Pipeline(
-        tokenizer=tokenizer, text_encoder=text_encoder, unet=denoiser, scheduler=d.DDPMScheduler(), movq=movq(EIGHTH)
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        unet=denoiser,
+        scheduler=d.DDPMScheduler(),
+        movq=movq((32, 32, 32, 32)),
     )
     return pipeline, dict.fromkeys(SIZE, 64)
 
