@@ -101,7 +101,10 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
         "reconstructions": {model: count.to_dict() for model, count in back_count.items()},
         "scores": {name: count.to_dict() for name, count in score_count.items()},
         "pairs": pair_count.to_dict(),
-        "truncated": {"candidates": pc.sum(made["truncated"]).as_py() or 0},
+        "truncated": {
+            "candidates": generate.truncation(store, wanted),
+            "reconstructions": generate.truncation(store, wanted_back),
+        },
     }
     with clock.time("dataset"):
         text = card(recipe, models, metrics, direction, _without_reused(counts), __version__)

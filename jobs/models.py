@@ -10,6 +10,10 @@ from rich.table import Table
 
 from builder.models.catalog import CATALOG, WEIGHTS
 from schemas.recipe import RecipeError
+from schemas.specs import MetricSpec, ModelSpec
+
+# `memory` is an estimate (schemas.specs.ModelSpec.memory_gb); `evidence` is explained by ModelSpec too.
+COLUMNS = ("name", "kind", "weights", "revision", "parameters", "memory", "licence", "prompt", "evidence")
 
 
 def print_models(name: str | None = None) -> None:
@@ -18,17 +22,30 @@ def print_models(name: str | None = None) -> None:
     Raises:
         RecipeError: for a name that the catalog does not have.
     """
-    screen = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    screen = Console(highlight=False, width=None if sys.stdout.isatty() else 220)
     if name is None:
-        table = Table("name", "kind", "weights", "about", box=None, pad_edge=False)
+        table = Table(*COLUMNS, box=None, pad_edge=False)
         for spec in CATALOG.values():
-            shipped = (spec.repo or "").startswith(str(WEIGHTS))
-            weights = "shipped here" if shipped else spec.repo or f"the {spec.kind} package"
-            table.add_row(spec.name, spec.kind, weights, escape(spec.about))
+            table.add_row(*map(escape, _row(spec)))
         screen.print(table)
         return
     if name not in CATALOG:
         close = difflib.get_close_matches(name, CATALOG, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise RecipeError(f"unknown model {name!r}{hint}: choose from {', '.join(CATALOG)}")
-    screen.print(json.dumps(CATALOG[name].model_dump(mode="json"), indent=2), markup=False)
+    spec = CATALOG[name]
+    estimate = {"memory_gb": spec.memory_gb} if isinstance(spec, ModelSpec) else {}
+    screen.print(json.dumps({**spec.model_dump(mode="json"), **estimate}, indent=2), markup=False)
+
+
+def _row(spec: ModelSpec | MetricSpec) -> list[str]:
+    """A line of the table; "-" where a column means nothing for this kind, or is not known."""
+    shipped = (spec.repo or "").startswith(str(WEIGHTS))
+    repo = "shipped here" if shipped else spec.repo or f"the {spec.kind} package"
+    if not isinstance(spec, ModelSpec):
+        return [spec.name, spec.kind, repo, *["-"] * 6]
+    revision = "-" if shipped else (spec.revision or "at first run")
+    parameters = "-" if spec.parameters is None else f"{spec.parameters / 1e9:.2f}B"
+    memory = "-" if spec.memory_gb is None else f"{spec.memory_gb:.0f} GB"
+    style = getattr(spec, "prompt_style", "-")
+    return [spec.name, spec.kind, repo, revision, parameters, memory, spec.licence, style, spec.evidence]

@@ -6,12 +6,15 @@ the fingerprint, and through it every id that depends on the model.
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from schemas.cycle import Modality
 
+# The question that CyclePrefDB asked its captioners (CycleReward, arXiv 2506.02095).
+QUESTION = "Write a detailed description of the given image."
+
 # Version of our own pre- and post-processing (resizing, cleaning of captions); bump it when an output changes.
-PROCESSING = 1
+PROCESSING = 2
 
 Execution = Field(json_schema_extra={"execution": True})
 
@@ -42,20 +45,46 @@ class Spec(BaseModel):
 
 
 class ModelSpec(Spec):
-    """A model that generates: `repo` is a Hub id ("org/name") or a local folder in the Hub's layout."""
+    """A model that generates: `repo` is a Hub id ("org/name") or a local folder in the Hub's layout.
+
+    `parameters` counts all weights that are loaded. `evidence` is how far the model's family is known to work here:
+    "tested" (its architecture runs in our tests with a tiny random configuration), "constructed" (it is built and
+    loaded there, but not run), "untested", or "shipped" (the weights are here, and the demo runs them).
+    """
 
     repo: str
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     trust_remote_code: bool = False
+    parameters: Annotated[int, Execution, Field(ge=1)] | None = None
+    licence: Annotated[str, Execution] = ""
+    evidence: Annotated[Literal["tested", "constructed", "untested", "shipped"], Execution] = "untested"
+
+    @property
+    def memory_gb(self) -> float | None:
+        """GPU memory in GB (1e9 bytes) as an estimate: the weights in their dtype, and a fifth of that for
+        activations and caches at a small batch. None where `parameters` is not known."""
+        if self.parameters is None:
+            return None
+        return round(1.2 * self.parameters * self._bytes_per_parameter / 1e9, 1)
+
+    @property
+    def _bytes_per_parameter(self) -> float:
+        return 4 if self.dtype == "float32" else 2
 
 
 class CaptionerSpec(ModelSpec):
     """An image-to-text model, loaded with AutoModelForImageTextToText and AutoProcessor.
 
-    `prompt_style`: "chat" puts `prompt` and the image through the processor's chat template, "prefix" gives the
-    text as it is, "none" gives the image alone. `temperature` 0 is greedy decoding; above 0 tokens are sampled
-    from the `top_p` nucleus with one generator per sample.
+    `prompt_style`: "chat" puts `prompt` and the image through the processor's chat template; "prefix" gives the
+    text as it is, which the caption continues or answers, or which is a task token; "none" gives the image alone.
+    A chat without a prompt of its own asks the question of CyclePrefDB. `temperature` 0 is greedy decoding; above
+    0 tokens are sampled from the `top_p` nucleus with one generator per sample.
+
+    `attention` is transformers' `attn_implementation` ("sdpa", "eager", "flash_attention_2"...), None the model's
+    own; `quantization_config` is transformers' dict ({quant_method: bitsandbytes, load_in_4bit: true}...). Like
+    dtype, both change the numbers, so they are part of the model's identity. `device_map` is not: it spreads the
+    same layers over several GPUs. None means "auto" for num_gpus above 1, and one device otherwise.
     """
 
     kind: Literal["captioner"] = "captioner"
@@ -64,23 +93,68 @@ class CaptionerSpec(ModelSpec):
     max_new_tokens: Annotated[int, Field(ge=1)] = 77
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    attention: str | None = None
+    quantization_config: dict[str, Any] | None = None
+    device_map: Annotated[Literal["auto", "balanced", "sequential"] | None, Execution] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ask(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("prompt_style", "chat") == "chat" and not given.get("prompt"):
+            return {**given, "prompt": QUESTION}
+        return given
+
+    @model_validator(mode="after")
+    def _prompt_fits_its_style(self) -> "CaptionerSpec":
+        if self.prompt_style == "none" and self.prompt:
+            raise ValueError(
+                f"prompt_style none never reads the prompt {self.prompt!r}: set prompt to '', or the style"
+            )
+        if self.prompt_style == "prefix" and not self.prompt:
+            raise ValueError("prompt_style prefix needs a prompt: give one, or set prompt_style to none")
+        return self
 
     @property
     def greedy(self) -> bool:
         """Greedy decoding gives one caption, whatever the seed."""
         return self.temperature == 0
 
+    @property
+    def _bytes_per_parameter(self) -> float:
+        config = self.quantization_config or {}
+        if config.get("load_in_4bit") or config.get("weights") == "int4" or config.get("bits") == 4:
+            return 0.5
+        return 1 if config else super()._bytes_per_parameter
+
 
 class PainterSpec(ModelSpec):
-    """A text-to-image pipeline, loaded with DiffusionPipeline. Sizes are in pixels."""
+    """A text-to-image pipeline, loaded by diffusers' auto classes. Sizes are in pixels.
+
+    `guidance` goes to the pipeline's argument `guidance_argument`; `arguments` to any other argument of its call
+    ({prior_guidance_scale: 4.0}). What a pipeline does not accept is refused, never dropped. `scheduler` replaces
+    the pipeline's own by a class of diffusers, and `scheduler_config` changes settings of either. `variant` picks
+    weight files ("fp16"). `compile` compiles the denoiser, `attention_slicing` and `vae_tiling` save memory: they
+    change the numbers, as dtype does. `vae_slicing` decodes one image at a time and `cpu_offload` keeps waiting
+    parts of the pipeline ("model") or layers ("sequential") in main memory: they change how it is run.
+    """
 
     kind: Literal["text-to-image"] = "text-to-image"
     steps: Annotated[int, Field(ge=1)]
     guidance: Annotated[float, Field(ge=0)]
     width: Annotated[int, Field(ge=8)]
     height: Annotated[int, Field(ge=8)]
+    guidance_argument: Literal["guidance_scale", "true_cfg_scale"] = "guidance_scale"
     negative_prompt: str | None = None
     max_sequence_length: Annotated[int, Field(ge=1)] | None = None
+    arguments: dict[str, Any] = {}
+    scheduler: str | None = None
+    scheduler_config: dict[str, Any] = {}
+    variant: str | None = None
+    compile: bool = False
+    attention_slicing: bool = False
+    vae_tiling: bool = False
+    vae_slicing: Annotated[bool, Execution] = False
+    cpu_offload: Annotated[Literal["model", "sequential"] | None, Execution] = None
     greedy: ClassVar[bool] = False
 
 

@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from builder.models.catalog import CATALOG
 from builder.models.resolve import metric_spec, model_spec
 from schemas.recipe import MetricChoice, load_recipe
-from schemas.specs import MetricSpec
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("schemas", "builder", "jobs")

@@ -22,10 +22,16 @@ class Caption:
 
 @dataclass(frozen=True)
 class Painting:
-    """A generated image; `truncated`: the prompt was longer than the pipeline's text encoder reads."""
+    """A generated image.
+
+    `cut_by` names the tokenizers that cut the prompt (CLIP's at 77 tokens...); `truncated`: all of them did, so part
+    of the prompt was read by none. `refused`: a safety checker blacked the image; None where no checker says.
+    """
 
     image: Image.Image
     truncated: bool
+    cut_by: tuple[str, ...] = ()
+    refused: bool | None = None
 
 
 class Captioner(Protocol):

@@ -7,12 +7,13 @@ folder also works directly in a recipe, with its settings given there.
 from pathlib import Path
 
 from builder.metrics.catalog import METRICS
+from builder.models.captioner_rows import HUB_CAPTIONERS
+from builder.models.painter_rows import HUB_PAINTERS
 from schemas.specs import CaptionerSpec, MetricSpec, ModelSpec, PainterSpec
 
 WEIGHTS = Path(__file__).parent.parent / "shapeworld" / "weights"
 
-# The question that CyclePrefDB asked its captioners (CycleReward, arXiv 2506.02095).
-QUESTION = "Write a detailed description of the given image."
+SHIPPED = {"licence": "MIT", "evidence": "shipped"}
 # The only question whose words the embedded LLaVA knows.
 SHAPEWORLD_CHAT = {"prompt_style": "chat", "prompt": "describe the picture"}
 
@@ -20,7 +21,7 @@ SHAPEWORLD_CHAT = {"prompt_style": "chat", "prompt": "describe the picture"}
 def _shapeworld_captioner(name: str, about: str, **settings) -> CaptionerSpec:
     """A tiny captioner of the embedded world; the fraction of a GPU says that it shares an actor."""
     return CaptionerSpec(
-        name=f"shapeworld-{name}", repo=str(WEIGHTS / name), num_gpus=0.05, batch_size=32, about=about,
+        name=f"shapeworld-{name}", repo=str(WEIGHTS / name), num_gpus=0.05, batch_size=32, about=about, **SHIPPED,
         **{"prompt_style": "none", "max_new_tokens": 16, **settings},
     )  # fmt: skip
 
@@ -28,15 +29,8 @@ def _shapeworld_captioner(name: str, about: str, **settings) -> CaptionerSpec:
 def _shapeworld_painter(name: str, about: str, **settings) -> PainterSpec:
     """A tiny text-to-image pipeline of the embedded world."""
     return PainterSpec(
-        name=f"shapeworld-{name}", repo=str(WEIGHTS / name), num_gpus=0.05, batch_size=16, about=about,
+        name=f"shapeworld-{name}", repo=str(WEIGHTS / name), num_gpus=0.05, batch_size=16, about=about, **SHIPPED,
         **{"steps": 8, "guidance": 1.0, "width": 64, "height": 64, **settings},
-    )  # fmt: skip
-
-
-def _llava(name: str, repo: str, num_gpus: float = 1) -> CaptionerSpec:
-    return CaptionerSpec(
-        name=name, repo=repo, dtype="bfloat16", prompt=QUESTION, batch_size=16, num_gpus=num_gpus,
-        about="captioner of CyclePrefDB; greedy, 77 new tokens",
     )  # fmt: skip
 
 
@@ -45,14 +39,7 @@ CAPTIONERS = [
     _shapeworld_captioner("blip-early", "embedded world: an early checkpoint of the BLIP"),
     _shapeworld_captioner("llava", "embedded world: the stronger LLaVA", **SHAPEWORLD_CHAT),
     _shapeworld_captioner("llava-early", "embedded world: an early LLaVA", **SHAPEWORLD_CHAT),
-    CaptionerSpec(
-        name="blip-large", repo="Salesforce/blip-image-captioning-large", prompt_style="none", batch_size=32,
-        about="BLIP, 470M parameters; runs on a CPU too",
-    ),
-    _llava("llava-1.5-7b", "llava-hf/llava-1.5-7b-hf"),
-    _llava("llava-1.5-13b", "llava-hf/llava-1.5-13b-hf"),
-    _llava("llava-onevision-0.5b", "llava-hf/llava-onevision-qwen2-0.5b-ov-hf"),
-    _llava("llava-onevision-7b", "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
+    *HUB_CAPTIONERS,
 ]  # fmt: skip
 
 PAINTERS = [
@@ -60,22 +47,7 @@ PAINTERS = [
     _shapeworld_painter("sd", "embedded world: UNet pipeline"),
     _shapeworld_painter("sd3-early", "embedded world: an early checkpoint of the transformer", max_sequence_length=16),
     _shapeworld_painter("sd-early", "embedded world: an early checkpoint of the UNet"),
-    PainterSpec(
-        name="sd-1.5", repo="stable-diffusion-v1-5/stable-diffusion-v1-5", dtype="float16",
-        steps=50, guidance=7.5, width=512, height=512, about="pipeline of CyclePrefDB",
-    ),
-    PainterSpec(
-        name="sdxl", repo="stabilityai/stable-diffusion-xl-base-1.0", dtype="float16", batch_size=8,
-        steps=50, guidance=7.5, width=1024, height=1024, about="pipeline of CyclePrefDB",
-    ),
-    PainterSpec(
-        name="sd3-medium", repo="stabilityai/stable-diffusion-3-medium-diffusers", dtype="bfloat16", batch_size=8,
-        steps=50, guidance=7.5, width=1024, height=1024, about="pipeline and decoder of CyclePrefDB; gated",
-    ),
-    PainterSpec(
-        name="flux-schnell", repo="black-forest-labs/FLUX.1-schnell", dtype="bfloat16", batch_size=4,
-        steps=4, guidance=0, width=1024, height=1024, about="pipeline of CyclePrefDB",
-    ),
+    *HUB_PAINTERS,
 ]  # fmt: skip
 
 CATALOG: dict[str, ModelSpec | MetricSpec] = {spec.name: spec for spec in [*CAPTIONERS, *PAINTERS, *METRICS]}

@@ -24,7 +24,10 @@ from schemas.specs import CaptionerSpec, MetricSpec, PainterSpec, Spec
 SPECS: dict[str, type[Spec]] = {"captioner": CaptionerSpec, "text-to-image": PainterSpec}
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # What a model or metric is, and no setting: a recipe that could turn a metric's direction would swap every label.
-FIXED = {"name", "kind", "about", "modality", "higher_is_better", "low", "high", "net", "branch"}
+FIXED = {
+    *("name", "kind", "about", "licence", "evidence"),
+    *("modality", "higher_is_better", "low", "high", "net", "branch"),
+}
 # What sits in a weights folder without changing an output.
 NOT_WEIGHTS = {"README.md", ".gitattributes", "LICENSE"}
 
