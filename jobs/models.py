@@ -10,6 +10,7 @@ from rich.table import Table
 
 from builder.models.catalog import CATALOG, WEIGHTS
 from schemas.recipe import RecipeError
+from schemas.specs import EndpointSpec, GeneratorSpec, MetricSpec
 
 
 def print_models(name: str | None = None) -> None:
@@ -22,9 +23,7 @@ def print_models(name: str | None = None) -> None:
     if name is None:
         table = Table("name", "kind", "weights", "about", box=None, pad_edge=False)
         for spec in CATALOG.values():
-            shipped = (spec.repo or "").startswith(str(WEIGHTS))
-            weights = "shipped here" if shipped else spec.repo or "the lpips package"
-            table.add_row(spec.name, spec.kind, weights, escape(spec.about))
+            table.add_row(spec.name, spec.kind, _weights(spec), escape(spec.about))
         screen.print(table)
         return
     if name not in CATALOG:
@@ -32,3 +31,11 @@ def print_models(name: str | None = None) -> None:
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise RecipeError(f"unknown model {name!r}{hint}: choose from {', '.join(CATALOG)}")
     screen.print(json.dumps(CATALOG[name].model_dump(mode="json"), indent=2), markup=False)
+
+
+def _weights(spec: GeneratorSpec | MetricSpec) -> str:
+    """Where a model's weights are."""
+    if isinstance(spec, EndpointSpec):
+        return "on a server"
+    shipped = (spec.repo or "").startswith(str(WEIGHTS))
+    return "shipped here" if shipped else spec.repo or "the lpips package"

@@ -1,18 +1,14 @@
 """Image-to-text models of the transformers library, by AutoModelForImageTextToText and AutoProcessor."""
 
-import re
-
 import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList
 from transformers.generation import TemperatureLogitsWarper, TopPLogitsWarper
 
 from builder.models import Caption
+from builder.models.cleaning import clean
 from builder.models.loading import device, pad_batch, quiet, source_of
 from schemas.specs import CaptionerSpec
-
-# What a tokenizer may leave behind: special tokens as markup, and a prompt style's own words.
-MARKUP = re.compile(r"</?s>|<\|[^|>]*\|>|<[A-Za-z_]+>|\[(?:CLS|SEP|PAD)\]")
 
 
 class TransformersCaptioner:
@@ -107,8 +103,3 @@ class GumbelNoise(LogitsProcessor):
         # Exponential draws: -log of one is Gumbel noise.
         draws = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=g) for g in self.generators])
         return scores - draws.log().to(scores.device)
-
-
-def clean(text: str) -> str:
-    """A caption without leftover markup, its whitespace collapsed."""
-    return " ".join(MARKUP.sub(" ", text).split())

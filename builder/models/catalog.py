@@ -6,7 +6,7 @@ folder also works directly in a recipe, with its settings given there.
 
 from pathlib import Path
 
-from schemas.specs import CaptionerSpec, MetricSpec, ModelSpec, PainterSpec
+from schemas.specs import CaptionerSpec, EndpointSpec, GeneratorSpec, MetricSpec, PainterSpec
 
 WEIGHTS = Path(__file__).parent.parent / "shapeworld" / "weights"
 
@@ -52,6 +52,10 @@ CAPTIONERS = [
     _llava("llava-1.5-13b", "llava-hf/llava-1.5-13b-hf"),
     _llava("llava-onevision-0.5b", "llava-hf/llava-onevision-qwen2-0.5b-ov-hf"),
     _llava("llava-onevision-7b", "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
+    EndpointSpec(
+        name="openai-endpoint", prompt=QUESTION,
+        about="any OpenAI-compatible server: set base_url and served_model; needs the extra [endpoint]",
+    ),
 ]  # fmt: skip
 
 PAINTERS = [
@@ -98,4 +102,4 @@ METRICS = [
     ),
 ]  # fmt: skip
 
-CATALOG: dict[str, ModelSpec | MetricSpec] = {spec.name: spec for spec in [*CAPTIONERS, *PAINTERS, *METRICS]}
+CATALOG: dict[str, GeneratorSpec | MetricSpec] = {spec.name: spec for spec in [*CAPTIONERS, *PAINTERS, *METRICS]}
