@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.plan import Cluster, plan
-from schemas.specs import CaptionerSpec
+from schemas.specs import CaptionerSpec, EndpointSpec
 
 
 def spec(name: str, gpus: float, cpus: int = 1) -> CaptionerSpec:
@@ -48,3 +48,14 @@ def test_models_that_do_not_fit_together_come_in_waves():
 def test_a_model_larger_than_the_cluster_is_refused():
     with pytest.raises(ValueError, match="a needs 8 GPUs for one actor and the cluster has 4"):
         plan({"a": spec("a", 8)}, {"a": 1}, Cluster(16, 4))
+
+
+def test_a_server_is_asked_by_one_actor_that_takes_no_gpu_and_no_place_in_a_shared_one():
+    def served(name: str, host: str) -> EndpointSpec:
+        return EndpointSpec(name=name, base_url=f"http://{host}/v1", served_model="m")
+
+    specs = {"a": served("a", "x"), "b": served("b", "x"), "c": served("c", "y"), "d": spec("d", 0.1)}
+    [wave] = plan(specs, dict.fromkeys(specs, 10_000), Cluster(64, 8))
+    actors = {pool.models: (pool.actors, pool.num_gpus) for pool in wave}
+    assert actors["a", "b"] == actors["c",] == (1, 0)
+    assert actors["d",][0] > 1
