@@ -229,7 +229,7 @@ def test_a_fingerprint_sees_what_is_asked_and_not_where_or_how():
         ({**GIVEN, "base_url": "http://host/v1?key=secret"}, "settings.base_url: .*a key is given by api_key_env"),
         ({**GIVEN, "api_key_env": "sk-secret"}, "settings.api_key_env: .*never the key itself"),
         ({**GIVEN, "api_key_env": "hf_secret"}, "settings.api_key_env: .*never the key itself"),
-        ({**GIVEN, "api_key": "secret"}, "unknown settings api_key; a EndpointSpec has base_url, .*api_key_env"),
+        ({**GIVEN, "api_key": "secret"}, "unknown settings api_key; a EndpointSpec has .*, base_url, .*, api_key_env"),
         ({**GIVEN, "extra_body": {"seed": 1, "model": "x"}}, "settings.extra_body: .*must not have model, seed"),
         ({**GIVEN, "num_gpus": 1}, "settings.num_gpus: Input should be less than or equal to 0"),
     ],
