@@ -20,7 +20,7 @@ from builder.stage import Accountant, Count, Work, ahead, attach, attempt, block
 from builder.store import Store, flat
 from schemas import records
 from schemas.ids import generation_id, sample_seed, text_id
-from schemas.specs import CaptionerSpec, ModelSpec
+from schemas.specs import GeneratorSpec
 
 # A part is one block, so this many batches is the most that a killed worker costs: seconds to a minute.
 BATCHES_PER_PART = 4
@@ -102,7 +102,7 @@ def generate(
     return accountant.run(Work(stage, "generations", "generation_id", wanted), do)
 
 
-def _lane(pool: Pool, specs: dict[str, ModelSpec], rows: dict[str, pa.Table]) -> Lane:
+def _lane(pool: Pool, specs: dict[str, GeneratorSpec], rows: dict[str, pa.Table]) -> Lane:
     """Blocks in order of model, so that an actor which serves several goes from one to the next."""
     blocks = [
         block for name in pool.models for block in blocks_of(rows[name], specs[name].batch_size * BATCHES_PER_PART)
@@ -130,7 +130,7 @@ def truncation(store: Store, wanted: pa.Table) -> dict[str, dict[str, Any]]:
 class Generator:
     """The worker of an actor: loads its models once, and turns blocks of sources into blocks of outputs."""
 
-    def __init__(self, specs: list[ModelSpec]):
+    def __init__(self, specs: list[GeneratorSpec]):
         self.specs = {spec.name: spec for spec in specs}
         self.models = {spec.name: load_model(spec) for spec in specs}
 
@@ -138,7 +138,7 @@ class Generator:
         """Adds the columns of OUTPUT to a block whose rows are all of one model."""
         name = block["model"][0].as_py()
         spec, model = self.specs[name], self.models[name]
-        run = model.caption if isinstance(spec, CaptionerSpec) else model.paint
+        run = model.caption if spec.kind == "captioner" else model.paint
         batches = blocks_of(block, spec.batch_size)
         outputs: list[Any] = []
         # The next batch is decoded beside this one's run, so that a GPU does not wait for a JPEG.

@@ -2,13 +2,14 @@
 
 A pool is a set of equal actors on their own share of a GPU (or of CPU cores where there is no GPU). A big model
 gets a pool of its own; models that need less than half a GPU share the actors of one pool, since a process that
-has imported torch, transformers and diffusers costs more than their weights. Pools of which one actor each fits on
-the nodes together form a wave.
+has imported torch, transformers and diffusers costs more than their weights. A server's models share one actor
+and never get a second, since the requests that it makes at a time are all that the server is to get. Pools of which
+one actor each fits on the nodes together form a wave.
 """
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from schemas.errors import CyclePrefError
 from schemas.specs import Spec
@@ -49,12 +50,13 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Pool:
-    """`actors` equal actors, each with the same models and resources."""
+    """`actors` equal actors, each with the same models and resources; `grows`: there may be more of them."""
 
     models: tuple[str, ...]
     actors: int
     num_cpus: int
     num_gpus: float
+    grows: bool = True
 
 
 def plan(specs: dict[str, Spec], rows: dict[str, int], cluster: Cluster) -> list[list[Pool]]:
@@ -104,9 +106,14 @@ def _gpus_for(needed: float, free: list[float]) -> list[int] | None:
 
 
 def _groups(specs: dict[str, Spec]) -> list[Pool]:
-    """One pool of one actor for each big model, and one for all small ones."""
-    small = {name: spec for name, spec in specs.items() if spec.num_gpus < SHARED_BELOW}
-    pools = [Pool((name,), 1, spec.num_cpus, spec.num_gpus) for name, spec in specs.items() if name not in small]
+    """One pool of one actor for each big model, one for each server, and one for all small models."""
+    local = {name: spec for name, spec in specs.items() if spec.server is None}
+    small = {name: spec for name, spec in local.items() if spec.num_gpus < SHARED_BELOW}
+    pools = [Pool((name,), 1, spec.num_cpus, spec.num_gpus) for name, spec in local.items() if name not in small]
+    for server in sorted({spec.server for spec in specs.values() if spec.server is not None}):
+        served = {name: spec for name, spec in specs.items() if spec.server == server}
+        cpus = max(spec.num_cpus for spec in served.values())
+        pools.append(Pool(tuple(sorted(served)), 1, cpus, 0, grows=False))
     if small:
         cpus = max(spec.num_cpus for spec in small.values())
         pools.append(Pool(tuple(sorted(small)), 1, cpus, min(1.0, sum(spec.num_gpus for spec in small.values()))))
@@ -124,18 +131,18 @@ def _fit(pool: Pool, cluster: Cluster) -> Pool:
             f"{max(node.gpus for node in cluster.nodes):g} (the cluster has {cluster.gpus:g} on {nodes}): "
             "add nodes with more GPUs, or lower num_gpus in its settings"
         )
-    return Pool(pool.models, pool.actors, min(pool.num_cpus, max(node.cpus for node in able)), num_gpus)
+    return replace(pool, num_cpus=min(pool.num_cpus, max(node.cpus for node in able)), num_gpus=num_gpus)
 
 
 def _grow(wave: list[Pool], rows: dict[str, int], room: Room) -> list[Pool]:
     """Hand the rest of the cluster out, one actor at a time, to the pool with the most rows per actor."""
     actors = {pool.models: 1 for pool in wave}
     load = {pool.models: sum(rows[name] for name in pool.models) for pool in wave}
-    growing = {pool.models: pool for pool in wave}
+    growing = {pool.models: pool for pool in wave if pool.grows}
     while growing:
         busiest = max(growing, key=lambda models: (load[models] / actors[models], models))
         if actors[busiest] < load[busiest] and room.take(growing[busiest]):
             actors[busiest] += 1
         else:
             del growing[busiest]
-    return [Pool(pool.models, actors[pool.models], pool.num_cpus, pool.num_gpus) for pool in wave]
+    return [replace(pool, actors=actors[pool.models]) for pool in wave]

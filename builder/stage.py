@@ -13,7 +13,7 @@ from builder import __version__, progress
 from builder.images import decode
 from builder.store import Store, first_of_each, flat, without
 from schemas import records
-from schemas.errors import CyclePrefError
+from schemas.errors import CyclePrefError, Unavailable
 
 # What a stage's last step tells the driver: how many rows it finished, and how many of them as failures.
 RECEIPT = pa.schema([("done", pa.int64()), ("failed", pa.int64())])
@@ -138,9 +138,16 @@ def blocks_of(rows: pa.Table, size: int) -> list[pa.Table]:
 
 
 def attempt(run: Callable[..., list[Any]], *columns: list[Any]) -> list[Any | Exception]:
-    """Run a batch; one that raises is halved until the rows that raise stand alone, with their exceptions."""
+    """Run a batch; one that raises is halved until the rows that raise stand alone, with their exceptions.
+    What is no row's fault ends the run.
+
+    Raises:
+        Unavailable: from the model.
+    """
     try:
         return list(run(*columns))
+    except Unavailable:
+        raise
     except Exception as error:
         count = len(columns[0])
         if count == 1:

@@ -10,10 +10,11 @@ from rich.table import Table
 
 from builder.models.catalog import CATALOG, WEIGHTS
 from schemas.recipe import RecipeError
-from schemas.specs import MetricSpec, ModelSpec
+from schemas.specs import EndpointSpec, GeneratorSpec, MetricSpec, ModelSpec
 
 # `memory` is an estimate (schemas.specs.ModelSpec.memory_gb); `evidence` is explained by ModelSpec too.
 COLUMNS = ("name", "kind", "weights", "revision", "parameters", "memory", "licence", "prompt", "evidence")
+SHIPPED = "shipped here"
 
 
 def print_models(name: str | None = None) -> None:
@@ -38,14 +39,22 @@ def print_models(name: str | None = None) -> None:
     screen.print(json.dumps({**spec.model_dump(mode="json"), **estimate}, indent=2), markup=False)
 
 
-def _row(spec: ModelSpec | MetricSpec) -> list[str]:
+def _row(spec: GeneratorSpec | MetricSpec) -> list[str]:
     """A line of the table; "-" where a column means nothing for this kind, or is not known."""
-    shipped = (spec.repo or "").startswith(str(WEIGHTS))
-    repo = "shipped here" if shipped else spec.repo or f"the {spec.kind} package"
+    weights = _weights(spec)
     if not isinstance(spec, ModelSpec):
-        return [spec.name, spec.kind, repo, *["-"] * 6]
-    revision = "-" if shipped else (spec.revision or "at first run")
+        return [spec.name, spec.kind, weights, *["-"] * 6]
+    revision = "-" if weights == SHIPPED else (spec.revision or "at first run")
     parameters = "-" if spec.parameters is None else f"{spec.parameters / 1e9:.2f}B"
     memory = "-" if spec.memory_gb is None else f"{spec.memory_gb:.0f} GB"
     style = getattr(spec, "prompt_style", "-")
-    return [spec.name, spec.kind, repo, revision, parameters, memory, spec.licence, style, spec.evidence]
+    return [spec.name, spec.kind, weights, revision, parameters, memory, spec.licence, style, spec.evidence]
+
+
+def _weights(spec: GeneratorSpec | MetricSpec) -> str:
+    """Where a model's weights are."""
+    if isinstance(spec, EndpointSpec):
+        return "on a server"
+    if (spec.repo or "").startswith(str(WEIGHTS)):
+        return SHIPPED
+    return spec.repo or f"the {spec.kind} package"

@@ -1,6 +1,5 @@
 """Image-to-text models of the transformers library, by AutoModelForImageTextToText and AutoProcessor."""
 
-import re
 from typing import Any
 
 import torch
@@ -10,11 +9,9 @@ from transformers.generation import TemperatureLogitsWarper, TopPLogitsWarper
 from transformers.quantizers import AutoQuantizationConfig
 
 from builder.models import Caption
+from builder.models.cleaning import clean
 from builder.models.loading import check_fits, device, loading, pad_batch, quiet, source_of, spread
 from schemas.specs import CaptionerSpec
-
-# What a tokenizer may leave behind: special tokens as markup, and a prompt style's own words.
-MARKUP = re.compile(r"</?s>|<\|[^|>]*\|>|<[A-Za-z_]+\d*>|\[(?:CLS|SEP|PAD)\]")
 
 
 class TransformersCaptioner:
@@ -170,8 +167,3 @@ class GumbelNoise(LogitsProcessor):
         # Exponential draws: -log of one is Gumbel noise.
         draws = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=g) for g in self.generators])
         return scores - draws.log().to(scores.device)
-
-
-def clean(text: str) -> str:
-    """A caption without leftover markup, its whitespace collapsed."""
-    return " ".join(MARKUP.sub(" ", text).split())

@@ -9,7 +9,7 @@ from pathlib import Path
 from builder.metrics.catalog import METRICS
 from builder.models.captioner_rows import HUB_CAPTIONERS
 from builder.models.painter_rows import HUB_PAINTERS
-from schemas.specs import CaptionerSpec, MetricSpec, ModelSpec, PainterSpec
+from schemas.specs import QUESTION, CaptionerSpec, EndpointSpec, GeneratorSpec, MetricSpec, PainterSpec
 
 WEIGHTS = Path(__file__).parent.parent / "shapeworld" / "weights"
 
@@ -40,6 +40,10 @@ CAPTIONERS = [
     _shapeworld_captioner("llava", "embedded world: the stronger LLaVA", **SHAPEWORLD_CHAT),
     _shapeworld_captioner("llava-early", "embedded world: an early LLaVA", **SHAPEWORLD_CHAT),
     *HUB_CAPTIONERS,
+    EndpointSpec(
+        name="openai-endpoint", prompt=QUESTION,
+        about="any OpenAI-compatible server: set base_url and served_model; needs the extra [endpoint]",
+    ),
 ]  # fmt: skip
 
 PAINTERS = [
@@ -50,4 +54,4 @@ PAINTERS = [
     *HUB_PAINTERS,
 ]  # fmt: skip
 
-CATALOG: dict[str, ModelSpec | MetricSpec] = {spec.name: spec for spec in [*CAPTIONERS, *PAINTERS, *METRICS]}
+CATALOG: dict[str, GeneratorSpec | MetricSpec] = {spec.name: spec for spec in [*CAPTIONERS, *PAINTERS, *METRICS]}

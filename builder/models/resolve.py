@@ -19,7 +19,7 @@ from builder.models.catalog import CATALOG
 from schemas.cycle import Modality, ModelKind
 from schemas.ids import digest, fingerprint
 from schemas.recipe import MetricChoice, ModelChoice, RecipeError
-from schemas.specs import CaptionerSpec, MetricSpec, PainterSpec, Spec
+from schemas.specs import CaptionerSpec, EndpointSpec, MetricSpec, PainterSpec, Spec
 
 SPECS: dict[str, type[Spec]] = {"captioner": CaptionerSpec, "text-to-image": PainterSpec}
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -50,12 +50,12 @@ class Resolved:
         return self.spec.name
 
 
-def model_spec(choice: ModelChoice, kind: ModelKind) -> CaptionerSpec | PainterSpec:
+def model_spec(choice: ModelChoice, kind: ModelKind) -> CaptionerSpec | EndpointSpec | PainterSpec:
     """The spec that a recipe's choice names.
 
     Raises:
         RecipeError: for an unknown name (lists the choices), a model of the other kind, or settings that the
-            spec does not know.
+            spec does not know or cannot do without.
     """
     known = CATALOG.get(choice.model)
     if known is not None:
@@ -66,11 +66,16 @@ def model_spec(choice: ModelChoice, kind: ModelKind) -> CaptionerSpec | PainterS
         base = {"repo": choice.model}
     else:
         raise RecipeError(_unknown(choice.model, kind) + "; a Hub id (org/name) or the path of a folder works too")
-    spec = _apply(SPECS[kind], base, choice.settings, choice.label)
+    spec = _apply(type(known) if known else SPECS[kind], base, choice.settings, choice.label)
     if choice.samples > 1 and spec.greedy:
         raise RecipeError(
             f"{choice.label}: samples is {choice.samples}, but greedy decoding gives one caption: "
             "set temperature above 0 in its settings, or samples to 1"
+        )
+    if isinstance(spec, EndpointSpec) and not (spec.base_url and spec.served_model):
+        raise RecipeError(
+            f"{choice.label}: an endpoint needs base_url and served_model in its settings, for example "
+            "{base_url: http://localhost:8000/v1, served_model: Qwen/Qwen2.5-VL-7B-Instruct}"
         )
     return spec
 

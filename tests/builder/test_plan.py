@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from builder.models.resolve import model_spec
 from builder.plan import Cluster, Node, PlanError, Room, plan
 from schemas.recipe import ModelChoice, RecipeError
-from schemas.specs import CaptionerSpec
+from schemas.specs import CaptionerSpec, EndpointSpec
 
 
 def spec(name: str, gpus: float, cpus: int = 1) -> CaptionerSpec:
@@ -93,3 +93,14 @@ def test_an_actor_asks_for_no_more_cores_than_a_node_with_its_gpus_has():
 def test_parts_of_several_gpus_are_refused_when_the_recipe_is_read():
     with pytest.raises(RecipeError, match=r"num_gpus: .*above 1 it must be a whole number.*got 1.5"):
         model_spec(ModelChoice(model="org/x", settings={"num_gpus": 1.5}), "captioner")
+
+
+def test_a_server_is_asked_by_one_actor_that_takes_no_gpu_and_no_place_in_a_shared_one():
+    def served(name: str, host: str) -> EndpointSpec:
+        return EndpointSpec(name=name, base_url=f"http://{host}/v1", served_model="m")
+
+    specs = {"a": served("a", "x"), "b": served("b", "x"), "c": served("c", "y"), "d": spec("d", 0.1)}
+    [wave] = plan(specs, dict.fromkeys(specs, 10_000), Cluster(64, 8))
+    actors = {pool.models: (pool.actors, pool.num_gpus) for pool in wave}
+    assert actors["a", "b"] == actors["c",] == (1, 0)
+    assert actors["d",][0] > 1
