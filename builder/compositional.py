@@ -21,7 +21,7 @@ from itertools import chain, product, zip_longest
 from typing import get_args
 
 from schemas.ids import digest
-from schemas.recipe import PromptKind
+from schemas.sources import PromptKind
 
 COLOURS = ("red", "yellow", "green", "blue", "black", "pink", "purple", "white", "brown")
 COUNTS = ("one", "two", "three", "four", "five", "six")

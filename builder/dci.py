@@ -15,7 +15,8 @@ from typing import Any
 
 from builder.files import absolute, file_within, stamp
 from schemas.cycle import Modality
-from schemas.recipe import DciFolder, RecipeError
+from schemas.recipe import RecipeError
+from schemas.sources import DciFolder
 
 
 class WrongAnnotation(ValueError):

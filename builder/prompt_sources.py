@@ -8,7 +8,8 @@ from builder import compositional
 from builder.files import absolute, text_lines
 from schemas.cycle import Modality
 from schemas.ids import digest
-from schemas.recipe import CompositionalPrompts, RecipeError, TsvColumn
+from schemas.recipe import RecipeError
+from schemas.sources import CompositionalPrompts, TsvColumn
 
 # A message lists so many of a column's values.
 SHOWN = 20

@@ -21,14 +21,14 @@ from builder.prompt_sources import Compositional, Tsv
 from builder.shapeworld import grammar, render, scenes
 from schemas.cycle import Modality
 from schemas.ids import digest
-from schemas.recipe import (
+from schemas.recipe import RecipeError
+from schemas.sources import (
     CompositionalPrompts,
     DatasetColumn,
     DciFolder,
     ImageFolder,
     ParquetColumn,
     PromptFile,
-    RecipeError,
     ShapeWorldInputs,
     TsvColumn,
 )

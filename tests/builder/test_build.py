@@ -19,7 +19,8 @@ from builder.sources import open_source
 from builder.stage import BuildError
 from builder.store import Store
 from schemas.ids import fingerprint, generation_id, sample_seed
-from schemas.recipe import ImageFolder, Recipe, RecipeError, Splits, parse_recipe
+from schemas.recipe import Recipe, RecipeError, Splits, parse_recipe
+from schemas.sources import ImageFolder
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

@@ -10,7 +10,8 @@ from builder.inputs import ingest
 from builder.sources import open_source
 from builder.stage import Accountant
 from builder.store import Store
-from schemas.recipe import DciFolder, RecipeError
+from schemas.recipe import RecipeError
+from schemas.sources import DciFolder
 
 
 def png(colour: str) -> bytes:

@@ -12,7 +12,8 @@ from builder.prompt_sources import WrongRow, _cells, _unquoted
 from builder.sources import open_source
 from builder.stage import Accountant
 from builder.store import Store
-from schemas.recipe import CompositionalPrompts, RecipeError, TsvColumn
+from schemas.recipe import RecipeError
+from schemas.sources import CompositionalPrompts, TsvColumn
 
 # Lines as PartiPrompts has them: quotes are characters, a cell may begin with one, the note may be missing.
 LINES = [

@@ -8,7 +8,8 @@ from PIL import Image
 
 from builder.shapeworld import grammar
 from builder.sources import open_source
-from schemas.recipe import DatasetColumn, ImageFolder, ParquetColumn, PromptFile, RecipeError, ShapeWorldInputs
+from schemas.recipe import RecipeError
+from schemas.sources import DatasetColumn, ImageFolder, ParquetColumn, PromptFile, ShapeWorldInputs
 
 
 def png(colour: str) -> bytes:

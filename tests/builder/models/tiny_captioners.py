@@ -60,9 +60,8 @@ def _llava_next(kind: type):
         vision_config=t.CLIPVisionConfig(**vision(), projection_dim=32), text_config=text_config(kind, tokenizer),
         image_token_id=tokenizer.image_token_id, image_grid_pinpoints=grid,
     )  # fmt: skip
-    size = {"height": 32, "width": 32}
     images = t.LlavaNextImageProcessor(
-        size={"shortest_edge": 32}, crop_size=size, image_grid_pinpoints=grid, image_mean=HALF, image_std=HALF
+        size={"shortest_edge": 32}, crop_size=32, image_grid_pinpoints=grid, image_mean=HALF, image_std=HALF
     )
     processor = t.LlavaNextProcessor(
         images, tokenizer, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1,
@@ -77,8 +76,7 @@ def llava_next_mistral():
 
 
 @family
-def llava_next_llama():
-    """Vicuna's and the 34B's language model."""
+def llava_next_llama():  # Vicuna's and the 34B's language model
     return _llava_next(t.LlamaConfig)
 
 
