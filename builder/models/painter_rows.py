@@ -49,7 +49,8 @@ HUB_PAINTERS = [
     _row("lumina-2", "Alpha-VLLM/Lumina-Image-2.0", 5.3, "Apache-2.0", 50, 4, max_sequence_length=256),
     _row("kandinsky-2.2", "kandinsky-community/kandinsky-2-2-decoder", 4.87, "Apache-2.0", 50, 4, dtype="float16",
          arguments={"prior_num_inference_steps": 25, "prior_guidance_scale": 4.0}, **SD_SIZE),
-    _row("kandinsky-3", "kandinsky-community/kandinsky-3", 11.9, "Apache-2.0", 25, 3, dtype="float16", variant="fp16"),
+    _row("kandinsky-3", "kandinsky-community/kandinsky-3", 11.9, "Apache-2.0", 25, 3, dtype="float16", variant="fp16",
+         about="prompts run one at a time, since its images would depend on their batch"),
     # Its guidance is classifier-free only with a negative prompt, which its card sets to a blank.
     _row("qwen-image", "Qwen/Qwen-Image", 28.8, "Apache-2.0", 50, 4, guidance_argument="true_cfg_scale",
          negative_prompt=" ", max_sequence_length=512, batch_size=2),

@@ -17,6 +17,9 @@ from schemas.specs import PainterSpec
 # What the spec's own fields are called in a pipeline, so `arguments` cannot say them a second time.
 OWN = {"prompt", "num_inference_steps", "width", "height", "generator", "negative_prompt", "max_sequence_length",
        "num_images_per_prompt", "output_type", "return_dict"}  # fmt: skip
+# Pipelines in which an image depends on the other prompts of its batch; they are given one at a time. Kandinsky 3 cuts
+# all embeddings to the batch's longest prompt, and then averages over what is left, padding included.
+ONE_BY_ONE = {"Kandinsky3Pipeline"}
 
 
 class DiffusersPipeline:
@@ -48,7 +51,7 @@ class DiffusersPipeline:
         """One image of the spec's size a prompt, in order. One CPU generator an image, so that the noise is the
         same on every device and in every batch."""
         paintings: list[Painting] = []
-        size = self.spec.batch_size
+        size = 1 if type(self.pipeline).__name__ in ONE_BY_ONE else self.spec.batch_size
         for start in range(0, len(prompts), size):
             batch = prompts[start : start + size]
             padded, noise = pad_batch(batch, size), pad_batch(seeds[start : start + size], size)

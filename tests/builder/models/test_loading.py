@@ -1,6 +1,8 @@
 """What a model cannot do is said before it runs, in one line."""
 
 import pytest
+import tiny_captioners
+import tiny_painters
 import torch
 from test_families_captioners import IMAGES, captioner_of
 from tiny_captioners import save
@@ -116,3 +118,26 @@ def test_every_row_of_the_catalog_says_what_it_needs():
         if spec.evidence != "shipped":
             assert spec.memory_gb is not None, spec.name
             assert not spec.trust_remote_code, spec.name
+
+
+# Which tiny architecture stands for which rows: a row is "tested" for no other reason.
+STANDS_FOR = {
+    "blip": "blip-", "git": "git-", "blip2_opt": "blip2-opt", "blip2_flan_t5": "blip2-flan", "florence2": "florence-",
+    "instructblip_flan_t5": "instructblip-flan", "instructblip_vicuna": "instructblip-vicuna", "gemma3": "gemma-3",
+    "paligemma": "paligemma", "llava": "llava-1.5", "llava_next_mistral": "llava-1.6-mistral",
+    "llava_next_llama": ("llava-1.6-vicuna", "llava-1.6-34b"), "llava_onevision": "llava-onevision",
+    "internvl": "internvl3", "qwen2_vl": "qwen2-vl", "qwen2_5_vl": "qwen2.5-vl", "qwen3_vl": "qwen3-vl",
+    "idefics3": ("idefics3", "smolvlm"), "stable_diffusion": ("sd-1.5", "sd-2.1"), "stable_diffusion_xl": "sdxl",
+    "stable_diffusion_3": ("sd3-", "sd3.5"), "flux": "flux", "pixart_sigma": "pixart", "sana": "sana",
+    "hunyuan_dit": "hunyuan", "lumina": "lumina-next", "lumina2": "lumina-2", "kandinsky_2_2": "kandinsky-2.2",
+    "kandinsky_3": "kandinsky-3", "qwen_image": "qwen-image", "z_image": "z-image",
+}  # fmt: skip
+
+
+def test_a_row_is_called_tested_only_if_its_architecture_is():
+    for spec in [*CAPTIONERS, *PAINTERS]:
+        if spec.evidence == "tested":
+            families = tiny_captioners.FAMILIES if spec.kind == "captioner" else tiny_painters.FAMILIES
+            assert any(name in families and spec.name.startswith(names) for name, names in STANDS_FOR.items()), (
+                spec.name
+            )

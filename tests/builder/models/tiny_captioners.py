@@ -122,29 +122,16 @@ QWEN_SPECIAL = {"vision_start_token": "<|vision_start|>", "vision_end_token": "<
                 "image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}  # fmt: skip
 
 
-def _qwen(
-    config_kind: type,
-    model_kind: type,
-    processor_kind: type,
-    video_kind: type,
-    patch: int,
-    vision_config: dict,
-    rope: dict,
-):
+def _qwen(config_kind: type, model_kind: type, processor_kind: type, video_kind: type, vision_config: dict, rope: dict):
     tokenizer = word_tokenizer("<|im_start|>", **QWEN_SPECIAL)
     ids = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in QWEN_SPECIAL.items()}
-    text_kind = config_kind.sub_configs["text_config"]
-    config = config_kind(
-        vision_config=vision_config,
-        text_config=text_config(text_kind, tokenizer, rope_parameters=rope).to_dict(),
-        **ids,
-    )
-    size = {"shortest_edge": 2 * patch * 2 * patch, "longest_edge": 6 * patch * 6 * patch}
-    options = {"patch_size": patch, "merge_size": 2, "temporal_patch_size": 2, "size": size}
-    images = t.Qwen2VLImageProcessor(**options)
+    text = text_config(config_kind.sub_configs["text_config"], tokenizer, rope_parameters=rope).to_dict()
+    config = config_kind(vision_config=vision_config, text_config=text, **ids)
+    size = {"shortest_edge": 16 * 16, "longest_edge": 48 * 48}
+    options = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2, "size": size}
     template = chat("<|vision_start|><|image_pad|><|vision_end|>", "<|im_start|>")
-    processor = processor_kind(images, tokenizer, video_kind(**options), chat_template=template)
-    return model_kind(config), processor, {}
+    images = t.Qwen2VLImageProcessor(**options)
+    return model_kind(config), processor_kind(images, tokenizer, video_kind(**options), chat_template=template), {}
 
 
 @family
@@ -152,7 +139,7 @@ def qwen2_vl():
     vision_config = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "mlp_ratio": 2, "patch_size": 8}
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
     kinds = t.Qwen2VLConfig, t.Qwen2VLForConditionalGeneration, t.Qwen2VLProcessor, t.Qwen2VLVideoProcessor
-    return _qwen(*kinds, 8, vision_config, rope)
+    return _qwen(*kinds, vision_config, rope)
 
 
 @family
@@ -163,7 +150,7 @@ def qwen2_5_vl():
     }  # fmt: skip
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
     kinds = t.Qwen2_5_VLConfig, t.Qwen2_5_VLForConditionalGeneration, t.Qwen2_5_VLProcessor, t.Qwen2VLVideoProcessor
-    return _qwen(*kinds, 8, vision_config, rope)
+    return _qwen(*kinds, vision_config, rope)
 
 
 @family
@@ -174,7 +161,7 @@ def qwen3_vl():
     }  # fmt: skip
     rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True, "rope_theta": 10000.0}
     kinds = t.Qwen3VLConfig, t.Qwen3VLForConditionalGeneration, t.Qwen3VLProcessor, t.Qwen3VLVideoProcessor
-    return _qwen(*kinds, 8, vision_config, rope)
+    return _qwen(*kinds, vision_config, rope)
 
 
 @family
