@@ -12,7 +12,7 @@ from builder.models.catalog import CAPTIONERS, PAINTERS
 from builder.models.loading import ModelError, check_fits, spread
 from builder.models.resolve import model_spec
 from schemas.recipe import ModelChoice, RecipeError
-from schemas.specs import QUESTION, CaptionerSpec, PainterSpec
+from schemas.specs import QUESTION, CaptionerSpec, ModelSpec, PainterSpec
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_device_map_loads_a_model_through_accelerate(tmp_path):
 
 
 def test_every_row_of_the_catalog_says_what_it_needs():
-    for spec in [*CAPTIONERS, *PAINTERS]:
+    for spec in (row for row in [*CAPTIONERS, *PAINTERS] if isinstance(row, ModelSpec)):
         assert spec.licence, spec.name
         if spec.evidence != "shipped":
             assert spec.memory_gb is not None, spec.name
@@ -135,7 +135,7 @@ STANDS_FOR = {
 
 
 def test_a_row_is_called_tested_only_if_its_architecture_is():
-    for spec in [*CAPTIONERS, *PAINTERS]:
+    for spec in (row for row in [*CAPTIONERS, *PAINTERS] if isinstance(row, ModelSpec)):
         if spec.evidence == "tested":
             families = tiny_captioners.FAMILIES if spec.kind == "captioner" else tiny_painters.FAMILIES
             assert any(name in families and spec.name.startswith(names) for name, names in STANDS_FOR.items()), (
