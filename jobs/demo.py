@@ -25,8 +25,8 @@ from schemas.ids import generation_id, sample_seed
 from schemas.recipe import Recipe, load_recipe
 
 RECIPES = Path(__file__).parent / "recipes"
-# Small steps, and pairs of images at a quarter: what SBERT and a captioner say of unclear pictures is wrong in a regular
-# way, and a reward model that fits it closely unlearns what its captioner knew.
+# Small steps, and pairs of images at a quarter: what SBERT and a captioner say of unclear pictures is wrong in a
+# regular way, and a reward model that fits it closely unlearns what its captioner knew.
 REWARD = TrainSettings(learning_rate=1e-4, image_weight=0.25)
 START = Path(__file__).parent.parent / "builder" / "shapeworld" / "weights" / "blip"
 
