@@ -149,6 +149,11 @@ def attempt(run: Callable[..., list[Any]], *columns: list[Any]) -> list[Any | Ex
         return [result for half in halves for result in attempt(run, *half)]
 
 
+def reason(error: Exception) -> str:
+    """An exception's message as text that a table can hold: a file name may have bytes in it that are not UTF-8."""
+    return str(error).encode("utf-8", "backslashreplace").decode()
+
+
 def failure(id_: str, stage: str, model: str, source: str, error_class: str, message: str) -> dict[str, str]:
     """A Failure row."""
     values = (id_, stage, model, source, error_class, message[:2000], __version__)
