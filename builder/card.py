@@ -1,6 +1,6 @@
 """The text of a dataset card: what the dataset is and how it was made, from the run itself.
 
-Everything that comes from outside (names, settings) stands in code spans or tables with its Markdown escaped.
+Everything that comes from outside (names, settings) stands in it with its Markdown and HTML escaped.
 """
 
 import json
@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from builder.models.resolve import Resolved
+from schemas.errors import visible
 from schemas.recipe import Recipe
 
 CITATION = """@inproceedings{bahng2025cyclereward,
@@ -39,7 +40,7 @@ def card(recipe: Recipe, models: list[Resolved], metric: Resolved, counts: dict[
         "",
         "## How it was made",
         "",
-        f"- Cycle score: `{metric.name}`, {direction} is better; the mean over a candidate's reconstructions.",
+        f"- Cycle score: {escape(metric.name)}, {direction} is better; the mean over a candidate's reconstructions.",
         f"- Kept: pairs whose scores differ by at least {recipe.pairs.min_margin:g}"
         + (f", and whose chosen candidate scores no worse than {poor:g}." if poor is not None else "."),
         "- Equal outputs of one input are one candidate with several models.",
@@ -79,6 +80,8 @@ def card(recipe: Recipe, models: list[Resolved], metric: Resolved, counts: dict[
 
 
 def escape(text: str) -> str:
-    """Text that is only text in Markdown and HTML, tables included."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", text)
+    """Text that is only text in Markdown (GitHub's bare links included), in HTML, and in a table's cell."""
+    text = visible(" ".join(text.split()), keep="").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text)
+    # What would become a link by itself, or a mention of somebody.
+    return re.sub(r"://|(?i:www)\.|@", lambda found: "".join(f"&#{ord(c)};" for c in found[0]), text)

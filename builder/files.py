@@ -37,12 +37,12 @@ def files_under(root: Path, endings: set[str]) -> list[Path]:
 def read_file(path: Path) -> bytes | OSError:
     """A regular file's bytes, or why it has none: opening a pipe waits for ever, and some devices never end."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
-            found = os.fstat(opened.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                return OSError(f"not a regular file but a {_kind(found.st_mode)}")
-            if found.st_size > MAX_BYTES:
-                return OSError(f"the file has {found.st_size:,} bytes, more than {MAX_BYTES:,}: make it smaller")
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return OSError(f"not a regular file but a {_kind(found.st_mode)}")
+        if found.st_size > MAX_BYTES:
+            return OSError(f"the file has {found.st_size:,} bytes, more than {MAX_BYTES:,}: make it smaller")
+        with path.open("rb") as opened:
             return opened.read(MAX_BYTES)
     except OSError as error:
         return error

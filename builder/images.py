@@ -38,6 +38,8 @@ MAX_PIXELS = 178_956_970
 MAX_ASPECT = 100
 # A progressive JPEG may go over all of its pixels again for every hundred bytes; cameras and editors do it 10 times.
 MAX_SCANNED_PIXELS = 2**32
+# What Pillow decodes in Python, some microseconds a byte: plain and odd-depth PPM, run-length BMP.
+SLOW_CODECS, MAX_SLOW_BYTES = {"ppm", "ppm_plain", "bmp_rle"}, 32 * 2**20
 # In a JPEG an FF begins a marker, unless it is stuffing (00), a restart (D0 to D7) or another fill byte.
 JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])", re.DOTALL)
 START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN, TEM = 0xD8, 0xD9, 0xDA, 0x01
@@ -120,6 +122,8 @@ def _check_size(opened: Image.Image, data: bytes) -> None:
         raise UnreadableImage(f"the picture has {width}x{height} pixels, more than {MAX_PIXELS:,}: make it smaller")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise UnreadableImage(f"the picture has {width}x{height} pixels: crop it to at most {MAX_ASPECT} to 1")
+    if len(data) > MAX_SLOW_BYTES and any(tile[0] in SLOW_CODECS for tile in opened.tile):
+        raise UnreadableImage(f"this kind of {opened.format} is slow to read at {len(data):,} bytes: save it as PNG")
     scans = _jpeg_scans(data) if data[:2] == b"\xff\xd8" else 1
     if width * height * scans > MAX_SCANNED_PIXELS:
         raise UnreadableImage(f"the JPEG goes {scans} times over its {width}x{height} pixels: save it anew")
@@ -204,11 +208,15 @@ def _grey(image: Image.Image) -> Image.Image:
     """Grey of more than 8 bits, scaled as a viewer does it; Pillow would clip at 255."""
     values = np.asarray(image)
     if image.mode.startswith("I;16"):
-        levels = (values.astype(np.uint32) + 128) // 257
+        levels = values.astype(np.uint32)
+        levels += 128
+        levels //= 257
         if "transparency" in image.info:
             levels[values == image.info["transparency"]] = 255
     else:
-        levels = np.rint(values.astype(np.float64) * (255 / _white(image, values)))
+        levels = values.astype(np.float32)
+        levels *= 255 / _white(image, values)
+        np.rint(levels, out=levels)
     return Image.fromarray(levels.astype(np.uint8))
 
 

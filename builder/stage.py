@@ -13,7 +13,7 @@ from builder import __version__, progress
 from builder.images import decode
 from builder.store import Store, first_of_each, flat, without
 from schemas import records
-from schemas.errors import CyclePrefError
+from schemas.errors import CyclePrefError, visible
 
 # What a stage's last step tells the driver: how many rows it finished, and how many of them as failures.
 RECEIPT = pa.schema([("done", pa.int64()), ("failed", pa.int64())])
@@ -101,7 +101,7 @@ class Accountant:
         rows = self.store.rows("failures")
         rows = rows.filter(pc.is_in(rows["id"], value_set=flat(work.rows[work.key])))
         reasons = Counter(f"{row['model']}: {row['error_class']}: {row['message']}" for row in rows.to_pylist())
-        worst = "\n".join(f"  {count} x {reason}" for reason, count in reasons.most_common(5))
+        worst = "\n".join(f"  {count} x {visible(reason, keep='')}" for reason, count in reasons.most_common(5))
         return (
             f"{work.stage}: {failed} of {work.rows.num_rows} rows failed, more than max_failure_rate "
             f"{self.max_failure_rate:g} allows:\n{worst}\n"

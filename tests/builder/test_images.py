@@ -223,6 +223,14 @@ def test_a_jpeg_that_goes_over_its_pixels_without_end_is_refused_before_it_is_de
         decode(again)
 
 
+@pytest.mark.parametrize("data", [b"P3 2 2 255\n" + b"1 2 3 " * 4, b"P6 2 2 1023\n" + bytes(24)])
+def test_what_is_decoded_in_python_has_a_limit_of_its_own(data, monkeypatch):
+    assert decode(data).size == (2, 2)
+    monkeypatch.setattr(images, "MAX_SLOW_BYTES", 9)
+    with pytest.raises(UnreadableImage, match=r"this kind of PPM is slow to read at \d+ bytes: save it as PNG"):
+        decode(data)
+
+
 def test_scans_are_counted_in_the_picture_alone():
     """A thumbnail in the metadata and what follows the end are not decoded."""
     thumbnail = file_of(RED, "JPEG")
@@ -242,4 +250,4 @@ def test_the_largest_pictures_stay_within_memory():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=os.getcwd())
     assert run.returncode == 0, run.stderr
-    assert int(run.stdout) < 8 * 2**20
+    assert int(run.stdout) < 4 * 2**20
