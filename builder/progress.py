@@ -15,7 +15,7 @@ LOG_EVERY_S = 15
 Tick = Callable[[int], None]
 
 # A log has no width of its own.
-console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
+console = Console(stderr=True, highlight=False, emoji=False, width=None if sys.stderr.isatty() else 120)
 
 
 def plain(text: object) -> str:
