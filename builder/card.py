@@ -1,6 +1,6 @@
 """The text of a dataset card: what the dataset is and how it was made, from the run itself.
 
-Everything that comes from outside (names, settings) stands in code spans or tables with its Markdown escaped.
+Everything that comes from outside (names, settings) stands in it with its Markdown and HTML escaped.
 """
 
 import json
@@ -9,6 +9,7 @@ from typing import Any
 
 from builder.models.resolve import Resolved
 from builder.pair import Direction
+from schemas.errors import visible
 from schemas.recipe import Pairing, Recipe
 
 CITATION = """@inproceedings{bahng2025cyclereward,
@@ -108,6 +109,8 @@ def _thresholds(rule: Pairing) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that is only text in Markdown and HTML, tables included."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", text)
+    """Text that is only text in Markdown (GitHub's bare links included), in HTML, and in a table's cell."""
+    text = visible(" ".join(text.split()), keep="").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text)
+    # What would become a link by itself, or a mention of somebody.
+    return re.sub(r"://|(?i:www)\.|@", lambda found: "".join(f"&#{ord(c)};" for c in found[0]), text)

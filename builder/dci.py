@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.files import absolute, file_within, stamp
+from builder.files import absolute, read_file_within, stamp
 from schemas.cycle import Modality
 from schemas.recipe import RecipeError
 from schemas.sources import DciFolder
@@ -106,14 +106,14 @@ class Dci:
 
     def _photo(self, name: str) -> bytes:
         image, photos = self._value(name, "image"), Path(self.spec.path) / "photos"
-        data = file_within(photos, image)
+        data = read_file_within(photos, image)
         if isinstance(data, FileNotFoundError):
             raise MissingPhoto(f"{name} names the photo {image}, which is not in {photos}") from data
         return _or_raise(data)
 
     def _value(self, name: str, key: str) -> str:
         """One text of an annotation."""
-        data = _or_raise(file_within(Path(self.spec.path) / "annotations", name))
+        data = _or_raise(read_file_within(Path(self.spec.path) / "annotations", name))
         try:
             found = json.loads(data)
         except (ValueError, RecursionError) as error:

@@ -6,11 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from builder.score import of_metric
 from builder.stage import content_by_id
 from builder.store import Store
+from schemas.errors import visible
 
 CELL, GAP, LINE, WRAP = 132, 14, 13, 22
 LINES = 6
@@ -59,13 +60,13 @@ def _row(store: Store, reconstructions: pa.Table, input_: str, widest: pa.Table,
     back = dict(zip(mine["source_id"].to_pylist(), mine["content_id"].to_pylist(), strict=True))
     content = content_by_id(store, "generations", "content_id", [*(row["content_id"] for row in kept), *back.values()])
     source = content_by_id(store, "inputs", "input_id", [input_])[input_]
-    cells = [(source, None, "input", INK)]
+    cells = [(source, None, ["input"], INK)]
     for row in kept:
         mark = {pair["chosen_id"]: ("chosen", CHOSEN), pair["rejected_id"]: ("rejected", REJECTED)}
         label, ink = mark.get(row["generation_id"], ("", FAINT))
         title = f"{row['value']:.3f} {label}".strip()
         model = row["model"].removeprefix("shapeworld-")
-        cells.append((content[row["content_id"]], content[back[row["content_id"]]], f"{model}\n{title}", ink))
+        cells.append((content[row["content_id"]], content[back[row["content_id"]]], [model, title], ink))
     return cells
 
 
@@ -78,7 +79,7 @@ def _thin(rows: list[Any], count: int, keep: set[str]) -> list[Any]:
 def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, cells: list[Any], top: int) -> None:
     for at, (content, back, title, ink) in enumerate(cells):
         left = GAP + at * (CELL + GAP)
-        y = _text(draw, left, top, title.split("\n"), ink, lines=2)
+        y = _text(draw, left, top, title, ink, lines=2)
         y = _content(sheet, draw, left, y, content, ink)
         if back is not None:
             _content(sheet, draw, left, y, back, FAINT)
@@ -88,9 +89,7 @@ def _content(sheet: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int,
     """Draw a text or a picture; returns where the next thing goes."""
     if isinstance(content, str):
         return _text(draw, left, top, textwrap.wrap(content, WRAP)[:LINES], INK, lines=LINES)
-    picture = content.copy()
-    picture = picture.resize((CELL, round(CELL * picture.height / picture.width)), Image.Resampling.LANCZOS)
-    sheet.paste(picture.crop((0, 0, CELL, CELL)), (left, top))
+    sheet.paste(ImageOps.fit(content, (CELL, CELL), Image.Resampling.LANCZOS), (left, top))
     draw.rectangle((left - 2, top - 2, left + CELL + 1, top + CELL + 1), outline=ink, width=2)
     return top + CELL + GAP // 2
 
@@ -98,5 +97,6 @@ def _content(sheet: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int,
 def _text(draw: ImageDraw.ImageDraw, left: int, top: int, rows: list[str], ink: str, lines: int) -> int:
     font = ImageFont.load_default(11)
     for at, row in enumerate(rows):
+        row = visible(row, keep="")
         draw.text((left, top + at * LINE), row, fill=ink, font=font)
     return top + lines * LINE + 3

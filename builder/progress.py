@@ -6,13 +6,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from schemas.errors import visible
 
 LOG_EVERY_S = 15
 Tick = Callable[[int], None]
 
 # A log has no width of its own.
-console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
+console = Console(stderr=True, highlight=False, emoji=False, width=None if sys.stderr.isatty() else 120)
+
+
+def plain(text: object) -> str:
+    """A name or a path from outside, as markup that shows just that: neither `[bold]` nor a control character in it
+    has an effect."""
+    return escape(visible(str(text), keep=""))
 
 
 @contextmanager

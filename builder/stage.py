@@ -13,7 +13,7 @@ from builder import __version__, progress
 from builder.images import decode
 from builder.store import Store, first_of_each, flat, without
 from schemas import records
-from schemas.errors import CyclePrefError, Unavailable
+from schemas.errors import CyclePrefError, Unavailable, visible
 
 # What a stage's last step tells the driver: how many rows it finished, and how many of them as failures.
 RECEIPT = pa.schema([("done", pa.int64()), ("failed", pa.int64())])
@@ -101,7 +101,7 @@ class Accountant:
         rows = self.store.rows("failures")
         rows = rows.filter(pc.is_in(rows["id"], value_set=flat(work.rows[work.key])))
         reasons = Counter(f"{row['model']}: {row['error_class']}: {row['message']}" for row in rows.to_pylist())
-        worst = "\n".join(f"  {count} x {reason}" for reason, count in reasons.most_common(5))
+        worst = "\n".join(f"  {count} x {visible(reason, keep='')}" for reason, count in reasons.most_common(5))
         return (
             f"{work.stage}: {failed} of {work.rows.num_rows} rows failed, more than max_failure_rate "
             f"{self.max_failure_rate:g} allows:\n{worst}\n"
@@ -154,6 +154,11 @@ def attempt(run: Callable[..., list[Any]], *columns: list[Any]) -> list[Any | Ex
             return [error]
         halves = [column[: count // 2] for column in columns], [column[count // 2 :] for column in columns]
         return [result for half in halves for result in attempt(run, *half)]
+
+
+def reason(error: Exception) -> str:
+    """An exception's message as text that a table can hold: a file name may have bytes in it that are not UTF-8."""
+    return str(error).encode("utf-8", "backslashreplace").decode()
 
 
 def failure(id_: str, stage: str, model: str, source: str, error_class: str, message: str) -> dict[str, str]:

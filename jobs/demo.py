@@ -16,7 +16,7 @@ from builder.build import build
 from builder.engine import Engine
 from builder.models.catalog import CATALOG
 from builder.picture import draw_run
-from builder.progress import console
+from builder.progress import console, plain
 from builder.reward.settings import TrainSettings
 from builder.store import Store
 from jobs.build import counts_table
@@ -179,9 +179,10 @@ def _print(summary: dict[str, Any], out: Path) -> None:
         table.add_row(label, *(cell(summary[name]) for name in CYCLES))
     console.print(table)
     for name in CYCLES:
-        console.print(f"{name} dataset   {out / name / 'dataset'}", soft_wrap=True)
-        console.print(f"{name} picture   {out / f'{name}.png'}", soft_wrap=True)
-    console.print(f"reward model    {out / 'reward'}\nsummary         {out / 'summary.json'}", soft_wrap=True)
+        console.print(f"{name} dataset   {plain(out / name / 'dataset')}", soft_wrap=True)
+        console.print(f"{name} picture   {plain(out / f'{name}.png')}", soft_wrap=True)
+    console.print(f"reward model    {plain(out / 'reward')}", soft_wrap=True)
+    console.print(f"summary         {plain(out / 'summary.json')}", soft_wrap=True)
     console.print(f"in {summary['seconds']:.0f} s")
 
 
