@@ -14,7 +14,7 @@ from builder import agreement, progress
 from builder.agreement import Share
 from builder.build import build
 from builder.engine import Engine
-from builder.models.catalog import CATALOG
+from builder.models.resolve import model_spec
 from builder.picture import draw_run
 from builder.progress import console, plain
 from builder.reward.settings import TrainSettings
@@ -148,7 +148,7 @@ def _values(shares: Share | list[Share], field: str) -> Any:
 def _reconstructions(store: Store, recipe: Recipe, run: dict[str, Any]) -> pa.Table:
     """(source_id, input_id, content_id) of this recipe's first reconstruction of every candidate."""
     model = run["models"][recipe.backward.label]
-    greedy = CATALOG[recipe.backward.model].greedy
+    greedy = model_spec(recipe.backward, recipe.shape.backward_kind).greedy
     rows = []
     for row in store.read_view("candidates").to_pylist():
         seed = None if greedy else sample_seed(recipe.seed, row["input_id"], 0, "backward")
