@@ -17,7 +17,7 @@ from builder.images import UnreadableImage, decode, to_store
 from builder.sources import open_source
 from builder.stage import Accountant
 from builder.store import Store
-from schemas.recipe import ImageFolder
+from schemas.sources import ImageFolder
 
 
 def corpus() -> list[bytes]:
