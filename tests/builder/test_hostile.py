@@ -22,6 +22,7 @@ from builder.card import card, escape
 from builder.dataset import _metadata
 from builder.models.catalog import CATALOG
 from builder.models.resolve import Resolved
+from builder.pair import Direction
 from builder.reward.card import write_card
 from builder.stage import Accountant, BuildError, Work, failure, receipt
 from builder.store import Store
@@ -71,7 +72,8 @@ def run_card(name: str, model: str) -> str:
     stages = {stage: {name: one} for stage in ("candidates", "reconstructions", "scores")}
     counts = {**stages, "pairs": {"possible": 1, "kept": 1}}
     models = [Resolved(spec, {"repo": model, "prompt": name})]
-    return card(recipe, models, Resolved(CATALOG["sbert"], {}), counts, "1")
+    metric = Resolved(CATALOG["sbert"], {})
+    return card(recipe, models, [metric], Direction("sbert", "", True), counts, "1")
 
 
 @settings(max_examples=150)
