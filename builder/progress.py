@@ -1,6 +1,5 @@
 """Progress of long work: bars with counts and time left on a terminal, a line now and then in a log."""
 
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,9 +20,8 @@ console = Console(stderr=True, highlight=False, emoji=False, width=None if sys.s
 
 def plain(text: object) -> str:
     """A name or a path from outside, as markup that shows just that: neither `[bold]` nor a control character in it
-    has an effect."""
-    # rich takes the backslash of "\\[" away where no tag follows, too, and its `escape` does not reckon with that.
-    return re.sub(r"\\\[(?![a-z#/@][^[]*?\])", r"\\\\[", escape(visible(str(text), keep="")))
+    has an effect. (rich itself may drop a backslash that stands before a bracket.)"""
+    return escape(visible(str(text), keep=""))
 
 
 @contextmanager
