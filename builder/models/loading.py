@@ -52,7 +52,7 @@ def loading(spec: ModelSpec) -> Iterator[None]:
         raise ModelError(f"{spec.name}: a package is missing for {spec.repo}: {_line(error)}") from error
     except torch.OutOfMemoryError as error:
         raise ModelError(f"{spec.name}: the GPU's memory ran out while loading {spec.repo}. {_LESS_MEMORY}") from error
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, RuntimeError) as error:
         raise ModelError(f"{spec.name}: cannot load {spec.repo} as a {spec.kind}: {_line(error)}") from error
 
 
