@@ -13,11 +13,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from PIL import Image
+from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.text import Text
 
-from builder import progress
+from builder import picture, progress
 from builder.card import card, escape
 from builder.dataset import _metadata
 from builder.models.catalog import CATALOG
@@ -157,6 +157,16 @@ def test_reasons_of_failures_in_an_error_are_one_line_each(tmp_path):
     with pytest.raises(BuildError) as caught:
         Accountant(store, 0.0).run(Work("inputs", "sources", "source_key", wanted), lambda todo: [receipt(1, 0)])
     assert r"1 x image: Broken: \x1b[31mfirst\nerror: a line of its own" in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(1, 100), (100, 1), (1, 1), (64, 64)])
+def test_any_picture_and_any_text_can_be_drawn(size):
+    sheet = Image.new("RGB", (200, 200), "white")
+    draw = ImageDraw.Draw(sheet)
+    assert picture._content(sheet, draw, 5, 5, Image.new("RGB", size, "red"), "black") < 200
+    assert sheet.getpixel((70, 70)) == (255, 0, 0)
+    for text in HOSTILE:
+        assert picture._content(sheet, draw, 5, 5, text, "black") < 200
 
 
 def test_tokens_in_the_environment_reach_no_file_and_no_output(tmp_path):

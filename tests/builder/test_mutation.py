@@ -31,7 +31,7 @@ def corpus() -> list[bytes]:
         (rgb, "JPEG", {"exif": exif}), (rgb, "JPEG", {"progressive": True}), (rgb.convert("CMYK"), "JPEG", {}),
         (rgb, "PNG", frames), (palette, "PNG", {"transparency": 3}), (noise.convert("LA"), "PNG", {}),
         (noise.convert("I;16"), "PNG", {}), (noise.convert("1"), "PNG", {}), (rgb, "WEBP", frames),
-        (rgb.convert("RGBA"), "WEBP", {"lossless": True, "exif": exif}), (palette, "GIF", {**frames, "transparency": 1}),
+        (rgb.convert("RGBA"), "WEBP", {"lossless": True}), (palette, "GIF", {**frames, "transparency": 1}),
         (rgb, "BMP", {}), (palette, "BMP", {}), (rgb, "AVIF", {}), (rgb, "AVIF", frames), (rgb, "PPM", {}),
         (noise.convert("I;16"), "PPM", {}), (noise.convert("F"), "TIFF", {}), (rgb.convert("LAB"), "TIFF", {}),
         *((rgb, "TIFF", {"compression": name}) for name in ("tiff_lzw", "jpeg", "tiff_deflate", "packbits")),
