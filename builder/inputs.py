@@ -26,7 +26,7 @@ STAGE = "inputs"
 ITEMS_PER_PART = 256
 # A part of stored images is written once it holds this much: 256 photos as PNG would be gigabytes.
 PART_BYTES = 64 * 2**20
-# No text encoder reads a hundredth of this many characters, and some tokenizers take quadratic time.
+# Far more than text encoders read (a few hundred tokens), and some tokenizers take quadratic time.
 MAX_CHARACTERS = 20_000
 # Bumped when an item may turn out to be another input than before, so that the ingest index forgets it.
 READING = 2

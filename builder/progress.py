@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from schemas.errors import visible
 
@@ -18,10 +18,10 @@ Tick = Callable[[int], None]
 console = Console(stderr=True, highlight=False, emoji=False, width=None if sys.stderr.isatty() else 120)
 
 
-def plain(text: object) -> str:
-    """A name or a path from outside, as markup that shows just that: neither `[bold]` nor a control character in it
-    has an effect. (rich itself may drop a backslash that stands before a bracket.)"""
-    return escape(visible(str(text), keep=""))
+def plain(text: object) -> Text:
+    """A name, a path or a line with one, to be printed as just that: neither `[bold]` nor a control character in it
+    has an effect. (A Text, since rich's own escaping of markup goes wrong at a backslash before a bracket.)"""
+    return Text(visible(str(text), keep=""))
 
 
 @contextmanager

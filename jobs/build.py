@@ -20,7 +20,7 @@ def run_build(recipe_path: Path, out: Path, retry_failed: bool = False) -> None:
     run = build(recipe, out, retry_failed)
     console.print(counts_table(f"{recipe.name}: {out}", run["counts"]))
     folder = out / "dataset"
-    console.print(f"dataset: {plain(folder)}   (datasets.load_dataset({plain(repr(str(folder)))}))", soft_wrap=True)
+    console.print(plain(f"dataset: {folder}   (datasets.load_dataset({str(folder)!r}))"), soft_wrap=True)
 
 
 def counts_table(title: str, counts: dict[str, Any]) -> Table:

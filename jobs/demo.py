@@ -179,10 +179,10 @@ def _print(summary: dict[str, Any], out: Path) -> None:
         table.add_row(label, *(cell(summary[name]) for name in CYCLES))
     console.print(table)
     for name in CYCLES:
-        console.print(f"{name} dataset   {plain(out / name / 'dataset')}", soft_wrap=True)
-        console.print(f"{name} picture   {plain(out / f'{name}.png')}", soft_wrap=True)
-    console.print(f"reward model    {plain(out / 'reward')}", soft_wrap=True)
-    console.print(f"summary         {plain(out / 'summary.json')}", soft_wrap=True)
+        console.print(plain(f"{name} dataset   {out / name / 'dataset'}"), soft_wrap=True)
+        console.print(plain(f"{name} picture   {out / f'{name}.png'}"), soft_wrap=True)
+    console.print(plain(f"reward model    {out / 'reward'}"), soft_wrap=True)
+    console.print(plain(f"summary         {out / 'summary.json'}"), soft_wrap=True)
     console.print(f"in {summary['seconds']:.0f} s")
 
 
