@@ -123,7 +123,7 @@ class Supervised:
             self._pipe.send_bytes(_packed(piece))
         except OSError as error:
             raise self._death() from error
-        return self._answer(spec.timeout_s * batches)
+        return self._answer(spec.patience_s * batches)
 
     def _load(self) -> pa.Table:
         """Wait until the child has its models; what it says then, or the trouble that kept it from loading them."""

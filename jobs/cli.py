@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from builder import __version__
-from schemas.errors import CyclePrefError
+from schemas.errors import CyclePrefError, visible
 
 EXAMPLES = """examples:
   cyclepref demo                                          both cycles on the embedded world, on any machine
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nStopped. What was finished is saved; this goes on:\n  {command}", file=sys.stderr)
         return 130
     except CyclePrefError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(visible(f"error: {error}"), file=sys.stderr)
         return 1
 
 
