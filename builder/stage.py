@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder import __version__, progress
+from builder.idset import IdSet
 from builder.images import decode
+from builder.notes import Notes
 from builder.store import Store, first_of_each, flat, without
 from schemas import records
 from schemas.errors import CyclePrefError
@@ -50,8 +52,9 @@ class Work:
 class Accountant:
     """Runs one stage's work and can say what became of every row that was wanted."""
 
-    def __init__(self, store: Store, max_failure_rate: float, retry_failed: bool = False):
+    def __init__(self, store: Store, max_failure_rate: float, retry_failed: bool = False, notes: Notes | None = None):
         self.store = store
+        self.notes = notes or Notes(store)
         self.max_failure_rate = max_failure_rate
         self.retry_failed = retry_failed
 
@@ -61,26 +64,31 @@ class Accountant:
         Raises:
             BuildError: if more rows failed than `max_failure_rate` allows, or a row is unaccounted for.
         """
-        before = self._ids(work.table, work.key)
+        before = self.store.ids(work.table)
         missing = without(work.rows, work.key, before)
-        todo = missing if self.retry_failed else without(missing, work.key, self._ids("failures", "id"))
+        todo = missing if self.retry_failed else without(missing, work.key, self.store.ids("failures"))
         failed = missing.num_rows - todo.num_rows
         allowed = self.max_failure_rate * work.rows.num_rows
+        self.notes.begin(work.stage, work.table, work.rows[work.key], work.rows["model"], todo.num_rows)
         if todo.num_rows:
             with progress.stage(work.stage, todo.num_rows) as tick:
                 for receipt in do(todo):
-                    tick(pc.sum(receipt["done"]).as_py() or 0)
-                    failed += pc.sum(receipt["failed"]).as_py() or 0
+                    done, wrong = (pc.sum(receipt[name]).as_py() or 0 for name in ("done", "failed"))
+                    tick(done)
+                    self.notes.tick(done, wrong)
+                    failed += wrong
                     if failed > allowed:
                         break
         if failed > allowed:
             raise BuildError(self._too_many(work, failed))
-        return self._account(work, before)
+        counts = self._account(work, before)
+        self.notes.end()
+        return counts
 
-    def _account(self, work: Work, before: pa.ChunkedArray) -> dict[str, Count]:
-        ok = pc.is_in(work.rows[work.key], value_set=flat(self._ids(work.table, work.key)))
-        failed = pc.and_not(pc.is_in(work.rows[work.key], value_set=flat(self._ids("failures", "id"))), ok)
-        reused = pc.is_in(work.rows[work.key], value_set=flat(before))
+    def _account(self, work: Work, before: IdSet) -> dict[str, Count]:
+        ids = work.rows[work.key]
+        ok, reused = self.store.ids(work.table).holds(ids), before.holds(ids)
+        failed = pc.and_not(self.store.ids("failures").holds(ids), ok)
         missing = pc.sum(pc.invert(pc.or_(ok, failed))).as_py() or 0
         if missing:
             raise BuildError(
@@ -93,9 +101,6 @@ class Accountant:
             row["model"]: Count(row["ok_count"], row["ok_sum"], row["failed_sum"], row["reused_sum"])
             for row in sums.sort_by("model").to_pylist()
         }
-
-    def _ids(self, table: str, key: str) -> pa.ChunkedArray:
-        return self.store.rows(table, [key])[key]
 
     def _too_many(self, work: Work, failed: int) -> str:
         rows = self.store.rows("failures")
