@@ -63,10 +63,7 @@ def write_dataset(store: Store, views: Views, splits: Splits, card: str, before:
     card is in its place, on a disk as on an object store, where no folder can be renamed.
     """
     edition = views.edition(splits.model_dump_json(), card)
-    there = store.exists("dataset/README.md") and any(
-        f"-{edition}-" in name for name in store.names("dataset/rankings")
-    )
-    if before and before["edition"] == edition and there:
+    if before and before["edition"] == edition and _is_there(store, edition):
         return before
     written: set[str] = set()
     counts = _write_splits(store, views, splits, edition, written)
@@ -77,6 +74,13 @@ def write_dataset(store: Store, views: Views, splits: Splits, card: str, before:
             if f"dataset/{config}/{name}" not in written:
                 store.remove(f"dataset/{config}/{name}")
     return {"edition": edition, "splits": counts}
+
+
+def _is_there(store: Store, edition: str) -> bool:
+    """Whether the card names this edition's files, so that it was finished, and they have not been deleted since."""
+    card = store.read_file("dataset/README.md", lambda file: file.read()) if store.exists("dataset/README.md") else b""
+    named = f"-{edition}-*.parquet".encode() in card
+    return named and any(f"-{edition}-" in name for name in store.names("dataset/rankings"))
 
 
 def _write_splits(

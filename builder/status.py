@@ -8,10 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from builder.files import StoreError
 from builder.lock import holders
 from builder.notes import FILE
-from builder.store import Store
+from builder.store import Store, StoreError
 from builder.upkeep import UpkeepError, unused
 
 # Failures are told by reason, the most frequent first.

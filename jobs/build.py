@@ -12,15 +12,17 @@ from rich.table import Table
 
 from builder.build import build
 from builder.progress import console
+from builder.store import Store
 from schemas.recipe import load_recipe
 
 
-def run_build(recipe_path: Path, out: Path, retry_failed: bool = False) -> None:
+def run_build(recipe_path: Path, out: str | Path, retry_failed: bool = False) -> None:
     """Build and print what became of every row, and where the results are."""
     recipe = load_recipe(recipe_path)
     run = build(recipe, out, retry_failed)
     console.print(counts_table(f"{recipe.name}: {out}", run["counts"]))
-    console.print(f"dataset: {out}/dataset   (datasets.load_dataset({str(out / 'dataset')!r}))", soft_wrap=True)
+    dataset = Store(out).address("dataset") if "://" in str(out) else f"{out}/dataset"
+    console.print(f"dataset: {dataset}   (datasets.load_dataset({dataset!r}))", soft_wrap=True)
 
 
 def counts_table(title: str, counts: dict[str, Any]) -> Table:
