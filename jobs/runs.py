@@ -1,6 +1,7 @@
 """What is done with run directories beside building: `cyclepref status`, `prune` and `merge`."""
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,6 +16,7 @@ from builder.status import status
 from builder.store import Store
 from builder.upkeep import Unused, merge, prune, unused
 
+UNITS = ("B", "kB", "MB", "GB", "TB")
 # What a command answers goes to stdout, and what it says of its work to stderr.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
@@ -68,9 +70,8 @@ def run_merge(first: str, second: str, into: str | None) -> None:
     target = Store(into or first)
     done = merge(Store(first), Store(second), target)
     console.print(f"{_plain(target.root)}: {done.copied:,} parts copied, {done.there:,} were there")
-    console.print(
-        f"next: `cyclepref build RECIPE --out {_plain(target.root)}` makes the views; what is there is not made again"
-    )
+    command = f"next: `cyclepref build RECIPE --out {_plain(target.root)}` makes the views"
+    console.print(f"{command}; what is there is not made again", soft_wrap=True)
 
 
 def _agrees(ask: Callable[[str], str]) -> bool:
@@ -112,13 +113,8 @@ def _table(title: str, *columns: str, rows: int) -> Table:
 
 
 def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            break
-        count /= 1000
-    else:
-        unit = "TB"
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+    power = min(len(UNITS) - 1, int(math.log10(max(count, 1)) // 3))
+    return f"{count / 1000**power:.{min(power, 1)}f} {UNITS[power]}"
 
 
 def _plain(text: Any) -> str:
