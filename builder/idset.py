@@ -5,6 +5,7 @@ them take well over a gigabyte; here they are two arrays of 64-bit integers, sor
 """
 
 import hashlib
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 _HEX = np.full(256, 255, dtype=np.uint8)
 _HEX[np.frombuffer(b"0123456789abcdef", dtype=np.uint8)] = np.arange(16)
+ID = re.compile(r"[0-9a-f]{32}")
 # Rows looked at together: small enough for a processor's cache, large enough for numpy.
 CHUNK = 1 << 20
 
@@ -32,8 +34,14 @@ def _pack(ids: pa.Array) -> np.ndarray:
         nibbles = _HEX[letters]
         if nibbles.max() < 16:
             return np.ascontiguousarray((nibbles[:, 0::2] << 4) | nibbles[:, 1::2]).view(">u8").astype(np.uint64)
-    hashed = b"".join(hashlib.blake2b(str(id_).encode(), digest_size=16).digest() for id_ in ids.to_pylist())
-    return np.frombuffer(hashed, dtype=">u8").reshape(-1, 2).astype(np.uint64)
+    return np.frombuffer(b"".join(map(_bytes, ids.to_pylist())), dtype=">u8").reshape(-1, 2).astype(np.uint64)
+
+
+def _bytes(id_: str | None) -> bytes:
+    """One id as 16 bytes, just as `_pack` reads those that it can read together."""
+    if id_ is not None and ID.fullmatch(id_):
+        return bytes.fromhex(id_)
+    return hashlib.blake2b(str(id_).encode(), digest_size=16).digest()
 
 
 class IdSet:

@@ -121,7 +121,7 @@ class Lock:
         self.store, self.holder = store, holder
         self.name = f"{FOLDER}/{uuid.uuid4().hex}.json"
         self._beat = _clock()
-        self._lost = self._over = False
+        self.lost = self._over = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beats, name="cyclepref-lock", daemon=True)
 
@@ -131,7 +131,7 @@ class Lock:
         Raises:
             LockError: if it was taken over, since this process did not run (or write) for STALE_S seconds.
         """
-        if self._lost:
+        if self.lost:
             raise LockError(
                 f"{self.store.root} was given to another build, since this one gave no sign of life for "
                 f"{STALE_S:.0f} s: what was finished is saved; run the same command again once the other has ended"
@@ -156,7 +156,7 @@ class Lock:
         """End the heartbeat and give the directory free."""
         self._stop.set()
         self._thread.join()
-        if not self._lost:
+        if not self.lost:
             self.withdraw()
 
     def _beats(self) -> None:
@@ -164,7 +164,7 @@ class Lock:
             try:
                 # Whoever takes over removes the file; who was silent for too long may have been taken over just now.
                 if _clock() - self._beat > STALE_S or not self.store.exists(self.name):
-                    self._lost = True
+                    self.lost = True
                     return
                 self.announce()
             except Exception as error:  # a disk or network that answers again in time has cost nothing
