@@ -79,17 +79,19 @@ class Folder:
         """Whether the run directory is not there yet; on an object store folders neither come nor go."""
         return isinstance(self._fs, fs.LocalFileSystem) and not Path(self._base).exists()
 
-    def drop_if_empty(self, folder: str) -> None:
-        """Remove a folder of the run directory that nothing is in."""
-        if isinstance(self._fs, fs.LocalFileSystem):
+    def drop_if_only(self, folder: str) -> None:
+        """Remove the run directory if it has nothing in it but one empty folder."""
+        if isinstance(self._fs, fs.LocalFileSystem) and os.listdir(self._base) == [folder]:
             with contextlib.suppress(OSError):
                 Path(self._base, folder).rmdir()
+                Path(self._base).rmdir()
 
-    def clean(self) -> int:
-        """Remove what killed writers left; returns how many files. Only a build that holds the run's lock may."""
+    def clean(self, but: str) -> int:
+        """Remove what killed writers left, except in one folder; returns how many files. Only for the lock's holder."""
         if not isinstance(self._fs, fs.LocalFileSystem):
             return 0  # a PUT that was cut off left nothing
-        left = [path for path in Path(self._base).rglob(f"{TEMPORARY}*") if path.is_file()]
+        found = [path for path in Path(self._base).rglob(f"{TEMPORARY}*") if path.is_file()]
+        left = [path for path in found if path.parent != Path(self._base, but)]
         for path in left:
             path.unlink(missing_ok=True)
         return len(left)

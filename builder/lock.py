@@ -183,15 +183,14 @@ def hold(store: Folder, command: str) -> Iterator[Lock]:
     lock = _acquire(store, Holder.here(command))
     lock.start()
     try:
-        left = store.clean()
+        left = store.clean(but=FOLDER)
         if left:
             log.info("removed %d files that a killed writer left in %s", left, store.root)
         yield lock
     finally:
         lock.stop()
-        store.drop_if_empty(FOLDER)
-        if new:
-            store.drop_if_empty("")
+        if new:  # a build that was refused for its recipe leaves no directory
+            store.drop_if_only(FOLDER)
 
 
 def holders(store: Folder) -> list[Announced]:
@@ -207,7 +206,10 @@ def holders(store: Folder) -> list[Announced]:
 def _acquire(store: Folder, holder: Holder) -> Lock:
     for attempt in range(TRIES):
         lock = Lock(store, holder)
-        lock.announce()
+        try:
+            lock.announce()
+        except FileNotFoundError:  # a build that came to nothing has just removed the directory that it made
+            continue
         try:
             others = _living_others(store, lock)
         except BaseException:
@@ -218,9 +220,13 @@ def _acquire(store: Folder, holder: Holder) -> Lock:
         lock.withdraw()
         first, age = others[0]
         if age > YOUNG_S or attempt == TRIES - 1:
-            break
+            raise LockError(_in_use(store, first, age))
         time.sleep(random.uniform(0.1, 1.0))
-    raise LockError(
+    raise LockError(f"{store.root} comes and goes: another process removes it; try again")
+
+
+def _in_use(store: Folder, first: Announced, age: float) -> str:
+    return (
         f"{store.root} is in use by {first.holder}, whose last sign of life was {max(age, 0):.0f} s ago: "
         f"wait for it, or stop it; one that is dead is recognised (on another host after {STALE_S:.0f} s)"
     )
