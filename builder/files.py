@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -53,6 +53,8 @@ class Folder:
                 return json.loads(source.readall())
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StoreError(f"cannot read {self.address(name)}: {error}") from error
         except ValueError as error:
             raise StoreError(f"{self.address(name)} is not JSON ({error}): restore or remove it") from error
 
@@ -168,10 +170,6 @@ def _remote(root: str) -> tuple[fs.FileSystem, str]:
         raise StoreError(f"{parts.scheme}://{parts.netloc}{parts.path} names no folder: give scheme://bucket/prefix")
     try:
         found, base = fs.FileSystem.from_uri(root)
-        if isinstance(found, fs.S3FileSystem):
-            options = dict(parse_qsl(parts.query))
-            # A small file is one PUT then, and not the three requests of an upload in parts.
-            found = fs.S3FileSystem(**{**options, "region": found.region}, allow_delayed_open=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise StoreError(f"cannot open {root}: {error}") from error
     return found, base.rstrip("/")

@@ -6,13 +6,13 @@ them take well over a gigabyte; here they are two arrays of 64-bit integers, sor
 
 import hashlib
 import re
+from binascii import unhexlify
 from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
 
-_HEX = np.full(256, 255, dtype=np.uint8)
-_HEX[np.frombuffer(b"0123456789abcdef", dtype=np.uint8)] = np.arange(16)
+HEX = b"0123456789abcdef"
 ID = re.compile(r"[0-9a-f]{32}")
 # Rows looked at together: small enough for a processor's cache, large enough for numpy.
 CHUNK = 1 << 20
@@ -30,11 +30,14 @@ def _pack(ids: pa.Array) -> np.ndarray:
     _, offsets, data = ids.buffers()
     ends = np.frombuffer(offsets, dtype=np.int64)[ids.offset : ids.offset + len(ids) + 1]
     if ids.null_count == 0 and (np.diff(ends) == 32).all():
-        letters = np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]].reshape(-1, 32)
-        nibbles = _HEX[letters]
-        if nibbles.max() < 16:
-            return np.ascontiguousarray((nibbles[:, 0::2] << 4) | nibbles[:, 1::2]).view(">u8").astype(np.uint64)
-    return np.frombuffer(b"".join(map(_bytes, ids.to_pylist())), dtype=">u8").reshape(-1, 2).astype(np.uint64)
+        letters = data[ends[0] : ends[-1]].to_pybytes()
+        if not letters.translate(None, HEX):
+            return _halves(unhexlify(letters))
+    return _halves(b"".join(map(_bytes, ids.to_pylist())))
+
+
+def _halves(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
 
 def _bytes(id_: str | None) -> bytes:
@@ -48,8 +51,8 @@ class IdSet:
     """Packed ids that can be asked whether they hold others."""
 
     def __init__(self, high: np.ndarray, low: np.ndarray):
-        order = np.argsort(high)
-        self._high, self._low = high[order], low[order]
+        """Of the two halves of the ids, both sorted by the first."""
+        self._high, self._low = high, low
 
     @classmethod
     def of(cls, packed: Iterable[np.ndarray] = ()) -> "IdSet":
@@ -60,7 +63,13 @@ class IdSet:
         """This set with more packed ids."""
         more = list(packed)
         high = np.concatenate([self._high, *(some[:, 0] for some in more)])
-        return IdSet(high, np.concatenate([self._low, *(some[:, 1] for some in more)]))
+        low = np.concatenate([self._low, *(some[:, 1] for some in more)])
+        more.clear()
+        order = np.argsort(high)
+        # One half after the other, so that as little as can be is in memory at a time.
+        high = high[order]
+        low = low[order]
+        return IdSet(high, low)
 
     def __len__(self) -> int:
         return len(self._high)

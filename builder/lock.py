@@ -32,7 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from builder.files import Folder
+from builder.files import Folder, StoreError
 from schemas.errors import CyclePrefError
 
 log = logging.getLogger("cyclepref.lock")
@@ -210,6 +210,8 @@ def _acquire(store: Folder, holder: Holder) -> Lock:
             lock.announce()
         except FileNotFoundError:  # a build that came to nothing has just removed the directory that it made
             continue
+        except OSError as error:
+            raise StoreError(f"cannot write to {store.root}: {error}") from error
         try:
             others = _living_others(store, lock)
         except BaseException:

@@ -39,6 +39,8 @@ ROW_GROUP, ROW_GROUP_WITHOUT_IMAGES = 64, 4096
 JOINED = "-"
 # Reading starts again if parts were joined or pruned meanwhile; that often in a row is no coincidence.
 READS = 5
+# Parts that are read at the same time: enough to hide an object store's answers, few enough for little memory.
+READERS = 4
 
 
 class Store(Folder):
@@ -93,9 +95,11 @@ class Store(Folder):
             known, found = set(), IdSet.of()
         key = TABLES[table][1]
         fresh = self._every_part(table, lambda part: pack(self.read_part(table, part, [key])[key]), known)
+        known = known | set(fresh)
         if fresh:
-            found = found.plus(fresh.values())
-        self._read_ids[table] = (known | set(fresh), found)
+            # Handed over one by one, so that they are not in memory twice.
+            found = found.plus(fresh.pop(part) for part in list(fresh))
+        self._read_ids[table] = (known, found)
         return found
 
     def ids_by_part(self, table: str) -> dict[str, np.ndarray]:
@@ -112,7 +116,7 @@ class Store(Folder):
         for _ in range(READS):
             before = [part for part in self.parts(table) if part not in but]
             try:
-                with ThreadPoolExecutor() as pool:
+                with ThreadPoolExecutor(READERS) as pool:
                     made = list(pool.map(read, before))
             except FileNotFoundError:
                 continue
