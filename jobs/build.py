@@ -21,8 +21,10 @@ def run_build(recipe_path: Path, out: str | Path, retry_failed: bool = False) ->
     recipe = load_recipe(recipe_path)
     run = build(recipe, out, retry_failed)
     console.print(counts_table(f"{recipe.name}: {out}", run["counts"]))
-    dataset = Store(out).address("dataset") if "://" in str(out) else f"{out}/dataset"
-    console.print(f"dataset: {dataset}   (datasets.load_dataset({dataset!r}))", soft_wrap=True)
+    if "://" in str(out):
+        console.print(f"dataset: {Store(out).address('dataset')}", soft_wrap=True)
+    else:
+        console.print(f"dataset: {out}/dataset   (datasets.load_dataset({f'{out}/dataset'!r}))", soft_wrap=True)
 
 
 def counts_table(title: str, counts: dict[str, Any]) -> Table:

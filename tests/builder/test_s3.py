@@ -128,6 +128,7 @@ def test_a_bucket_that_is_not_there_is_one_clear_error(bucket, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_a_build_on_an_object_store_equals_one_on_disk_and_holds_no_credentials(bucket, endpoint, tmp_path, capsys):
     script = tmp_path / "builds.py"
     script.write_text(textwrap.dedent(BUILDS))
