@@ -32,7 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from builder.files import Folder, StoreError
+from builder.folder import Folder, StoreError
 from schemas.errors import CyclePrefError
 
 log = logging.getLogger("cyclepref.lock")

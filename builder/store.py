@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from builder.files import TEMPORARY, Folder, StoreError
+from builder.folder import TEMPORARY, Folder, StoreError
 from builder.idset import IdSet, pack
 from schemas import records
 from schemas.ids import digest
