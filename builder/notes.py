@@ -31,13 +31,16 @@ class Notes:
 
     @contextmanager
     def of(self, recipe: str) -> Iterator["Notes"]:
-        """Notes of a build of the recipe of that name, from its begin to its end, whichever way it ends."""
+        """Notes of a build of the recipe of that name, from its first stage to its end, whichever way it ends.
+
+        One that comes to no stage has changed nothing, and the notes of the build before it stay.
+        """
         self._content["recipe"] = recipe
-        self._write("running")
         try:
             yield self
         except BaseException:
-            self._write("stopped")
+            if self._content["stages"]:
+                self._write("stopped")
             raise
         self._write("finished")
 
