@@ -95,6 +95,7 @@ class Store(Folder):
             known, found = set(), IdSet.of()
         key = TABLES[table][1]
         fresh = self._every_part(table, lambda part: pack(self.read_part(table, part, [key])[key]), known)
+        pa.default_memory_pool().release_unused()  # the strings that the ids were read as
         known = known | set(fresh)
         if fresh:
             # Handed over one by one, so that they are not in memory twice.
