@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from builder.engine import Engine
 from builder.generate import Use
 from builder.inputs import ingest
 from builder.lock import hold
+from builder.mix import Mix, add_mix, mix_of
 from builder.models.resolve import Resolved, metric_spec, model_spec, resolve
 from builder.notes import Notes
 from builder.pair import Direction, pair
@@ -28,9 +30,13 @@ from builder.store import Store
 from builder.upkeep import join_small
 from schemas import records
 from schemas.ids import digest
-from schemas.recipe import Recipe, RecipeError
+from schemas.recipe import MIX, Recipe, RecipeError
 
-LIBRARIES = ("torch", "transformers", "diffusers", "sentence-transformers", "lpips", "ray", "datasets", "pyarrow")
+LIBRARIES = (
+    "torch", "transformers", "diffusers", "sentence-transformers", "lpips", "ray", "datasets", "pyarrow",
+    "dreamsim",
+)  # fmt: skip
+OPTIONAL = {"dreamsim"}
 
 
 def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: Engine | None = None) -> dict[str, Any]:
@@ -58,12 +64,12 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
     # Everything that can be wrong with a recipe is found before a process is started.
     cycle = recipe.shape
     lock = store.read_json("lock.json") or {}
-    forward, backward, metric = _resolve_models(recipe, lock)
+    forward, backward, metrics = _resolve_models(recipe, lock)
     models = [*(use.model for use in forward), backward.model]
     source = open_source(recipe.inputs, cycle.input)
     listed = source.items()[: recipe.inputs.limit]
     store.write_json("lock.json", lock)
-    _remember(store, [*models, metric])
+    _remember(store, [*models, *metrics])
 
     clock = Clock()
     with clock.time("inputs"):
@@ -85,14 +91,17 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
 
     with clock.time("scores"):
         reconstructions = _with_sources(store, wanted_back, sources, backward)
-        score_count = score.compare(score.want(reconstructions, metric), metric, accountant, engine)
-        scores = score.scores(made, reconstructions, store.rows("similarities"), metric)
+        score_count = score.compare(score.want(reconstructions, metrics), metrics, accountant, engine)
+        samples = score.samples(made, reconstructions, store.rows("similarities"), metrics)
+        scores = score.scores(samples)
+        mix = mix_of(recipe.pairs, metrics)
+        if mix:
+            samples, scores = add_mix(mix, samples, scores, made, cycle.candidate)
 
     with clock.time("pairs"):
-        # A pair is decided by the candidates' ids and by everything that scored them.
-        scored_by = digest(metric.fingerprint, backward.model.fingerprint, backward.samples, recipe.seed)
-        direction = Direction(metric.name, scored_by, metric.spec.higher_is_better)
-        pairs, pair_count = pair(made, scores, cycle.candidate, direction, recipe.pairs)
+        direction = _direction(recipe, metrics, mix, backward)
+        deciding = [score.of_metric(rows, direction.metric) for rows in (scores, samples)]
+        pairs, pair_count = pair(made, deciding[0], cycle.candidate, direction, recipe.pairs, deciding[1])
         # Together, so that a build that stops half-way leaves no views of two recipes.
         for view, rows in (("candidates", candidates), ("scores", scores), ("pairs", pairs)):
             store.write_view(view, rows)
@@ -103,18 +112,21 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
         "reconstructions": {model: count.to_dict() for model, count in back_count.items()},
         "scores": {name: count.to_dict() for name, count in score_count.items()},
         "pairs": pair_count.to_dict(),
-        "truncated": {"candidates": pc.sum(made["truncated"]).as_py() or 0},
+        "truncated": {
+            "candidates": generate.truncation(store, wanted),
+            "reconstructions": generate.truncation(store, wanted_back),
+        },
     }
     with clock.time("dataset"):
-        text = card(recipe, models, metric, _without_reused(counts), __version__)
+        text = card(recipe, models, metrics, direction, _without_reused(counts), __version__)
         before = store.read_json("run.json")
-        views = Views(cycle, inputs, made, scores, pairs)
+        views = Views(cycle, inputs, made, scores, pairs, direction.metric)
         earlier = before["counts"]["dataset"] if before else None
         counts["dataset"] = write_dataset(store, views, recipe.splits, text, earlier)
 
     # A build that only looked does not say that its results took no time.
     seconds = before["seconds"] if before and _all_reused(counts) else clock.seconds
-    run = {**_provenance(recipe, [*models, metric]), "counts": counts, "seconds": seconds}
+    run = {**_provenance(recipe, [*models, *metrics]), "counts": counts, "seconds": seconds}
     store.write_json("run.json", run)
     return run
 
@@ -133,13 +145,25 @@ class Clock:
         self.seconds[stage] = round(time.monotonic() - begin, 2)
 
 
-def _resolve_models(recipe: Recipe, lock: dict[str, Any]) -> tuple[list[Use], Use, Resolved]:
-    """The recipe's forward models, backward model and metric, with weights and settings settled."""
+def _resolve_models(recipe: Recipe, lock: dict[str, Any]) -> tuple[list[Use], Use, list[Resolved]]:
+    """The recipe's forward models, backward model and metrics, with weights and settings settled."""
     cycle, choice = recipe.shape, recipe.backward
     forward = [Use(resolve(model_spec(c, cycle.forward_kind), lock), c.samples) for c in recipe.forward]
-    _check_distinct(forward)
+    _check_distinct("forward", [use.model for use in forward], "drop one of them, or raise `samples` of the other")
     backward = Use(resolve(model_spec(choice, cycle.backward_kind), lock), choice.samples)
-    return forward, backward, resolve(metric_spec(recipe.metric, cycle.input), lock)
+    metrics = [resolve(metric_spec(c, cycle.input), lock) for c in recipe.all_metrics]
+    _check_distinct("metrics", metrics, "drop one of them")
+    return forward, backward, metrics
+
+
+def _direction(recipe: Recipe, metrics: list[Resolved], mix: Mix | None, backward: Use) -> Direction:
+    """What decides pairs. Their ids are made of the candidates' and of everything that scored them."""
+    if mix:
+        name, print_, higher = MIX, mix.fingerprint, True
+    else:
+        name = recipe.pairs.by or metrics[0].name
+        [(print_, higher)] = [(m.fingerprint, m.spec.higher_is_better) for m in metrics if m.name == name]
+    return Direction(name, digest(print_, backward.model.fingerprint, backward.samples, recipe.seed), higher)
 
 
 def _provenance(recipe: Recipe, models: list[Resolved]) -> dict[str, Any]:
@@ -149,7 +173,7 @@ def _provenance(recipe: Recipe, models: list[Resolved]) -> dict[str, Any]:
         "recipe": recipe.model_dump(mode="json"),
         "models": {model.name: {"fingerprint": model.fingerprint, **model.identity} for model in models},
         "python": platform.python_version(),
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": {name: version(name) for name in LIBRARIES if name not in OPTIONAL or find_spec(name)},
     }
 
 
@@ -163,16 +187,13 @@ def _remember(store: Store, models: list[Resolved]) -> None:
             store.write_part("models", pa.Table.from_pylist(rows, schema=records.MODEL))
 
 
-def _check_distinct(forward: list[Use]) -> None:
+def _check_distinct(where: str, models: list[Resolved], way_out: str) -> None:
     """Refuse two names for one model with one set of settings: they would be the same rows."""
     first: dict[str, str] = {}
-    for use in forward:
-        other = first.setdefault(use.model.fingerprint, use.model.name)
-        if other != use.model.name:
-            raise RecipeError(
-                f"forward lists one model with equal settings as {other} and as {use.model.name}: "
-                "drop one of them, or raise `samples` of the other"
-            )
+    for model in models:
+        other = first.setdefault(model.fingerprint, model.name)
+        if other != model.name:
+            raise RecipeError(f"{where} lists one model with equal settings as {other} and as {model.name}: {way_out}")
 
 
 def _all_reused(counts: dict[str, Any]) -> bool:

@@ -1,6 +1,6 @@
 """The text of a dataset card: what the dataset is and how it was made, from the run itself.
 
-Everything that comes from outside (names, settings) stands in code spans or tables with its Markdown escaped.
+Everything that comes from outside (names, settings) stands in it with its Markdown and HTML escaped.
 """
 
 import json
@@ -8,7 +8,9 @@ import re
 from typing import Any
 
 from builder.models.resolve import Resolved
-from schemas.recipe import Recipe
+from builder.pair import Direction
+from schemas.errors import visible
+from schemas.recipe import Pairing, Recipe
 
 CITATION = """@inproceedings{bahng2025cyclereward,
   title = {Cycle Consistency as Reward: Learning Image-Text Alignment without Human Preferences},
@@ -17,13 +19,19 @@ CITATION = """@inproceedings{bahng2025cyclereward,
 }"""
 
 
-def card(recipe: Recipe, models: list[Resolved], metric: Resolved, counts: dict[str, Any], version: str) -> str:
-    """Markdown of the card below its YAML head. `counts` are run.json's."""
+def card(
+    recipe: Recipe,
+    models: list[Resolved],
+    metrics: list[Resolved],
+    direction: Direction,
+    counts: dict[str, Any],
+    version: str,
+) -> str:
+    """Markdown of the card below its YAML head. `direction` is of the scores that decided the pairs, `counts` are
+    run.json's."""
     cycle = recipe.shape
     arrow = f"{cycle.input} → {cycle.candidate} → {cycle.input}"
-    poor = recipe.pairs.poor_chosen
-    made = [(model.name, model.identity) for model in models]
-    direction = "higher" if metric.spec.higher_is_better else "lower"
+    made = [(model.name, model.identity) for model in [*models, *metrics]]
     lines = [
         f"# {escape(recipe.name)}",
         "",
@@ -39,9 +47,8 @@ def card(recipe: Recipe, models: list[Resolved], metric: Resolved, counts: dict[
         "",
         "## How it was made",
         "",
-        f"- Cycle score: `{metric.name}`, {direction} is better; the mean over a candidate's reconstructions.",
-        f"- Kept: pairs whose scores differ by at least {recipe.pairs.min_margin:g}"
-        + (f", and whose chosen candidate scores no worse than {poor:g}." if poor is not None else "."),
+        *_scoring(recipe.pairs, metrics, direction),
+        f"- Kept: pairs whose scores differ by at least {_thresholds(recipe.pairs)}.",
         "- Equal outputs of one input are one candidate with several models.",
         f"- Splits are by input: train {recipe.splits.train:g}, validation {recipe.splits.validation:g}, "
         f"test {recipe.splits.test:g}.",
@@ -50,7 +57,6 @@ def card(recipe: Recipe, models: list[Resolved], metric: Resolved, counts: dict[
         "| model | settings |",
         "| --- | --- |",
         *(f"| {escape(name)} | {escape(json.dumps(identity, sort_keys=True))} |" for name, identity in made),
-        f"| {escape(metric.name)} | {escape(json.dumps(metric.identity, sort_keys=True))} |",
         "",
         "## Counts",
         "",
@@ -78,7 +84,33 @@ def card(recipe: Recipe, models: list[Resolved], metric: Resolved, counts: dict[
     return "\n".join(lines)
 
 
+def _scoring(rule: Pairing, metrics: list[Resolved], direction: Direction) -> list[str]:
+    """Lines on what the scores are and which of them decided."""
+    ways = {metric.name: "higher" if metric.spec.higher_is_better else "lower" for metric in metrics}
+    lines = [
+        f"- Cycle score: {escape(name)}, {way} is better; the mean over a candidate's reconstructions."
+        for name, way in ways.items()
+    ]
+    if rule.mix:
+        parts = ", ".join(f"{escape(name)} {weight:g}" for name, weight in sorted(rule.mix.items()))
+        by = "its declared range" if rule.scale == "constants" else "rank within the input's candidates"
+        return [*lines, f"- Pairs are decided by a mix, higher is better: {parts}; each brought to [0, 1] by {by}."]
+    return lines if len(metrics) == 1 else [*lines, f"- Pairs are decided by {escape(direction.metric)}."]
+
+
+def _thresholds(rule: Pairing) -> str:
+    """What a pair's scores must fulfil, after the words "differ by at least"."""
+    parts = [f"{rule.min_margin:g}"]
+    if rule.min_margin_sd is not None:
+        parts.append(f"by at least {rule.min_margin_sd:g} paired standard errors over the reconstructions' seeds")
+    if rule.poor_chosen is not None:
+        parts.append(f"and whose chosen candidate scores no worse than {rule.poor_chosen:g}")
+    return ", ".join(parts)
+
+
 def escape(text: str) -> str:
-    """Text that is only text in Markdown and HTML, tables included."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", text)
+    """Text that is only text in Markdown (GitHub's bare links included), in HTML, and in a table's cell."""
+    text = visible(" ".join(text.split()), keep="").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text)
+    # What would become a link by itself, or a mention of somebody.
+    return re.sub(r"://|(?i:www)\.|@", lambda found: "".join(f"&#{ord(c)};" for c in found[0]), text)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from builder.pair import distinct_outputs
+from builder.score import of_metric
 from builder.stage import locate
 from builder.store import Store, flat
 from schemas.cycle import Cycle
@@ -24,6 +25,8 @@ from schemas.recipe import Splits
 
 SPLITS = ("train", "validation", "test")
 INPUTS_PER_BATCH = 64
+# What is published of each metric's score of a candidate.
+SCORE_FIELDS = ("metric", "value", "spread", "n")
 SHARD_BYTES = 256 * 2**20
 
 
@@ -37,18 +40,21 @@ def split_of(input_id: str, splits: Splits) -> str:
 
 @dataclass(frozen=True)
 class Views:
-    """What a dataset is made from: inputs (input_id, source), made candidates, their scores, and the pairs."""
+    """What a dataset is made from: inputs (input_id, source), made candidates, their scores, and the pairs that
+    `metric`, one of those in the scores, decided."""
 
     cycle: Cycle
     inputs: pa.Table
     candidates: pa.Table
     scores: pa.Table
     pairs: pa.Table
+    metric: str
 
     def edition(self, *settings: str) -> str:
         """Id of a dataset's content. It is in the names of its files, since the datasets library takes two local
         folders of one name whose cards are equal for one dataset, and serves the first one's rows for both (5.2)."""
-        names = [self.inputs["input_id"], self.inputs["source"], self.scores["generation_id"], self.pairs["pair_id"]]
+        names = [self.inputs["input_id"], self.inputs["source"], self.pairs["pair_id"]]
+        names += [self.scores["generation_id"], self.scores["metric"]]
         values = [repr(value) for value in self.scores["value"].to_pylist()]
         return digest(*settings, *values, *(name for column in names for name in column.to_pylist()))[:12]
 
@@ -108,11 +114,10 @@ def _write_splits(
 
 def _ranked(store: Store, views: Views) -> pa.Table:
     """Every distinct scored candidate with all that is published of it, and where its content is."""
-    scored = views.candidates.join(
-        views.scores.select(["generation_id", "value", "spread", "n"]), keys="generation_id", join_type="inner"
-    )
+    deciding = of_metric(views.scores, views.metric).select(["generation_id", "value", "spread", "n"])
+    scored = views.candidates.join(deciding, keys="generation_id", join_type="inner")
     distinct = distinct_outputs(scored, views.cycle.candidate).select(["generation_id", "models"])
-    # A join cannot carry lists, so the models are looked up afterwards.
+    # A join cannot carry lists, so models and scores are looked up afterwards.
     models = dict(zip(distinct["generation_id"].to_pylist(), distinct["models"].to_pylist(), strict=True))
     rows = scored.filter(pc.is_in(scored["generation_id"], value_set=flat(distinct["generation_id"])))
     rows = rows.join(views.inputs, keys="input_id", join_type="inner")
@@ -121,7 +126,17 @@ def _ranked(store: Store, views: Views) -> pa.Table:
     rows = locate(rows, "candidate", "generation_id", made, "generation_id")
     rows = locate(rows, "input", "input_id", store.rows("inputs", ["input_id"]), "input_id")
     rows = rows.sort_by([("input_id", "ascending"), ("value", "descending"), ("generation_id", "ascending")])
-    return rows.append_column("models", pa.array([models[id_] for id_ in rows["generation_id"].to_pylist()]))
+    ids, scores = rows["generation_id"].to_pylist(), _scores(views.scores)
+    rows = rows.append_column("models", pa.array([models[id_] for id_ in ids], pa.list_(pa.string())))
+    return rows.append_column("scores", pa.array([scores[id_] for id_ in ids]))
+
+
+def _scores(scores: pa.Table) -> dict[str, list[dict[str, Any]]]:
+    """Every metric's score of each candidate, by its generation_id."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in scores.to_pylist():
+        found.setdefault(row["generation_id"], []).append({name: row[name] for name in SCORE_FIELDS})
+    return found
 
 
 def _ranking_batches(store: Store, cycle: Cycle, rows: pa.Table, members: list[str]) -> Iterator[list[dict[str, Any]]]:
@@ -157,6 +172,7 @@ def _ranking(cycle: Cycle, group: list[dict[str, Any]], content: dict[str, Any])
             "score": row["value"],
             "spread": row["spread"],
             "n": row["n"],
+            "scores": row["scores"],
             "truncated": row["truncated"],
             "code_version": row["code_version"],
         }
@@ -180,6 +196,9 @@ def _schemas(cycle: Cycle) -> tuple[pa.Schema, pa.Schema]:
         "score": Value("float64"),
         "spread": Value("float64"),
         "n": Value("int64"),
+        "scores": List(
+            dict(zip(SCORE_FIELDS, (text, Value("float64"), Value("float64"), Value("int64")), strict=True))
+        ),
         "truncated": Value("bool"),
         "code_version": text,
     }

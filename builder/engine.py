@@ -20,7 +20,7 @@ import ray.data
 import ray.exceptions
 import yaml
 
-from builder.plan import Cluster
+from builder.plan import Cluster, Node
 from schemas.errors import CyclePrefError
 
 log = logging.getLogger("cyclepref.engine")
@@ -79,10 +79,7 @@ class Engine:
                 # Without an address Ray would join any cluster that was started on this machine.
                 ray.init(address=address or "local", logging_level=logging.ERROR, **local)
             self._started = True
-        # An autoscaling cluster starts workers when an actor asks for them, so what it may grow to counts.
-        limits = launcher_limits() if os.environ.get("RAY_ADDRESS") else {}
-        cpus, gpus = (max(ray.cluster_resources().get(kind, 0), limits.get(kind, 0)) for kind in ("CPU", "GPU"))
-        found = Cluster(cpus=max(1, int(cpus)), gpus=gpus)
+        found = Cluster.of(_nodes())
         if not found.gpus:
             log.warning("no GPU on this cluster: models run on %d CPU cores", found.cpus)
         return found
@@ -127,18 +124,35 @@ class Engine:
         return dataset
 
 
-def launcher_limits(config: Path = LAUNCHER_CONFIG) -> dict[str, float]:
-    """CPUs and GPUs of all the workers that the cluster launcher may start, if it started this cluster.
+def _nodes() -> list[Node]:
+    """The nodes that are up; on an autoscaling cluster those that may be, since workers start when actors ask."""
+    up = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    heads = [_node(resources) for resources in up if "node:__internal_head__" in resources]
+    workers = launcher_workers() if os.environ.get("RAY_ADDRESS") else []
+    return max([_node(resources) for resources in up], heads + workers, key=_size)
+
+
+def _size(nodes: list[Node]) -> tuple[float, int]:
+    """GPUs and CPU cores of all of them."""
+    return sum(node.gpus for node in nodes), sum(node.cpus for node in nodes)
+
+
+def _node(resources: dict[str, float]) -> Node:
+    return Node(int(resources.get("CPU", 0)), resources.get("GPU", 0))
+
+
+def launcher_workers(config: Path = LAUNCHER_CONFIG) -> list[Node]:
+    """All the workers that the cluster launcher may start at once, if it started this cluster; those with the most
+    GPUs first, up to its `max_workers` in all.
 
     Ray's autoscaler does not say, so this reads the file that `ray up` leaves on the head, where jobs run.
     """
     if not config.is_file():
-        return {}
-    types = yaml.safe_load(config.read_text(encoding="utf-8"))["available_node_types"].values()
-    return {
-        kind: sum(node["resources"].get(kind, 0) * node.get("max_workers", 0) for node in types)
-        for kind in ("CPU", "GPU")
-    }
+        return []
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    types = [kind for name, kind in content["available_node_types"].items() if name != content["head_node_type"]]
+    nodes = [_node(kind["resources"]) for kind in types for _ in range(kind.get("max_workers", 0))]
+    return sorted(nodes, key=lambda node: (-node.gpus, -node.cpus))[: content.get("max_workers")]
 
 
 @contextmanager

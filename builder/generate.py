@@ -1,5 +1,6 @@
 """Sources x models -> generations. Used twice: inputs -> candidates, and candidates -> reconstructions."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +17,10 @@ from builder.models import Caption, load_model
 from builder.models.resolve import Resolved
 from builder.plan import Pool, plan
 from builder.stage import Accountant, Count, Work, ahead, attach, attempt, blocks_of, contents, failure, locate, receipt
-from builder.store import Store
+from builder.store import Store, flat
 from schemas import records
 from schemas.ids import generation_ids, sample_seed, text_id
-from schemas.specs import CaptionerSpec, ModelSpec
+from schemas.specs import GeneratorSpec
 
 # A part is one block, so this many batches is the most that a killed worker costs: seconds to a minute.
 BATCHES_PER_PART = 4
@@ -42,7 +43,11 @@ class EmptyCaption(ValueError):
 
 
 class BlackImage(ValueError):
-    """A pipeline returned black: its safety checker refused the prompt, or it computed NaN."""
+    """A pipeline returned black and its safety checker, if it has one, did not: it computed NaN."""
+
+
+class SafetyRefusal(ValueError):
+    """A pipeline's safety checker blacked the image."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ def generate(
     return accountant.run(Work(stage, "generations", "generation_id", wanted), do)
 
 
-def _lane(pool: Pool, specs: dict[str, ModelSpec], rows: dict[str, pa.Table]) -> Lane:
+def _lane(pool: Pool, specs: dict[str, GeneratorSpec], rows: dict[str, pa.Table]) -> Lane:
     """Blocks in order of model, so that an actor which serves several goes from one to the next."""
     blocks = [
         block for name in pool.models for block in blocks_of(rows[name], specs[name].batch_size * BATCHES_PER_PART)
@@ -121,10 +126,26 @@ def _lane(pool: Pool, specs: dict[str, ModelSpec], rows: dict[str, pa.Table]) ->
     return Lane(blocks, Generator, kwargs, pool.actors, pool.num_cpus, pool.num_gpus)
 
 
+def truncation(store: Store, wanted: pa.Table) -> dict[str, dict[str, Any]]:
+    """By model, how many of the wanted generations are truncated, and how many were cut by what (schemas/records.py).
+
+    A caption that breaks off or a prompt that was not read to its end lowers cycle scores, and nothing else shows it.
+    """
+    made = store.rows("generations", ["generation_id", "truncated", "cut_by"])
+    made = made.filter(pc.is_in(made["generation_id"], value_set=flat(wanted["generation_id"])))
+    models = dict(zip(*(wanted[name].to_pylist() for name in ("generation_id", "model")), strict=True))
+    counts = {model: {"truncated": 0, "cut_by": Counter()} for model in sorted(set(models.values()))}
+    for row in made.select(["generation_id", "truncated", "cut_by"]).to_pylist():
+        count = counts[models[row["generation_id"]]]
+        count["truncated"] += row["truncated"]
+        count["cut_by"].update(row["cut_by"])
+    return {model: {**count, "cut_by": dict(sorted(count["cut_by"].items()))} for model, count in counts.items()}
+
+
 class Generator:
     """The worker of an actor: loads its models once, and turns blocks of sources into blocks of outputs."""
 
-    def __init__(self, specs: list[ModelSpec]):
+    def __init__(self, specs: list[GeneratorSpec]):
         self.specs = {spec.name: spec for spec in specs}
         self.models = {spec.name: load_model(spec) for spec in specs}
 
@@ -132,7 +153,7 @@ class Generator:
         """Adds the columns of OUTPUT to a block whose rows are all of one model."""
         name = block["model"][0].as_py()
         spec, model = self.specs[name], self.models[name]
-        run = model.caption if isinstance(spec, CaptionerSpec) else model.paint
+        run = model.caption if spec.kind == "captioner" else model.paint
         batches = blocks_of(block, spec.batch_size)
         outputs: list[Any] = []
         # The next batch is decoded beside this one's run, so that a GPU does not wait for a JPEG.
@@ -153,6 +174,7 @@ OUTPUT = pa.schema(
         ("width", pa.int64()),
         ("height", pa.int64()),
         ("truncated", pa.bool_()),
+        ("cut_by", pa.list_(pa.string())),
         ("error_class", pa.string()),
         ("message", pa.string()),
     ]
@@ -166,12 +188,16 @@ def _output(result: Any) -> dict[str, Any]:
     if isinstance(result, Exception):
         return {"error_class": type(result).__name__, "message": str(result)}
     if isinstance(result, Caption):
-        return {"text": result.text, "raw_text": result.raw, "truncated": result.truncated}
+        cut_by = ["max_new_tokens"] if result.truncated else []
+        return {"text": result.text, "raw_text": result.raw, "truncated": result.truncated, "cut_by": cut_by}
     image = result.image
+    if result.refused:
+        return _output(SafetyRefusal("the pipeline's safety checker refused this image (nsfw_content_detected)"))
     if image.getbbox() is None:
-        return _output(BlackImage("every pixel is black: a safety checker refused the prompt, or NaN was decoded"))
+        checker = "its safety checker did not flag it" if result.refused is False else "it has no safety checker"
+        return _output(BlackImage(f"every pixel is black, and {checker}: NaN was decoded; try another dtype"))
     size = {"width": image.width, "height": image.height}
-    return {"rgb": image.tobytes(), **size, "truncated": result.truncated}
+    return {"rgb": image.tobytes(), **size, "truncated": result.truncated, "cut_by": list(result.cut_by)}
 
 
 def write_generations(block: pa.Table, store: Store, stage: str) -> pa.Table:

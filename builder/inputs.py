@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from builder.engine import Engine
 from builder.images import to_store
 from builder.sources import Source
-from builder.stage import Accountant, BuildError, Work, blocks_of, failure, receipt
+from builder.stage import Accountant, BuildError, Work, blocks_of, failure, reason, receipt
 from builder.store import Store, first_of_each, flat
 from schemas import records
 from schemas.cycle import Modality
@@ -24,12 +24,22 @@ from schemas.ids import digest, text_id
 
 STAGE = "inputs"
 ITEMS_PER_PART = 256
+# A part of stored images is written once it holds this much: 256 photos as PNG would be gigabytes.
+PART_BYTES = 64 * 2**20
+# Far more than text encoders read (a few hundred tokens), and some tokenizers take quadratic time.
+MAX_CHARACTERS = 20_000
+# Bumped when an item may turn out to be another input than before, so that the ingest index forgets it.
+READING = 2
 
 ITEM = pa.schema([("source_key", pa.string()), ("source", pa.string()), ("stamp", pa.string()), ("model", pa.string())])
 
 
 class EmptyPrompt(ValueError):
     """A prompt without a word in it."""
+
+
+class BadPrompt(ValueError):
+    """A prompt that no model can be given."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,8 @@ def _items(source: Source, listed: list[tuple[str, str]], modality: Modality) ->
     """Each listed item under a key that knows where it is and what it was: place, name and stamp."""
     if not listed:
         raise BuildError("the source of inputs is empty")
-    rows = [(digest("source", source.place, modality, name, stamp), name, stamp, modality) for name, stamp in listed]
+    where = ("source", READING, source.place, modality)
+    rows = [(digest(*where, name, stamp), name, stamp, modality) for name, stamp in listed]
     return pa.Table.from_pylist([dict(zip(ITEM.names, row, strict=True)) for row in rows], schema=ITEM)
 
 
@@ -104,7 +115,7 @@ def identify(block: pa.Table, source: Source, modality: Modality) -> pa.Table:
     columns = {
         "input_id": [None if error else row["input_id"] for row, error in zip(found, failed, strict=True)],
         "error_class": [type(error).__name__ if error else None for error in failed],
-        "message": [str(error) if error else None for error in failed],
+        "message": [reason(error) if error else None for error in failed],
     }
     for name, values in columns.items():
         block = block.append_column(name, pa.array(values, pa.string()))
@@ -130,7 +141,7 @@ def write_inputs(block: pa.Table, source: Source, modality: Modality, store: Sto
     Raises:
         BuildError: if an item is no longer what it was when it was identified.
     """
-    rows = []
+    rows, size = [], 0
     for name, wanted, content in zip(
         block["source"].to_pylist(),
         block["input_id"].to_pylist(),
@@ -141,8 +152,12 @@ def write_inputs(block: pa.Table, source: Source, modality: Modality, store: Sto
         if isinstance(row, Exception) or row["input_id"] != wanted:
             raise BuildError(f"{name} changed while it was read: run the same command again")
         rows.append(row)
+        size += len(row.get("image", b""))
+        if size >= PART_BYTES:
+            store.write_part("inputs", pa.Table.from_pylist(rows, schema=records.INPUT))
+            rows, size = [], 0
     store.write_part("inputs", pa.Table.from_pylist(rows, schema=records.INPUT))
-    return receipt(len(rows), 0)
+    return receipt(block.num_rows, 0)
 
 
 def _input(content: bytes | str | Exception, modality: Modality) -> dict[str, Any] | Exception:
@@ -163,9 +178,12 @@ def _image(data: bytes) -> dict[str, Any]:
 
 
 def _text(text: str) -> dict[str, Any]:
+    text = text.strip()
+    if len(text) > MAX_CHARACTERS:  # before NFC, which takes quadratic time on a row of accents
+        raise BadPrompt(f"the prompt has {len(text):,} characters, more than {MAX_CHARACTERS:,}: shorten it")
     text = unicodedata.normalize("NFC", text).strip()
     if not text:
         raise EmptyPrompt("the prompt is empty: remove the line or write a prompt")
     if "\0" in text:
-        raise ValueError("the prompt has a NUL character in it")
+        raise BadPrompt("the prompt has a NUL character in it")
     return {"input_id": text_id(text), "modality": "text", "text": text}

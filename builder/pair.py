@@ -16,17 +16,22 @@ from schemas.cycle import Modality
 from schemas.ids import pair_id
 from schemas.recipe import Pairing
 
-# Scores are compared as integers of this unit, so that the last bits of a float decide nothing.
+# Scores are compared as integers of this unit. On one type of CPU a score is the same to the last bit, whatever ran
+# beside it. Where it is made again elsewhere, noise below a unit moves a gap by two units at most, and by none nearly
+# always: it can never swap the labels of a pair if min_margin is 3e-6 or more, and it can bring in or leave out only
+# pairs whose gap is within two units of min_margin (or whose chosen score is within one of poor_chosen).
 UNIT = 1e-6
 
 
 @dataclass(frozen=True)
 class PairCount:
-    """What became of every two candidates: possible = equal_outputs + too_close + poor_chosen + kept."""
+    """What became of every two candidates:
+    possible = equal_outputs + too_close + within_noise + poor_chosen + kept."""
 
     possible: int
     equal_outputs: int
     too_close: int
+    within_noise: int
     poor_chosen: int
     kept: int
 
@@ -43,45 +48,103 @@ class Direction:
     scored_by: str
     higher_is_better: bool
 
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, -1 where lower is."""
+        return 1 if self.higher_is_better else -1
+
+    def oriented(self, values: np.ndarray) -> np.ndarray:
+        """Scores as integers of UNIT, the higher the better."""
+        return self.sign * np.rint(values / UNIT).astype(np.int64)
+
+    def place(self, value: float, low: float, high: float) -> float:
+        """Where a score lies between its worst (0) and its best (1) possible value, [low, high] being its range."""
+        return (value - low if self.higher_is_better else high - value) / (high - low)
+
 
 def pair(
-    candidates: pa.Table, scores: pa.Table, modality: Modality, direction: Direction, rule: Pairing
+    candidates: pa.Table,
+    scores: pa.Table,
+    modality: Modality,
+    direction: Direction,
+    rule: Pairing,
+    samples: pa.Table | None = None,
 ) -> tuple[pa.Table, PairCount]:
     """Pair the scored candidates of each input: the Pair view, ordered by (input_id, pair_id), and what was left out.
 
-    `candidates` and `scores` as in schemas/records.py, in any order. Two candidates of one input with the same
+    `candidates` and `scores` as in schemas/records.py, in any order, the scores of one metric. `samples`, which
+    `min_margin_sd` needs, has generation_id, sample_index and value. Two candidates of one input with the same
     score to 1e-6 are never a pair, whatever `min_margin` is.
     """
     scored = candidates.select(["generation_id", "input_id", "model", "content_id", "text"]).join(
         scores.select(["generation_id", "value"]), keys="generation_id", join_type="inner"
     )
     distinct = distinct_outputs(scored, modality)
-    oriented = np.rint(np.asarray(distinct["value"], dtype=np.float64) / UNIT).astype(np.int64)
-    sign = 1 if direction.higher_is_better else -1
-    oriented = sign * oriented
+    oriented = direction.oriented(np.asarray(distinct["value"], dtype=np.float64))
     first, second = _all_pairs(distinct["input_id"])
     gap = oriented[first] - oriented[second]
     close = (np.abs(gap) < _units(rule.min_margin)) | (gap == 0)
     chosen, rejected = np.where(gap > 0, first, second), np.where(gap > 0, second, first)
+    noisy = ~close & _within_noise(distinct["generation_id"].to_pylist(), first, second, gap, rule, samples)
     poor = np.zeros_like(close)
     if rule.poor_chosen is not None:
-        poor = ~close & (oriented[chosen] < sign * _units(rule.poor_chosen))
-    kept = ~close & ~poor
+        poor = ~close & ~noisy & (oriented[chosen] < direction.sign * _units(rule.poor_chosen))
+    kept = ~close & ~noisy & ~poor
     table = _table(distinct, chosen[kept], rejected[kept], np.abs(gap[kept]), direction)
     possible = len(_all_pairs(scored.sort_by("input_id")["input_id"])[0])
-    count = PairCount(possible, possible - len(first), int(close.sum()), int(poor.sum()), table.num_rows)
-    return table, count
+    left_out = (possible - len(first), int(close.sum()), int(noisy.sum()), int(poor.sum()))
+    return table, PairCount(possible, *left_out, table.num_rows)
+
+
+def paired_errors(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Standard error of the difference of two means over the same seeds, shape (pairs,); NaN below two seeds.
+
+    `first` and `second`, shape (pairs, samples), hold the scores of the two candidates' reconstructions, NaN where
+    there is none. The reconstructions of all candidates of an input share their seeds, so the samples are paired,
+    and what the seeds do to both cancels: with d the n differences of those that both have,
+    sqrt(sum((d - mean(d))**2) / (n - 1)) / sqrt(n) (Student 1908, The probable error of a mean, Biometrika 6).
+    """
+    difference = first - second
+    there = ~np.isnan(difference)
+    count = there.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(there, difference, 0).sum(axis=1) / count
+        squares = np.where(there, difference - mean[:, None], 0) ** 2
+        error = np.sqrt(squares.sum(axis=1) / (count - 1) / count)
+    return np.where(count < 2, np.nan, error)
+
+
+def _within_noise(
+    ids: list[str], first: np.ndarray, second: np.ndarray, gap: np.ndarray, rule: Pairing, samples: pa.Table | None
+) -> np.ndarray:
+    """Which pairs' margins are below `min_margin_sd` standard errors, or have too few samples to know."""
+    if rule.min_margin_sd is None:
+        return np.zeros(len(gap), dtype=bool)
+    if samples is None:
+        raise ValueError("min_margin_sd needs the samples behind the scores")
+    values = np.full((len(ids), max(samples["sample_index"].to_pylist(), default=0) + 1), np.nan)
+    row = {id_: at for at, id_ in enumerate(ids)}
+    for id_, index, value in zip(
+        *(samples[n].to_pylist() for n in ("generation_id", "sample_index", "value")), strict=True
+    ):
+        if id_ in row:
+            values[row[id_], index] = value
+    needed = np.rint(rule.min_margin_sd * paired_errors(values[first], values[second]) / UNIT)
+    # Written so that an unknown error, NaN, is within noise.
+    return ~(np.abs(gap) >= needed)
+
+
+def same_output(scored: pa.Table, modality: Modality) -> pa.ChunkedArray:
+    """What makes two outputs of one input equal: a text after strip and lower-case, an image by its pixels."""
+    return pc.utf8_lower(pc.utf8_trim_whitespace(scored["text"])) if modality == "text" else scored["content_id"]
 
 
 def distinct_outputs(scored: pa.Table, modality: Modality) -> pa.Table:
     """One row for each distinct output of an input: the one with the smallest id, and all models that made it.
 
     `scored` has generation_id, input_id, model, content_id, text and value.
-
-    Texts are equal after strip and lower-case, images if their pixels are.
     """
-    same = pc.utf8_lower(pc.utf8_trim_whitespace(scored["text"])) if modality == "text" else scored["content_id"]
-    rows = scored.append_column("same", same).sort_by(
+    rows = scored.append_column("same", same_output(scored, modality)).sort_by(
         [("input_id", "ascending"), ("same", "ascending"), ("generation_id", "ascending")]
     )
     grouped = rows.group_by(["input_id", "same"], use_threads=False).aggregate(

@@ -6,11 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from builder.images import decode
-from builder.stage import locate
+from builder.score import of_metric
+from builder.stage import content_by_id
 from builder.store import Store
+from schemas.errors import visible
 
 CELL, GAP, LINE, WRAP = 132, 14, 13, 22
 LINES = 6
@@ -49,24 +50,23 @@ def _spread(widest: pa.Table, count: int) -> list[str]:
 def _row(store: Store, reconstructions: pa.Table, input_: str, widest: pa.Table, columns: int) -> Any:
     pair = widest.filter(pc.equal(widest["input_id"], input_)).slice(0, 1).to_pylist()[0]
     candidates = store.read_view("candidates").filter(pc.field("input_id") == input_)
-    scored = candidates.join(
-        store.read_view("scores").select(["generation_id", "value"]), "generation_id", join_type="inner"
-    )
+    scores = of_metric(store.read_view("scores"), pair["metric"]).select(["generation_id", "value"])
+    scored = candidates.join(scores, "generation_id", join_type="inner")
     better_first = 1 if pair["chosen_score"] > pair["rejected_score"] else -1
     ordered = sorted(scored.to_pylist(), key=lambda row: (-better_first * row["value"], row["generation_id"]))
     distinct = list({row["content_id"]: row for row in reversed(ordered)}.values())[::-1]
     kept = _thin(distinct, columns, {pair["chosen_id"], pair["rejected_id"]})
     mine = reconstructions.filter(pc.equal(reconstructions["input_id"], input_))
     back = dict(zip(mine["source_id"].to_pylist(), mine["content_id"].to_pylist(), strict=True))
-    content = _contents(store, "generations", "content_id", [*(row["content_id"] for row in kept), *back.values()])
-    source = _contents(store, "inputs", "input_id", [input_])[input_]
-    cells = [(source, None, "input", INK)]
+    content = content_by_id(store, "generations", "content_id", [*(row["content_id"] for row in kept), *back.values()])
+    source = content_by_id(store, "inputs", "input_id", [input_])[input_]
+    cells = [(source, None, ["input"], INK)]
     for row in kept:
         mark = {pair["chosen_id"]: ("chosen", CHOSEN), pair["rejected_id"]: ("rejected", REJECTED)}
         label, ink = mark.get(row["generation_id"], ("", FAINT))
         title = f"{row['value']:.3f} {label}".strip()
         model = row["model"].removeprefix("shapeworld-")
-        cells.append((content[row["content_id"]], content[back[row["content_id"]]], f"{model}\n{title}", ink))
+        cells.append((content[row["content_id"]], content[back[row["content_id"]]], [model, title], ink))
     return cells
 
 
@@ -76,20 +76,10 @@ def _thin(rows: list[Any], count: int, keep: set[str]) -> list[Any]:
     return [row for row in rows if row in spare or row["generation_id"] in keep]
 
 
-def _contents(store: Store, table: str, key: str, ids: list[str]) -> dict[str, Any]:
-    rows = pa.table({key: sorted(set(ids))})
-    rows = locate(rows, "it", key, store.rows(table, [key]), key)
-    found = store.fetch(table, rows["it_part"].to_pylist(), rows["it_row"].to_pylist(), columns=["text", "image"])
-    return {
-        id_: content["text"] if content["image"] is None else decode(content["image"])
-        for id_, content in zip(rows[key].to_pylist(), found.to_pylist(), strict=True)
-    }
-
-
 def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, cells: list[Any], top: int) -> None:
     for at, (content, back, title, ink) in enumerate(cells):
         left = GAP + at * (CELL + GAP)
-        y = _text(draw, left, top, title.split("\n"), ink, lines=2)
+        y = _text(draw, left, top, title, ink, lines=2)
         y = _content(sheet, draw, left, y, content, ink)
         if back is not None:
             _content(sheet, draw, left, y, back, FAINT)
@@ -99,9 +89,7 @@ def _content(sheet: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int,
     """Draw a text or a picture; returns where the next thing goes."""
     if isinstance(content, str):
         return _text(draw, left, top, textwrap.wrap(content, WRAP)[:LINES], INK, lines=LINES)
-    picture = content.copy()
-    picture = picture.resize((CELL, round(CELL * picture.height / picture.width)), Image.Resampling.LANCZOS)
-    sheet.paste(picture.crop((0, 0, CELL, CELL)), (left, top))
+    sheet.paste(ImageOps.fit(content, (CELL, CELL), Image.Resampling.LANCZOS), (left, top))
     draw.rectangle((left - 2, top - 2, left + CELL + 1, top + CELL + 1), outline=ink, width=2)
     return top + CELL + GAP // 2
 
@@ -109,5 +97,6 @@ def _content(sheet: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int,
 def _text(draw: ImageDraw.ImageDraw, left: int, top: int, rows: list[str], ink: str, lines: int) -> int:
     font = ImageFont.load_default(11)
     for at, row in enumerate(rows):
+        row = visible(row, keep="")
         draw.text((left, top + at * LINE), row, fill=ink, font=font)
     return top + lines * LINE + 3

@@ -2,11 +2,14 @@
 
 A pool is a set of equal actors on their own share of a GPU (or of CPU cores where there is no GPU). A big model
 gets a pool of its own; models that need less than half a GPU share the actors of one pool, since a process that
-has imported torch, transformers and diffusers costs more than their weights. Pools that fit on the cluster
-together form a wave.
+has imported torch, transformers and diffusers costs more than their weights. A server's models share one actor
+and never get a second, since the requests that it makes at a time are all that the server is to get. Pools of which
+one actor each fits on the nodes together form a wave.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from schemas.errors import CyclePrefError
 from schemas.specs import Spec
@@ -19,45 +22,98 @@ class PlanError(CyclePrefError, ValueError):
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """What there is to run on."""
+class Node:
+    """One machine. An actor lies on one node, and on one GPU if it needs less than a whole one."""
 
     cpus: int
     gpus: float
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """What there is to run on: CPU cores and GPUs in all, and by node (one node of everything, if not said)."""
+
+    cpus: int
+    gpus: float
+    nodes: tuple[Node, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.nodes:
+            object.__setattr__(self, "nodes", (Node(self.cpus, self.gpus),))
+
+    @classmethod
+    def of(cls, nodes: Iterable[Node]) -> "Cluster":
+        """The cluster of these nodes."""
+        nodes = tuple(nodes)
+        return cls(max(1, sum(node.cpus for node in nodes)), sum(node.gpus for node in nodes), nodes)
+
+
+@dataclass(frozen=True)
 class Pool:
-    """`actors` equal actors, each with the same models and resources."""
+    """`actors` equal actors, each with the same models and resources; `grows`: there may be more of them."""
 
     models: tuple[str, ...]
     actors: int
     num_cpus: int
     num_gpus: float
+    grows: bool = True
 
 
 def plan(specs: dict[str, Spec], rows: dict[str, int], cluster: Cluster) -> list[list[Pool]]:
     """Waves of pools that together serve every model with rows to do, the largest pools first.
 
     Raises:
-        PlanError: if one model needs more than the whole cluster has.
+        PlanError: if one model needs more GPUs than the largest node has.
     """
-    groups = _groups({name: specs[name] for name, count in rows.items() if count > 0})
-    waves: list[list[Pool]] = []
-    open_wave: list[Pool] = []
-    for group in sorted(groups, key=lambda pool: (-_share(pool, cluster), pool.models)):
-        one = _fit(group, cluster)
-        if open_wave and sum(_share(pool, cluster) for pool in [*open_wave, one]) > 1:
-            waves.append(open_wave)
-            open_wave = []
-        open_wave = [*open_wave, one]
-    return [_grow(wave, rows, cluster) for wave in [*waves, open_wave] if wave]
+    groups = [_fit(group, cluster) for group in _groups({name: specs[name] for name, n in rows.items() if n > 0})]
+    waves: list[tuple[list[Pool], Room]] = []
+    for pool in sorted(groups, key=lambda pool: (-pool.num_gpus, -pool.num_cpus, pool.models)):
+        if not waves or not waves[-1][1].take(pool):
+            waves.append(([], Room(cluster)))
+            waves[-1][1].take(pool)
+        waves[-1][0].append(pool)
+    return [_grow(wave, rows, room) for wave, room in waves]
+
+
+class Room:
+    """What is still free on a cluster, by node and GPU: an actor goes where it fits most tightly."""
+
+    def __init__(self, cluster: Cluster):
+        # The smallest nodes first, so that what needs no GPU leaves the cores of GPU nodes to what does.
+        nodes = sorted(cluster.nodes, key=lambda node: (node.gpus, node.cpus))
+        self.cpus = [node.cpus for node in nodes]
+        self.gpus = [[min(1.0, node.gpus - at) for at in range(math.ceil(node.gpus))] for node in nodes]
+
+    def take(self, pool: Pool) -> bool:
+        """Place one actor of a pool; False, with nothing taken, if no node has room for it."""
+        for at, free in enumerate(self.gpus):
+            chosen = _gpus_for(pool.num_gpus, free)
+            if chosen is not None and self.cpus[at] >= pool.num_cpus:
+                self.cpus[at] -= pool.num_cpus
+                for gpu in chosen:
+                    free[gpu] -= min(1.0, pool.num_gpus)
+                return True
+        return False
+
+
+def _gpus_for(needed: float, free: list[float]) -> list[int] | None:
+    """Which of a node's GPUs an actor gets: whole ones, or the fullest that has its fraction left (Ray's own rule:
+    fractions of several GPUs cannot be joined). None if the node has not enough."""
+    share = min(1.0, needed)
+    fitting = [gpu for gpu in sorted(range(len(free)), key=lambda gpu: free[gpu]) if free[gpu] >= share - 1e-9]
+    count = math.ceil(needed)
+    return fitting[:count] if len(fitting) >= count else None
 
 
 def _groups(specs: dict[str, Spec]) -> list[Pool]:
-    """One pool of one actor for each big model, and one for all small ones."""
-    small = {name: spec for name, spec in specs.items() if spec.num_gpus < SHARED_BELOW}
-    pools = [Pool((name,), 1, spec.num_cpus, spec.num_gpus) for name, spec in specs.items() if name not in small]
+    """One pool of one actor for each big model, one for each server, and one for all small models."""
+    local = {name: spec for name, spec in specs.items() if spec.server is None}
+    small = {name: spec for name, spec in local.items() if spec.num_gpus < SHARED_BELOW}
+    pools = [Pool((name,), 1, spec.num_cpus, spec.num_gpus) for name, spec in local.items() if name not in small]
+    for server in sorted({spec.server for spec in specs.values() if spec.server is not None}):
+        served = {name: spec for name, spec in specs.items() if spec.server == server}
+        cpus = max(spec.num_cpus for spec in served.values())
+        pools.append(Pool(tuple(sorted(served)), 1, cpus, 0, grows=False))
     if small:
         cpus = max(spec.num_cpus for spec in small.values())
         pools.append(Pool(tuple(sorted(small)), 1, cpus, min(1.0, sum(spec.num_gpus for spec in small.values()))))
@@ -65,35 +121,28 @@ def _groups(specs: dict[str, Spec]) -> list[Pool]:
 
 
 def _fit(pool: Pool, cluster: Cluster) -> Pool:
-    """The pool on this cluster: without GPUs it runs on its CPU cores."""
-    pool = Pool(pool.models, pool.actors, min(pool.num_cpus, cluster.cpus), pool.num_gpus if cluster.gpus else 0)
-    if pool.num_gpus > cluster.gpus:
+    """The pool on this cluster: without GPUs it runs on its CPU cores, and on no more than a node of its size has."""
+    num_gpus = pool.num_gpus if cluster.gpus else 0
+    able = [node for node in cluster.nodes if node.gpus >= num_gpus - 1e-9]
+    if not able:
+        nodes = f"{len(cluster.nodes)} node{'s' if len(cluster.nodes) > 1 else ''}"
         raise PlanError(
-            f"{', '.join(pool.models)} needs {pool.num_gpus:g} GPUs for one actor and the cluster has "
-            f"{cluster.gpus:g}: add GPU nodes or lower num_gpus in its settings"
+            f"{', '.join(pool.models)} needs {num_gpus:g} GPUs on one node for one actor, and the largest node has "
+            f"{max(node.gpus for node in cluster.nodes):g} (the cluster has {cluster.gpus:g} on {nodes}): "
+            "add nodes with more GPUs, or lower num_gpus in its settings"
         )
-    return pool
+    return replace(pool, num_cpus=min(pool.num_cpus, max(node.cpus for node in able)), num_gpus=num_gpus)
 
 
-def _share(pool: Pool, cluster: Cluster) -> float:
-    """The part of the cluster that one actor of a pool takes."""
-    return max(pool.num_gpus / cluster.gpus if cluster.gpus else 0, min(pool.num_cpus / cluster.cpus, 1))
-
-
-def _grow(wave: list[Pool], rows: dict[str, int], cluster: Cluster) -> list[Pool]:
+def _grow(wave: list[Pool], rows: dict[str, int], room: Room) -> list[Pool]:
     """Hand the rest of the cluster out, one actor at a time, to the pool with the most rows per actor."""
     actors = {pool.models: 1 for pool in wave}
     load = {pool.models: sum(rows[name] for name in pool.models) for pool in wave}
-
-    def used() -> float:
-        return sum(actors[pool.models] * _share(pool, cluster) for pool in wave)
-
-    growing = {pool.models: pool for pool in wave}
+    growing = {pool.models: pool for pool in wave if pool.grows}
     while growing:
         busiest = max(growing, key=lambda models: (load[models] / actors[models], models))
-        fits = used() + _share(growing[busiest], cluster) <= 1 + 1e-9
-        if fits and actors[busiest] < load[busiest]:
+        if actors[busiest] < load[busiest] and room.take(growing[busiest]):
             actors[busiest] += 1
         else:
             del growing[busiest]
-    return [Pool(pool.models, actors[pool.models], pool.num_cpus, pool.num_gpus) for pool in wave]
+    return [replace(pool, actors=actors[pool.models]) for pool in wave]

@@ -7,12 +7,21 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from schemas.errors import visible
 
 LOG_EVERY_S = 15
 Tick = Callable[[int], None]
 
 # A log has no width of its own.
-console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
+console = Console(stderr=True, highlight=False, emoji=False, width=None if sys.stderr.isatty() else 120)
+
+
+def plain(text: object) -> Text:
+    """A name, a path or a line with one, to be printed as just that: neither `[bold]` nor a control character in it
+    has an effect. (A Text, since rich's own escaping of markup goes wrong at a backslash before a bracket.)"""
+    return Text(visible(str(text), keep=""))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from builder import __version__
 from builder.engine import Engine, Lane
 from builder.metrics import load_metric
 from builder.models.resolve import Resolved
-from builder.plan import plan
+from builder.plan import Pool, plan
 from builder.stage import Accountant, Count, Work, ahead, attach, attempt, blocks_of, contents, failure, locate, receipt
 from builder.store import Store, first_of_each
 from schemas import records
@@ -24,60 +24,81 @@ ROWS_PER_PART = 512
 
 STAGE = "scores"
 
+# A candidate's similarity by one metric and one reconstruction.
+SAMPLE = pa.schema(
+    [
+        ("generation_id", pa.string()),
+        ("input_id", pa.string()),
+        ("sample_index", pa.int64()),
+        ("metric", pa.string()),
+        ("fingerprint", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+
 
 class NotANumber(ValueError):
     """A metric returned NaN or infinity."""
 
 
-def want(reconstructions: pa.Table, metric: Resolved) -> pa.Table:
-    """The comparisons that are needed: each distinct (input, content of a reconstruction) once.
+def want(reconstructions: pa.Table, metrics: list[Resolved]) -> pa.Table:
+    """The comparisons that are needed: each distinct (input, content of a reconstruction, metric) once.
 
     `reconstructions` has input_id and content_id of those that were made.
     """
-    print_ = metric.fingerprint
-    ids = [
-        similarity_id(input_, content, print_)
-        for input_, content in zip(
-            reconstructions["input_id"].to_pylist(), reconstructions["content_id"].to_pylist(), strict=True
-        )
-    ]
-    wanted = reconstructions.select(["input_id", "content_id"])
-    wanted = wanted.append_column("similarity_id", pa.array(ids, pa.string()))
-    for name, value in (("model", metric.name), ("fingerprint", print_)):
-        wanted = wanted.append_column(name, pa.array([value] * len(ids), pa.string()))
-    return first_of_each(wanted, "similarity_id")
+    inputs, contents_ = _columns(reconstructions, "input_id", "content_id")
+    tables = []
+    for metric in metrics:
+        print_ = metric.fingerprint
+        ids = [similarity_id(x, y, print_) for x, y in zip(inputs, contents_, strict=True)]
+        wanted = reconstructions.select(["input_id", "content_id"])
+        for name, column in (
+            ("similarity_id", ids), ("model", [metric.name] * len(ids)), ("fingerprint", [print_] * len(ids)),
+        ):  # fmt: skip
+            wanted = wanted.append_column(name, pa.array(column, pa.string()))
+        tables.append(wanted)
+    return first_of_each(pa.concat_tables(tables), "similarity_id")
 
 
-def compare(wanted: pa.Table, metric: Resolved, accountant: Accountant, engine: Engine) -> dict[str, Count]:
-    """Compute the wanted similarities that the store does not have; counts under the metric's name."""
+def compare(wanted: pa.Table, metrics: list[Resolved], accountant: Accountant, engine: Engine) -> dict[str, Count]:
+    """Compute the wanted similarities that the store does not have; counts by metric."""
     store = accountant.store
+    specs = {metric.name: metric.spec for metric in metrics}
 
     def do(todo: pa.Table) -> Iterator[pa.Table]:
         located = locate(todo, "x", "input_id", store.rows("inputs", ["input_id"]), "input_id")
         located = locate(located, "y", "content_id", store.rows("generations", ["content_id"]), "content_id")
         located = located.sort_by([("x_part", "ascending"), ("x_row", "ascending"), ("content_id", "ascending")])
+        rows = {name: located.filter(pc.equal(located["model"], name)) for name in specs}
         before = partial(attach, store=store, tables={"x": "inputs", "y": "generations"})
         after = partial(write_similarities, store=store)
-        [[pool]] = plan({metric.name: metric.spec}, {metric.name: todo.num_rows}, engine.cluster)
-        blocks = blocks_of(located, ROWS_PER_PART)
-        lane = Lane(blocks, Comparer, {"spec": metric.spec}, pool.actors, pool.num_cpus, pool.num_gpus)
-        yield from engine.run_pools([lane], before, after)
+        for wave in plan(specs, {name: part.num_rows for name, part in rows.items()}, engine.cluster):
+            yield from engine.run_pools([_lane(pool, specs, rows) for pool in wave], before, after)
 
     return accountant.run(Work(STAGE, "similarities", "similarity_id", wanted), do)
 
 
-class Comparer:
-    """The worker of an actor: loads its metric once, and gives every row a value or the reason why not."""
+def _lane(pool: Pool, specs: dict[str, MetricSpec], rows: dict[str, pa.Table]) -> Lane:
+    """Blocks in order of metric, each of one metric."""
+    blocks = [block for name in pool.models for block in blocks_of(rows[name], ROWS_PER_PART)]
+    kwargs = {"specs": [specs[name] for name in pool.models]}
+    return Lane(blocks, Comparer, kwargs, pool.actors, pool.num_cpus, pool.num_gpus)
 
-    def __init__(self, spec: MetricSpec):
-        self.metric, self.batch_size = load_metric(spec), spec.batch_size
+
+class Comparer:
+    """The worker of an actor: loads its metrics once, and gives every row a value or the reason why not."""
+
+    def __init__(self, specs: list[MetricSpec]):
+        self.metrics = {spec.name: load_metric(spec) for spec in specs}
+        self.batch_sizes = {spec.name: spec.batch_size for spec in specs}
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Adds `value`, `error_class` and `message` to a block with the contents of `x` and `y`."""
-        batches = blocks_of(block, self.batch_size)
+        """Adds `value`, `error_class` and `message` to a block of one metric with the contents of `x` and `y`."""
+        name = block["model"][0].as_py()
+        batches = blocks_of(block, self.batch_sizes[name])
         results: list[Any] = []
         for x, y in ahead(lambda batch: (contents(batch, "x"), contents(batch, "y")), batches):
-            results += attempt(self.metric.compare, x, y)
+            results += attempt(self.metrics[name].compare, x, y)
         values = [_checked(result) for result in results]
         block = block.select([name for name in block.column_names if not name.startswith(("x_", "y_"))])
         errors = [value if isinstance(value, Exception) else None for value in values]
@@ -113,32 +134,57 @@ def write_similarities(block: pa.Table, store: Store) -> pa.Table:
     return receipt(good.num_rows, len(failed))
 
 
-def scores(candidates: pa.Table, reconstructions: pa.Table, similarities: pa.Table, metric: Resolved) -> pa.Table:
-    """The Score view: mean, population standard deviation and count of each candidate's similarities.
+def samples(
+    candidates: pa.Table, reconstructions: pa.Table, similarities: pa.Table, metrics: list[Resolved]
+) -> pa.Table:
+    """A row of SAMPLE for each candidate, reconstruction and metric.
 
-    `reconstructions` has source_id (the candidate's content), input_id, content_id and sample_index. A candidate
-    without any reconstruction that could be scored has no row.
+    `reconstructions` has source_id (the candidate's content), input_id, content_id and sample_index; those of one
+    input with the same index share their seed. What could not be compared has no row.
     """
-    mine = similarities.filter(pc.equal(similarities["fingerprint"], metric.fingerprint))
-    values = dict(
-        zip(zip(*_columns(mine, "input_id", "content_id"), strict=True), mine["value"].to_pylist(), strict=True)
-    )
-    found: dict[tuple[str, str], list[float]] = {}
-    # In order of sample index, so that a mean's last bits do not depend on the order of the rows.
-    for input_, source, content in zip(
-        *_columns(reconstructions.sort_by("sample_index"), "input_id", "source_id", "content_id"), strict=True
+    found = dict(zip(similarities["similarity_id"].to_pylist(), similarities["value"].to_pylist(), strict=True))
+    made: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for input_, source, content, index in zip(
+        *_columns(reconstructions, "input_id", "source_id", "content_id", "sample_index"), strict=True
     ):
-        if (input_, content) in values:
-            found.setdefault((input_, source), []).append(values[input_, content])
-    rows = []
-    for id_, input_, content in zip(*_columns(candidates, "generation_id", "input_id", "content_id"), strict=True):
-        if (input_, content) in found:
-            sample = np.array(found[input_, content])
-            row = (id_, input_, metric.name, metric.fingerprint, sample.mean(), sample.std(), len(sample))
-            rows.append(dict(zip(records.SCORE.names, row, strict=True)))
-    return pa.Table.from_pylist(rows, schema=records.SCORE).sort_by(
-        [("input_id", "ascending"), ("generation_id", "ascending")]
+        made.setdefault((input_, source), []).append((index, content))
+    rows: list[tuple] = []
+    for metric in metrics:
+        print_ = metric.fingerprint
+        for id_, input_, source in zip(*_columns(candidates, "generation_id", "input_id", "content_id"), strict=True):
+            for index, content in made.get((input_, source), ()):
+                value = found.get(similarity_id(input_, content, print_))
+                if value is not None:
+                    rows.append((id_, input_, index, metric.name, print_, value))
+    table = pa.Table.from_pylist([dict(zip(SAMPLE.names, row, strict=True)) for row in rows], schema=SAMPLE)
+    return table.sort_by([(name, "ascending") for name in ("metric", "input_id", "generation_id", "sample_index")])
+
+
+def scores(samples: pa.Table) -> pa.Table:
+    """The Score view: mean, population standard deviation and count of each candidate's samples, by metric.
+
+    A candidate without any reconstruction that could be scored has no row.
+    """
+    groups: dict[tuple, list[float]] = {}
+    # In order of sample index, so that a mean's last bits do not depend on the order of the rows.
+    *keys, values = _columns(
+        samples.sort_by("sample_index"), "generation_id", "input_id", "metric", "fingerprint", "value"
     )
+    for *key, value in zip(*keys, values, strict=True):
+        groups.setdefault(tuple(key), []).append(value)
+    rows = [(*key, np.mean(group), np.std(group), len(group)) for key, group in groups.items()]
+    return score_view([dict(zip(records.SCORE.names, row, strict=True)) for row in rows])
+
+
+def score_view(rows: list[dict[str, Any]]) -> pa.Table:
+    """Score records in the order of the view."""
+    table = pa.Table.from_pylist(rows, schema=records.SCORE)
+    return table.sort_by([(name, "ascending") for name in ("input_id", "generation_id", "metric")])
+
+
+def of_metric(rows: pa.Table, metric: str) -> pa.Table:
+    """The rows of one metric, or of the mix, among samples or scores."""
+    return rows.filter(pc.equal(rows["metric"], metric))
 
 
 def _columns(rows: pa.Table, *names: str) -> list[list[Any]]:

@@ -1,7 +1,9 @@
-"""Where inputs come from: an image folder, a prompt file, a column of parquet files or of a dataset, ShapeWorld.
+"""Where inputs come from: an image folder, a prompt file, a column of parquet files or of a dataset, ShapeWorld;
+DCI, prompt lists with categories and compositional prompts have files of their own.
 
 A source lists its items without decoding them (`items`: a name and a stamp that changes when the item does), and
-reads the named ones (`read`: bytes of an image file, or a text).
+reads the named ones (`read`: bytes of an image file, or a text). What an item is called and holds is data: it may
+make its own row fail, and nothing else.
 """
 
 import os
@@ -13,11 +15,24 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from builder.dci import Dci
+from builder.files import absolute, files_under, read_file, read_file_within, shown, stamp, text_lines, unshown
 from builder.images import ENDINGS
+from builder.prompt_sources import Compositional, Tsv
 from builder.shapeworld import grammar, render, scenes
 from schemas.cycle import Modality
 from schemas.ids import digest
-from schemas.recipe import DatasetColumn, ImageFolder, ParquetColumn, PromptFile, RecipeError, ShapeWorldInputs
+from schemas.recipe import RecipeError
+from schemas.sources import (
+    CompositionalPrompts,
+    DatasetColumn,
+    DciFolder,
+    ImageFolder,
+    ParquetColumn,
+    PromptFile,
+    ShapeWorldInputs,
+    TsvColumn,
+)
 
 Items = list[tuple[str, str]]
 
@@ -42,11 +57,11 @@ def open_source(spec: Any, modality: Modality) -> Source:
     Raises:
         RecipeError: if it does not exist, is empty, or does not give this modality.
     """
-    gives = {"images": "image", "prompts": "text"}.get(spec.source, modality)
+    gives = {"images": "image", "prompts": "text", "tsv": "text", "compositional": "text"}.get(spec.source, modality)
     if gives != modality:
         raise RecipeError(
             f"inputs.source {spec.source!r} gives {gives}s, and this cycle starts from {modality}s: "
-            f"use {'images' if modality == 'image' else 'prompts'}, parquet or dataset, or the other cycle"
+            f"use {'images' if modality == 'image' else 'prompts'}, dci, parquet or dataset, or the other cycle"
         )
     kinds = {
         ImageFolder: Images,
@@ -54,13 +69,19 @@ def open_source(spec: Any, modality: Modality) -> Source:
         ParquetColumn: Parquet,
         DatasetColumn: LocalDataset,
         ShapeWorldInputs: ShapeWorld,
+        DciFolder: Dci,
+        TsvColumn: Tsv,
+        CompositionalPrompts: Compositional,
     }
     return kinds[type(spec)](spec, modality)
 
 
 @dataclass(frozen=True)
 class Images:
-    """Every image file under a folder, at any depth, in order of path; files with other endings are not inputs."""
+    """Everything under a folder, at any depth, that is named like an image file, in order of path.
+
+    Files with other endings are not inputs. Links to files are followed; links to folders are not, as they can loop.
+    """
 
     spec: ImageFolder
     modality: Modality
@@ -68,27 +89,22 @@ class Images:
     @property
     def place(self) -> str:
         """The folder."""
-        return _absolute(self.spec.path)
+        return absolute(self.spec.path)
 
     def items(self) -> Items:
         """Paths relative to the folder; the stamp is size and modification time."""
         root = Path(self.spec.path)
         if not root.is_dir():
             raise RecipeError(f"inputs.path {self.spec.path}: no such folder (looked in {root.absolute()})")
-        files = sorted(f for f in root.rglob("*") if f.suffix.lower() in ENDINGS)
+        files = files_under(root, ENDINGS)
         if not files:
             raise RecipeError(f"inputs.path {self.spec.path}: no image files in this folder")
-        # A name that is not UTF-8 is shown escaped, under which it cannot be opened: a failure row, not a crash.
-        names = [os.fsencode(f.relative_to(root).as_posix()).decode("utf-8", "backslashreplace") for f in files]
-        return [(name, _stamp(f)) for name, f in zip(names, files, strict=True)]
+        return [(shown(f.relative_to(root)), stamp(f)) for f in files]
 
     def read(self, names: list[str]) -> Iterator[bytes | Exception]:
         """The files' bytes."""
         for name in names:
-            try:
-                yield (Path(self.spec.path) / name).read_bytes()
-            except OSError as error:
-                yield error
+            yield read_file(Path(self.spec.path) / unshown(name))
 
 
 @dataclass(frozen=True)
@@ -101,26 +117,23 @@ class Prompts:
     @property
     def place(self) -> str:
         """The file."""
-        return _absolute(self.spec.path)
+        return absolute(self.spec.path)
 
     def items(self) -> Items:
         """Line numbers from 1, stamped by the line's bytes."""
-        return [(f"{Path(self.spec.path).name}:{n}", digest(line)) for n, line in enumerate(self._lines(), start=1)]
+        return [
+            (f"{Path(self.spec.path).name}:{n}", digest(line))
+            for n, line in enumerate(text_lines(self.spec.path), start=1)
+        ]
 
     def read(self, names: list[str]) -> Iterator[str | Exception]:
         """The lines, without their ends."""
-        lines = self._lines()
+        lines = text_lines(self.spec.path)
         for name in names:
             try:
                 yield lines[int(name.rsplit(":", 1)[1]) - 1].decode("utf-8")
             except UnicodeDecodeError as error:
                 yield error
-
-    def _lines(self) -> list[bytes]:
-        path = Path(self.spec.path)
-        if not path.is_file():
-            raise RecipeError(f"inputs.path {self.spec.path}: no such file (looked for {path.absolute()})")
-        return path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
 
 
 @dataclass(frozen=True)
@@ -133,7 +146,7 @@ class Parquet:
     @property
     def place(self) -> str:
         """File or folder, and column."""
-        return f"{_absolute(self.spec.path)}:{self.spec.column}"
+        return f"{absolute(self.spec.path)}:{self.spec.column}"
 
     def items(self) -> Items:
         """`file:row`, in the order of rows when sorted, stamped by the file's size and modification time."""
@@ -141,40 +154,55 @@ class Parquet:
         for name, file in self._files().items():
             try:
                 opened = pq.ParquetFile(file)
-            except pa.ArrowInvalid as error:
+            except (pa.ArrowException, OSError) as error:
                 raise RecipeError(f"inputs.path {self.spec.path}: {name} is no parquet file ({error})") from error
-            if self.spec.column not in opened.schema_arrow.names:
-                names = ", ".join(opened.schema_arrow.names)
+            columns = opened.schema_arrow.names
+            if self.spec.column not in columns:
+                names = ", ".join(columns)
                 raise RecipeError(f"inputs.column {self.spec.column!r} is not in {file}: its columns are {names}")
-            rows += [(f"{name}:{row:09}", _stamp(file)) for row in range(opened.metadata.num_rows)]
+            if columns.count(self.spec.column) > 1:
+                raise RecipeError(f"inputs.column {self.spec.column!r} is in {file} more than once: rename one")
+            rows += [(f"{name}:{row:09}", stamp(file)) for row in range(opened.metadata.num_rows)]
         return rows
 
     def read(self, names: list[str]) -> Iterator[bytes | str | Exception]:
         """The column's values; consecutive rows cost one read of their row group."""
         files = self._files()
-        at, start, values = None, 0, pa.chunked_array([[]])
+        at, rows, values = "", range(0), None
         for name in names:
             file, row = name.rsplit(":", 1)
-            if file != at or not start <= int(row) < start + len(values):
-                at, (start, values) = file, self._group(files[file], int(row))
-            yield _value(values[int(row) - start].as_py(), self.modality, self.spec.path)
+            if file != at or int(row) not in rows:
+                at, (rows, values) = file, self._group(files[file], int(row))
+            yield values if isinstance(values, Exception) else _cell(values, int(row) - rows.start, self)
 
-    def _group(self, file: Path, row: int) -> tuple[int, pa.ChunkedArray]:
-        """The row group that holds a row: its first row's number and the column's values."""
+    def _group(self, file: Path, row: int) -> tuple[range, pa.ChunkedArray | Exception]:
+        """The row group that holds a row: its rows, and the column's values or why they cannot be read."""
         opened, start = pq.ParquetFile(file), 0
         for group in range(opened.num_row_groups):
-            count = opened.metadata.row_group(group).num_rows
-            if row < start + count:
-                return start, opened.read_row_group(group, columns=[self.spec.column])[self.spec.column]
-            start += count
+            rows = range(start, start + opened.metadata.row_group(group).num_rows)
+            if row in rows:
+                try:
+                    return rows, opened.read_row_group(group, columns=[self.spec.column])[self.spec.column]
+                except (pa.ArrowException, OSError) as error:
+                    return rows, error
+            start = rows.stop
         raise IndexError(f"{file} has {start} rows, and row {row} was asked for")
+
+    @property
+    def folder(self) -> Path:
+        """The folder whose files rows may name."""
+        root = Path(self.spec.path)
+        return root if root.is_dir() else root.parent
 
     def _files(self) -> dict[str, Path]:
         root = Path(self.spec.path)
-        files = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
-        if not files or not files[0].is_file():
-            raise RecipeError(f"inputs.path {self.spec.path}: no parquet there (looked for {root.absolute()})")
-        return {file.relative_to(root).as_posix() if root.is_dir() else file.name: file for file in files}
+        files = files_under(root, {".parquet"}) if root.is_dir() else [root]
+        if not files:
+            raise RecipeError(f"inputs.path {self.spec.path}: no parquet there (looked in {root.absolute()})")
+        for file in files:
+            if not file.is_file():  # opening a pipe would wait for ever
+                raise RecipeError(f"inputs.path {self.spec.path}: no parquet file at {file.absolute()}")
+        return {shown(file.relative_to(self.folder)): file for file in files}
 
 
 @dataclass(frozen=True)
@@ -187,7 +215,7 @@ class LocalDataset:
     @property
     def place(self) -> str:
         """Folder, split and column."""
-        return f"{_absolute(self.spec.path)}:{self.spec.split}:{self.spec.column}"
+        return f"{absolute(self.spec.path)}:{self.spec.split}:{self.spec.column}"
 
     def items(self) -> Items:
         """Row numbers, stamped by the dataset's own fingerprint."""
@@ -198,7 +226,12 @@ class LocalDataset:
         """The column's values."""
         rows = self._column()
         for name in names:
-            yield _value(rows[int(name.rsplit(":", 1)[1])][self.spec.column], self.modality, self.spec.path)
+            yield _cell(rows[self.spec.column], int(name.rsplit(":", 1)[1]), self)
+
+    @property
+    def folder(self) -> Path:
+        """The folder whose files rows may name."""
+        return Path(self.spec.path)
 
     def _column(self) -> Any:
         import datasets
@@ -208,18 +241,34 @@ class LocalDataset:
             raise RecipeError(f"inputs.path {path}: no such folder (looked in {Path(path).absolute()})")
         saved = any((Path(path) / name).is_file() for name in ("state.json", "dataset_dict.json"))
         try:
+            if not saved:
+                files = datasets.load_dataset_builder(path).config.data_files or {}
+                self._check_inside([file for part in files.values() for file in part])
             opened = datasets.load_from_disk(path) if saved else datasets.load_dataset(path)
-        except (datasets.exceptions.DatasetsError, FileNotFoundError) as error:
+        except RecipeError:
+            raise
+        except (datasets.exceptions.DatasetsError, pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise RecipeError(f"inputs.path {path}: not a dataset folder ({error})") from error
         if isinstance(opened, dict):
             if split not in opened:
                 raise RecipeError(f"inputs.split {split!r} is not in {path}: its splits are {', '.join(opened)}")
             opened = opened[split]
+        if saved:
+            self._check_inside([file["filename"] for file in opened.cache_files])
         if column not in opened.column_names:
             raise RecipeError(f"inputs.column {column!r} is not in {path}: it has {', '.join(opened.column_names)}")
         if isinstance(opened.features[column], datasets.Image):
             opened = opened.cast_column(column, datasets.Image(decode=False))
         return opened.select_columns([column])
+
+    def _check_inside(self, files: list[str]) -> None:
+        """Refuse a dataset whose card or index names data from elsewhere: another folder, or the network."""
+        # Links stay as they are: in a folder of the Hub's cache every file is one.
+        roots = os.path.abspath(self.spec.path), os.path.realpath(self.spec.path)
+        inside = [any(Path(os.path.abspath(file)).is_relative_to(root) for root in roots) for file in files]
+        outside = [file for file, here in zip(files, inside, strict=True) if "://" in file or not here]
+        if outside:
+            raise RecipeError(f"inputs.path {self.spec.path}: it names {outside[0]!r}, which is outside of the folder")
 
 
 @dataclass(frozen=True)
@@ -254,38 +303,18 @@ class ShapeWorld:
                 yield encode(render.render(grammar.parse(name), seed))
 
 
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())
-
-
-def _stamp(file: Path) -> str:
-    """Size and modification time; a dangling link has neither and is found out when it is read."""
+def _cell(values: Any, at: int, source: Parquet | LocalDataset) -> bytes | str | Exception:
+    """A cell as an input: text, image bytes, or a {bytes, path} struct as the datasets library stores images."""
     try:
-        stat = file.stat()
-    except OSError as error:
-        return type(error).__name__
-    return f"{stat.st_size}:{stat.st_mtime_ns}"
-
-
-def _value(value: Any, modality: Modality, root: str) -> bytes | str | Exception:
-    """A cell as an input: text, image bytes, or a {bytes, path} struct as the datasets library stores images.
-
-    A path is followed only within the source's own folder: a file from elsewhere must not be able to name another.
-    """
-    if modality == "text":
+        value = values[at]
+        value = value.as_py() if isinstance(value, pa.Scalar) else value
+    # Whatever the conversion raises (text that is not UTF-8, say) is about this cell alone.
+    except Exception as error:
+        return error
+    if source.modality == "text":
         return value if isinstance(value, str) else TypeError(f"expected a text, got {type(value).__name__}")
     if isinstance(value, dict):
-        if value.get("bytes") is None and value.get("path"):
-            return _file_within(Path(root), value["path"])
-        value = value.get("bytes")
+        path, value = value.get("path"), value.get("bytes")
+        if value is None and isinstance(path, str) and path:
+            return read_file_within(source.folder, path)
     return value if isinstance(value, bytes) else TypeError(f"expected image bytes, got {type(value).__name__}")
-
-
-def _file_within(root: Path, path: str) -> bytes | Exception:
-    file = (root / path).resolve()
-    if not file.is_relative_to(root.resolve()):
-        return PermissionError(f"the row names {path}, which is outside of {root}")
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        return error

@@ -15,7 +15,7 @@ from builder.images import decode
 from builder.notes import Notes
 from builder.store import Store, first_of_each, flat, without
 from schemas import records
-from schemas.errors import CyclePrefError
+from schemas.errors import CyclePrefError, Unavailable, visible
 
 # What a stage's last step tells the driver: how many rows it finished, and how many of them as failures.
 RECEIPT = pa.schema([("done", pa.int64()), ("failed", pa.int64())])
@@ -106,7 +106,7 @@ class Accountant:
         rows = self.store.rows("failures")
         rows = rows.filter(pc.is_in(rows["id"], value_set=flat(work.rows[work.key])))
         reasons = Counter(f"{row['model']}: {row['error_class']}: {row['message']}" for row in rows.to_pylist())
-        worst = "\n".join(f"  {count} x {reason}" for reason, count in reasons.most_common(5))
+        worst = "\n".join(f"  {count} x {visible(reason, keep='')}" for reason, count in reasons.most_common(5))
         return (
             f"{work.stage}: {failed} of {work.rows.num_rows} rows failed, more than max_failure_rate "
             f"{self.max_failure_rate:g} allows:\n{worst}\n"
@@ -143,15 +143,27 @@ def blocks_of(rows: pa.Table, size: int) -> list[pa.Table]:
 
 
 def attempt(run: Callable[..., list[Any]], *columns: list[Any]) -> list[Any | Exception]:
-    """Run a batch; one that raises is halved until the rows that raise stand alone, with their exceptions."""
+    """Run a batch; one that raises is halved until the rows that raise stand alone, with their exceptions.
+    What is no row's fault ends the run.
+
+    Raises:
+        Unavailable: from the model.
+    """
     try:
         return list(run(*columns))
+    except Unavailable:
+        raise
     except Exception as error:
         count = len(columns[0])
         if count == 1:
             return [error]
         halves = [column[: count // 2] for column in columns], [column[count // 2 :] for column in columns]
         return [result for half in halves for result in attempt(run, *half)]
+
+
+def reason(error: Exception) -> str:
+    """An exception's message as text that a table can hold: a file name may have bytes in it that are not UTF-8."""
+    return str(error).encode("utf-8", "backslashreplace").decode()
 
 
 def failure(id_: str, stage: str, model: str, source: str, error_class: str, message: str) -> dict[str, str]:
@@ -166,9 +178,19 @@ def receipt(ok: int, failed: int) -> pa.Table:
 
 
 def contents(block: pa.Table, role: str) -> list[Any]:
-    """The content of a role, row by row: the text, or the decoded image."""
+    """The content of a role, row by row: the text, or the decoded image; one that is there twice is decoded once."""
     texts, images = block[f"{role}_text"].to_pylist(), block[f"{role}_image"].to_pylist()
-    return [text if image is None else decode(image) for text, image in zip(texts, images, strict=True)]
+    decoded = {image: decode(image) for image in set(images) - {None}}
+    return [text if image is None else decoded[image] for text, image in zip(texts, images, strict=True)]
+
+
+def content_by_id(store: Store, table: str, key: str, ids: Iterable[str]) -> dict[str, Any]:
+    """The text or the decoded image of rows of `inputs` or `generations`, by their `key`; unknown ids are left out."""
+    rows = pa.table({key: pa.array(sorted(set(ids)), pa.string())})
+    rows = locate(rows, "it", key, store.rows(table, [key]), key)
+    found = store.fetch(table, rows["it_part"].to_pylist(), rows["it_row"].to_pylist(), columns=["text", "image"])
+    rows = rows.select([key]).append_column("it_text", found["text"]).append_column("it_image", found["image"])
+    return dict(zip(rows[key].to_pylist(), contents(rows, "it"), strict=True))
 
 
 def ahead(function: Callable[[Any], Any], items: list[Any]) -> Iterator[Any]:

@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from builder.build import build
-from builder.progress import console
+from builder.progress import console, plain
 from builder.store import Store
 from schemas.recipe import load_recipe
 
@@ -21,15 +20,14 @@ def run_build(recipe_path: Path, out: str | Path, retry_failed: bool = False) ->
     recipe = load_recipe(recipe_path)
     run = build(recipe, out, retry_failed)
     console.print(counts_table(f"{recipe.name}: {out}", run["counts"]))
-    if "://" in str(out):
-        console.print(f"dataset: {Store(out).address('dataset')}", soft_wrap=True)
-    else:
-        console.print(f"dataset: {out}/dataset   (datasets.load_dataset({f'{out}/dataset'!r}))", soft_wrap=True)
+    address = Store(out).address("dataset")
+    load = "" if "://" in address else f"   (datasets.load_dataset({address!r}))"
+    console.print(plain(f"dataset: {address}{load}"), soft_wrap=True)
 
 
 def counts_table(title: str, counts: dict[str, Any]) -> Table:
     """Every stage's accounting as a table."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=plain(title), title_justify="left")
     for name in ("stage", "model", "wanted", "ok", "failed", "reused"):
         table.add_column(name, justify="left" if name in ("stage", "model") else "right")
     inputs = counts["inputs"]
@@ -38,11 +36,10 @@ def counts_table(title: str, counts: dict[str, Any]) -> Table:
     table.add_row("inputs", note, str(inputs["read"]), str(ok), str(inputs["failed"]), "")
     for stage in ("candidates", "reconstructions", "scores"):
         for model, count in counts[stage].items():
-            table.add_row(stage, escape(model), *(str(count[name]) for name in ("wanted", "ok", "failed", "reused")))
+            table.add_row(stage, plain(model), *(str(count[name]) for name in ("wanted", "ok", "failed", "reused")))
     pairs = counts["pairs"]
-    left_out = ", ".join(
-        f"{pairs[name]} {name.replace('_', ' ')}" for name in ("equal_outputs", "too_close", "poor_chosen")
-    )
+    reasons = [name for name in pairs if name not in ("possible", "kept")]
+    left_out = ", ".join(f"{pairs[name]} {name.replace('_', ' ')}" for name in reasons)
     table.add_row("pairs", left_out, str(pairs["possible"]), str(pairs["kept"]), "", "")
     return table
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from builder import __version__
-from schemas.errors import CyclePrefError
+from schemas.errors import CyclePrefError, visible
 
 EXAMPLES = """examples:
   cyclepref demo                                          both cycles on the embedded world, on any machine
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         print("\nInterrupted. What was finished is saved; run the same command again to go on.", file=sys.stderr)
         return 130
     except CyclePrefError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(visible(f"error: {error}"), file=sys.stderr)
         return 1
 
 

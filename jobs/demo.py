@@ -14,9 +14,9 @@ from builder import agreement, progress
 from builder.agreement import Share
 from builder.build import build
 from builder.engine import Engine
-from builder.models.catalog import CATALOG
+from builder.models.resolve import model_spec
 from builder.picture import draw_run
-from builder.progress import console
+from builder.progress import console, plain
 from builder.reward.settings import TrainSettings
 from builder.store import Store
 from jobs.build import counts_table
@@ -25,7 +25,9 @@ from schemas.ids import generation_id, sample_seed
 from schemas.recipe import Recipe, load_recipe
 
 RECIPES = Path(__file__).parent / "recipes"
-REWARD = TrainSettings()
+# Small steps, and pairs of images at a quarter: what SBERT and a captioner say of unclear pictures is wrong in a
+# regular way, and a reward model that fits it closely unlearns what its captioner knew.
+REWARD = TrainSettings(learning_rate=1e-4, image_weight=0.25)
 START = Path(__file__).parent.parent / "builder" / "shapeworld" / "weights" / "blip"
 
 
@@ -59,7 +61,9 @@ def _recipe(name: str, inputs: int | None) -> Recipe:
     recipe = load_recipe(RECIPES / f"shapeworld_{name}.yaml")
     if inputs is None:
         return recipe
-    return recipe.model_copy(update={"inputs": recipe.inputs.model_copy(update={"limit": inputs})})
+    # The cycles' scenes stay apart: the second one begins where the first one ends.
+    scenes = {"limit": inputs, "offset": inputs if recipe.inputs.offset else 0}
+    return recipe.model_copy(update={"inputs": recipe.inputs.model_copy(update=scenes)})
 
 
 def _story(name: str) -> str:
@@ -119,6 +123,7 @@ def _summary(out: Path, name: str, run: dict[str, Any]) -> dict[str, Any]:
         "pairs": pairs.num_rows,
         "seconds": round(sum(run["seconds"].values()), 1),
         "seconds_by_stage": run["seconds"],
+        "reward_gain": asdict(agreement.gain(unseen, truth, reward.__getitem__)),
         "agreement": {key: _values(value, "share") for key, value in shares.items()},
         "agreement_pairs": {key: _values(value, "pairs") for key, value in shares.items()},
     }
@@ -143,7 +148,7 @@ def _values(shares: Share | list[Share], field: str) -> Any:
 def _reconstructions(store: Store, recipe: Recipe, run: dict[str, Any]) -> pa.Table:
     """(source_id, input_id, content_id) of this recipe's first reconstruction of every candidate."""
     model = run["models"][recipe.backward.label]
-    greedy = CATALOG[recipe.backward.model].greedy
+    greedy = model_spec(recipe.backward, recipe.shape.backward_kind).greedy
     rows = []
     for row in store.read_view("candidates").to_pylist():
         seed = None if greedy else sample_seed(recipe.seed, row["input_id"], 0, "backward")
@@ -165,6 +170,7 @@ def _print(summary: dict[str, Any], out: Path) -> None:
         "  by margin quartile": lambda s: " ".join(map(_percent, s["agreement"]["cycle_by_margin_quartile"])),
         "on unseen inputs: cycle score": lambda s: _percent(s["agreement"]["cycle_on_unseen_inputs"]),
         "on unseen inputs: reward model": lambda s: _percent(s["agreement"]["reward"]),
+        "  its gain, 95% interval": lambda s: _interval(s["reward_gain"]),
         "  before training on the pairs": lambda s: _percent(s["agreement"]["reward_before_training"]),
         "longer is better": lambda s: _percent(s["agreement"]["length_baseline"]),
         "seconds": lambda s: f"{s['seconds']:.0f}",
@@ -173,10 +179,15 @@ def _print(summary: dict[str, Any], out: Path) -> None:
         table.add_row(label, *(cell(summary[name]) for name in CYCLES))
     console.print(table)
     for name in CYCLES:
-        console.print(f"{name} dataset   {out / name / 'dataset'}", soft_wrap=True)
-        console.print(f"{name} picture   {out / f'{name}.png'}", soft_wrap=True)
-    console.print(f"reward model    {out / 'reward'}\nsummary         {out / 'summary.json'}", soft_wrap=True)
+        console.print(plain(f"{name} dataset   {out / name / 'dataset'}"), soft_wrap=True)
+        console.print(plain(f"{name} picture   {out / f'{name}.png'}"), soft_wrap=True)
+    console.print(plain(f"reward model    {out / 'reward'}"), soft_wrap=True)
+    console.print(plain(f"summary         {out / 'summary.json'}"), soft_wrap=True)
     console.print(f"in {summary['seconds']:.0f} s")
+
+
+def _interval(gain: dict[str, Any]) -> str:
+    return "none" if gain["gain"] is None else f"{100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}"
 
 
 def _percent(share: float | None) -> str:

@@ -28,7 +28,9 @@ INPUT = pa.schema(
 # One row per resolved model or metric: what a fingerprint stands for, as JSON.
 MODEL = pa.schema([("fingerprint", STRING), ("name", STRING), ("kind", STRING), ("identity", STRING)])
 
-# One row per generation, candidate and reconstruction alike. `source_id` is the content that was read.
+# One row per generation, candidate and reconstruction alike. `source_id` is the content that was read. `truncated`: a
+# caption that ended by its token limit, or an image whose prompt no text encoder read to its end. `cut_by` names what
+# cut: "max_new_tokens", or each tokenizer that cut the prompt, even where another read on (SD3: CLIP's, not T5's).
 GENERATION = pa.schema(
     [
         ("generation_id", STRING),
@@ -43,6 +45,7 @@ GENERATION = pa.schema(
         ("width", INT),
         ("height", INT),
         ("truncated", BOOL),
+        ("cut_by", pa.list_(STRING)),
         ("code_version", STRING),
     ]
 )
@@ -90,7 +93,8 @@ CANDIDATE = pa.schema(
     ]
 )
 
-# Cycle score of a candidate: mean over its `n` reconstructions, `spread` their population standard deviation.
+# Cycle score of a candidate, a row for each metric and one more where the recipe mixes them (metric "mix"): mean over
+# its `n` reconstructions, `spread` their population standard deviation; a mix of ranks has none.
 SCORE = pa.schema(
     [
         ("generation_id", STRING),

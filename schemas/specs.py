@@ -4,16 +4,29 @@ The fields marked `execution` (batch size, devices, workers) may change without 
 the fingerprint, and through it every id that depends on the model.
 """
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from schemas.cycle import Modality
 
+# The question that CyclePrefDB asked its captioners (CycleReward, arXiv 2506.02095).
+QUESTION = "Write a detailed description of the given image."
+
 # Version of our own pre- and post-processing (resizing, cleaning of captions); bump it when an output changes.
-PROCESSING = 1
+PROCESSING = 2
 
 Execution = Field(json_schema_extra={"execution": True})
+
+
+def _whole_above_one(num_gpus: float) -> float:
+    if num_gpus > 1 and not num_gpus.is_integer():
+        raise ValueError(
+            f"above 1 it must be a whole number, since Ray gives out parts of one GPU only; got {num_gpus:g}"
+        )
+    return num_gpus
 
 
 class Spec(BaseModel):
@@ -23,7 +36,7 @@ class Spec(BaseModel):
 
     name: Annotated[str, Execution]
     batch_size: Annotated[int, Execution, Field(ge=1)] = 16
-    num_gpus: Annotated[float, Execution, Field(ge=0)] = 1
+    num_gpus: Annotated[float, Execution, Field(ge=0), AfterValidator(_whole_above_one)] = 1
     num_cpus: Annotated[int, Execution, Field(ge=1)] = 1
     about: Annotated[str, Execution] = ""
 
@@ -32,22 +45,53 @@ class Spec(BaseModel):
         execution = [k for k, f in type(self).model_fields.items() if (f.json_schema_extra or {}).get("execution")]
         return {**self.model_dump(mode="json", exclude=set(execution)), "processing": PROCESSING}
 
+    @property
+    def server(self) -> str | None:
+        """The address of the server that does the work; None where an actor does it itself."""
+        return None
+
 
 class ModelSpec(Spec):
-    """A model that generates: `repo` is a Hub id ("org/name") or a local folder in the Hub's layout."""
+    """A model that generates: `repo` is a Hub id ("org/name") or a local folder in the Hub's layout.
+
+    `parameters` counts all weights that are loaded. `evidence` is how far the model's family is known to work here:
+    "tested" (its architecture runs in our tests with a tiny random configuration), "constructed" (it is built and
+    loaded there, but not run), "untested", or "shipped" (the weights are here, and the demo runs them).
+    """
 
     repo: str
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     trust_remote_code: bool = False
+    parameters: Annotated[int, Execution, Field(ge=1)] | None = None
+    licence: Annotated[str, Execution] = ""
+    evidence: Annotated[Literal["tested", "constructed", "untested", "shipped"], Execution] = "untested"
+
+    @property
+    def memory_gb(self) -> float | None:
+        """GPU memory in GB (1e9 bytes) as an estimate: the weights in their dtype, and a fifth of that for
+        activations and caches at a small batch. None where `parameters` is not known."""
+        if self.parameters is None:
+            return None
+        return round(1.2 * self.parameters * self._bytes_per_parameter / 1e9, 1)
+
+    @property
+    def _bytes_per_parameter(self) -> float:
+        return 4 if self.dtype == "float32" else 2
 
 
 class CaptionerSpec(ModelSpec):
     """An image-to-text model, loaded with AutoModelForImageTextToText and AutoProcessor.
 
-    `prompt_style`: "chat" puts `prompt` and the image through the processor's chat template, "prefix" gives the
-    text as it is, "none" gives the image alone. `temperature` 0 is greedy decoding; above 0 tokens are sampled
-    from the `top_p` nucleus with one generator per sample.
+    `prompt_style`: "chat" puts `prompt` and the image through the processor's chat template; "prefix" gives the
+    text as it is, which the caption continues or answers, or which is a task token; "none" gives the image alone.
+    A chat without a prompt of its own asks the question of CyclePrefDB. `temperature` 0 is greedy decoding; above
+    0 tokens are sampled from the `top_p` nucleus with one generator per sample.
+
+    `attention` is transformers' `attn_implementation` ("sdpa", "eager", "flash_attention_2"...), None the model's
+    own; `quantization_config` is transformers' dict ({quant_method: bitsandbytes, load_in_4bit: true}...). Like
+    dtype, both change the numbers, so they are part of the model's identity. `device_map` is not: it spreads the
+    same layers over several GPUs. None means "auto" for num_gpus above 1, and one device otherwise.
     """
 
     kind: Literal["captioner"] = "captioner"
@@ -56,37 +100,166 @@ class CaptionerSpec(ModelSpec):
     max_new_tokens: Annotated[int, Field(ge=1)] = 77
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    attention: str | None = None
+    quantization_config: dict[str, Any] | None = None
+    device_map: Annotated[Literal["auto", "balanced", "sequential"] | None, Execution] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ask(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("prompt_style", "chat") == "chat" and not given.get("prompt"):
+            return {**given, "prompt": QUESTION}
+        return given
+
+    @model_validator(mode="after")
+    def _prompt_fits_its_style(self) -> "CaptionerSpec":
+        if self.prompt_style == "none" and self.prompt:
+            raise ValueError(
+                f"prompt_style none never reads the prompt {self.prompt!r}: set prompt to '', or the style"
+            )
+        if self.prompt_style == "prefix" and not self.prompt:
+            raise ValueError("prompt_style prefix needs a prompt: give one, or set prompt_style to none")
+        return self
 
     @property
     def greedy(self) -> bool:
         """Greedy decoding gives one caption, whatever the seed."""
         return self.temperature == 0
 
+    @property
+    def _bytes_per_parameter(self) -> float:
+        config = self.quantization_config or {}
+        if config.get("load_in_4bit") or config.get("weights") == "int4" or config.get("bits") == 4:
+            return 0.5
+        return 1 if config else super()._bytes_per_parameter
+
+
+class EndpointSpec(Spec):
+    """A captioner that a server runs, asked by OpenAI's chat completions protocol.
+
+    `base_url` (http or https; often ends in /v1) says where, `served_model` what the server calls the model. What a
+    server has loaded cannot be seen from here: `revision` is free text that says so, and a new one makes new rows.
+    `limit_parameter` is what the server calls `max_new_tokens`; `extra_body` is added to every request as it is (for
+    example `chat_template_kwargs`). `temperature` 0 is greedy decoding; above 0 the low 31 bits of the sample's seed
+    are sent.
+
+    `concurrency` is the most requests at a time that one build makes of the server. A request that ends in a
+    time-out (`timeout_s` seconds without an answer), a broken connection, 408, 409, 429 or 5xx is repeated up to
+    `max_retries` times, after 0.5 s doubling to 8 s or what Retry-After says (up to 120 s). `api_key_env` is the NAME
+    of the environment variable with the key, which nothing else knows; without it no key is sent.
+    """
+
+    # A wrong value may be a secret in the wrong place.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    kind: Literal["captioner"] = "captioner"
+    base_url: Annotated[str, Execution] = ""
+    served_model: str = ""
+    revision: str | None = None
+    prompt: str = ""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 77
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    limit_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    extra_body: dict[str, Any] = {}
+    concurrency: Annotated[int, Execution, Field(ge=1)] = 8
+    timeout_s: Annotated[float, Execution, Field(gt=0)] = 120
+    max_retries: Annotated[int, Execution, Field(ge=0)] = 6
+    api_key_env: Annotated[str | None, Execution] = None
+    batch_size: Annotated[int, Execution, Field(ge=1)] = 64
+    num_gpus: Annotated[float, Execution, Field(ge=0, le=0)] = 0
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_address(cls, url: str) -> str:
+        """An address is written to files, so it must hold no secret."""
+        parts = urlsplit(url)
+        if url and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("must be an http or https address such as http://localhost:8000/v1")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("must have no user, password or query: a key is given by api_key_env")
+        return url.rstrip("/")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _name_of_a_variable(cls, name: str | None) -> str | None:
+        # Upper case, as such variables are written: a key in its place is refused, and not repeated.
+        if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
+            raise ValueError("must be the name of an environment variable, in upper case, and never the key itself")
+        return name
+
+    @field_validator("extra_body")
+    @classmethod
+    def _only_extra(cls, body: dict[str, Any]) -> dict[str, Any]:
+        ours = {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed"}
+        if taken := sorted(set(body) & (ours | {"n", "stream"})):
+            raise ValueError(f"must not have {', '.join(taken)}: CyclePref sets these, from settings where it has any")
+        return body
+
+    @property
+    def greedy(self) -> bool:
+        """Greedy decoding gives one caption, whatever the seed."""
+        return self.temperature == 0
+
+    @property
+    def server(self) -> str:
+        """The address of the server that does the work."""
+        return self.base_url
+
 
 class PainterSpec(ModelSpec):
-    """A text-to-image pipeline, loaded with DiffusionPipeline. Sizes are in pixels."""
+    """A text-to-image pipeline, loaded by diffusers' auto classes. Sizes are in pixels.
+
+    `guidance` goes to the pipeline's argument `guidance_argument`; `arguments` to any other argument of its call
+    ({prior_guidance_scale: 4.0}). What a pipeline does not accept is refused, never dropped. `scheduler` replaces
+    the pipeline's own by a class of diffusers, and `scheduler_config` changes settings of either. `variant` picks
+    weight files ("fp16"). `compile` compiles the denoiser, `attention_slicing` and `vae_tiling` save memory: they
+    change the numbers, as dtype does. `vae_slicing` decodes one image at a time and `cpu_offload` keeps waiting
+    parts of the pipeline ("model") or layers ("sequential") in main memory: they change how it is run.
+    """
 
     kind: Literal["text-to-image"] = "text-to-image"
     steps: Annotated[int, Field(ge=1)]
     guidance: Annotated[float, Field(ge=0)]
     width: Annotated[int, Field(ge=8)]
     height: Annotated[int, Field(ge=8)]
+    guidance_argument: Literal["guidance_scale", "true_cfg_scale"] = "guidance_scale"
     negative_prompt: str | None = None
     max_sequence_length: Annotated[int, Field(ge=1)] | None = None
+    arguments: dict[str, Any] = {}
+    scheduler: str | None = None
+    scheduler_config: dict[str, Any] = {}
+    variant: str | None = None
+    compile: bool = False
+    attention_slicing: bool = False
+    vae_tiling: bool = False
+    vae_slicing: Annotated[bool, Execution] = False
+    cpu_offload: Annotated[Literal["model", "sequential"] | None, Execution] = None
     greedy: ClassVar[bool] = False
+
+
+# Every kind of model that generates.
+GeneratorSpec = ModelSpec | EndpointSpec
 
 
 class MetricSpec(Spec):
     """A similarity between an input and a reconstruction.
 
-    `higher_is_better` is the metric's direction; builder/pair.py is the one place that reads it.
+    `higher_is_better` is the metric's direction. Its values lie within [`low`, `high`], which are constants of the
+    metric and not of a run. `repo`: a Hub id or a local folder; None stands for what the metric's package brings or
+    downloads. `sha256`: what model.safetensors must be, wherever it comes from. `net` is LPIPS's backbone, `branch`
+    DreamSim's model. An "embedding" compares images by any vision backbone, "sbert" texts by any
+    sentence-transformers model.
     """
 
-    kind: Literal["sbert", "lpips"]
+    kind: Literal["sbert", "lpips", "dreamsim", "embedding"]
     modality: Modality
     higher_is_better: bool
     low: Annotated[float, Execution]
     high: Annotated[float, Execution]
     repo: str | None = None
+    revision: str | None = None
     sha256: str | None = None
     net: Literal["alex", "vgg", "squeeze"] | None = None
+    branch: Literal["ensemble", "dino_vitb16", "dinov2_vitb14", "clip_vitb32", "open_clip_vitb32"] | None = None
+    trust_remote_code: bool = False

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from builder.models.resolve import metric_spec, model_spec
-from schemas.recipe import load_recipe
+from schemas.recipe import MetricChoice, load_recipe
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("schemas", "builder", "jobs")
@@ -119,7 +119,7 @@ def test_the_command_line_explains_itself_before_it_loads_anything(arguments):
 
 def loaded_by(code: str) -> set[str]:
     """The heavy libraries that a fresh interpreter has loaded after running `code`."""
-    heavy = {"torch", "ray", "transformers", "diffusers", "datasets", "lpips", "sentence_transformers"}
+    heavy = {"torch", "ray", "transformers", "diffusers", "datasets", "lpips", "sentence_transformers", "dreamsim"}
     report = f"\nimport sys\nprint('LOADED', *({heavy!r} & set(sys.modules)))"
     process = subprocess.run([sys.executable, "-c", code + report], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
@@ -151,7 +151,12 @@ def test_every_recipe_loads_and_its_models_resolve_by_name(path):
     for choice in recipe.forward:
         assert model_spec(choice, cycle.forward_kind).kind == cycle.forward_kind
     assert model_spec(recipe.backward, cycle.backward_kind).kind == cycle.backward_kind
-    assert metric_spec(recipe.metric, cycle.input).modality == cycle.input
+    assert {metric_spec(trusted(choice), cycle.input).modality for choice in recipe.all_metrics} == {cycle.input}
+
+
+def trusted(choice: MetricChoice) -> MetricChoice:
+    """The choice as a user who trusts its remote code would write it: the recipe itself never does."""
+    return choice.model_copy(update={"settings": {**choice.settings, "trust_remote_code": True}})
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)

@@ -13,7 +13,8 @@ import ray
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from builder.engine import launcher_limits
+from builder.engine import launcher_workers
+from builder.plan import Node
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "ray_cluster.yaml").read_text()
@@ -73,9 +74,19 @@ def test_a_build_on_the_head_plans_for_the_workers_that_may_come(config, tmp_pat
     bootstrap = tmp_path / "ray_bootstrap_config.yaml"
     bootstrap.write_text(json.dumps(check(config)))
     gpu = config["available_node_types"]["gpu"]
-    limits = {kind: count * gpu["max_workers"] for kind, count in gpu["resources"].items()}
-    assert launcher_limits(bootstrap) == limits
-    assert launcher_limits(tmp_path / "no such file") == {}
+    node = Node(gpu["resources"]["CPU"], gpu["resources"]["GPU"])
+    assert launcher_workers(bootstrap) == [node] * gpu["max_workers"]
+    assert launcher_workers(tmp_path / "no such file") == []
+
+
+def test_a_build_plans_for_no_more_workers_than_the_file_allows_in_all(config, tmp_path):
+    bootstrap = tmp_path / "ray_bootstrap_config.yaml"
+    types = config["available_node_types"]
+    large = types["gpu_large"] | {"max_workers": 1}
+    bootstrap.write_text(json.dumps(check(config | {"available_node_types": types | {"gpu_large": large}})))
+    workers = launcher_workers(bootstrap)
+    assert len(workers) == config["max_workers"]
+    assert [node.gpus for node in workers] == [8, 1, 1, 1]
 
 
 def test_all_nodes_boot_the_same_image(config):

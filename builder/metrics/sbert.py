@@ -4,12 +4,14 @@ import hashlib
 import importlib.util
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from builder.models.loading import device, pad_batch
+from builder.metrics.vectors import Vectors
+from builder.models.loading import device, pad_batch, source_of
 from schemas.specs import MetricSpec
 
 # The package that carries the real all-MiniLM-L6-v2, for machines without a network.
@@ -17,7 +19,7 @@ OFFLINE_REPO, OFFLINE_PACKAGE = "sentence-transformers/all-MiniLM-L6-v2", "gt_al
 
 
 class Sbert:
-    """Texts against texts; each distinct text of a call is embedded once.
+    """Texts against texts, by any sentence-transformers model; each distinct text is embedded once.
 
     Raises:
         ValueError: if the weights are not those that the spec's sha256 names.
@@ -26,19 +28,18 @@ class Sbert:
 
     def __init__(self, spec: MetricSpec):
         self.spec = spec
-        where = _find(spec)
-        self.model = SentenceTransformer(where, device=str(device()), model_kwargs={"use_safetensors": True})
+        where, pin = _find(spec)
+        self.model = SentenceTransformer(where, device=str(device()), model_kwargs={"use_safetensors": True}, **pin)
         self.model.eval()
+        self._vectors = Vectors(self._embed, str)
 
     def compare(self, inputs: list[str], reconstructions: list[str]) -> list[float]:
         """Cosine in [-1, 1] of each input with its reconstruction."""
-        texts = sorted({*inputs, *reconstructions})
-        vectors = dict(zip(texts, self._embed(texts), strict=True))
-        return [float(vectors[x] @ vectors[y]) for x, y in zip(inputs, reconstructions, strict=True)]
+        return self._vectors.cosines(inputs, reconstructions).tolist()
 
     @torch.inference_mode()
     def _embed(self, texts: list[str]) -> np.ndarray:
-        """Unit vectors, shape (texts, dimension). Texts of one token count go together, at a fixed batch shape:
+        """Embeddings, shape (texts, dimension). Texts of one token count go together, at a fixed batch shape:
         without padding tokens, a vector's last bits do not depend on its neighbours."""
         lengths = [len(ids) for ids in self.model.tokenizer(texts, truncation=True)["input_ids"]]
         by_length: dict[int, list[int]] = defaultdict(list)
@@ -51,17 +52,17 @@ class Sbert:
                 batch = members[start : start + size]
                 padded = pad_batch([texts[at] for at in batch], size)
                 vectors[batch] = self.model.encode(padded, batch_size=size, show_progress_bar=False)[: len(batch)]
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
 
 
-def _find(spec: MetricSpec) -> str:
-    """A folder or Hub id of the weights, checked against the spec's sha256 where there is one."""
-    where = str(spec.repo)
-    found = importlib.util.find_spec(OFFLINE_PACKAGE) if where == OFFLINE_REPO else None
-    if found is not None and found.origin is not None:
-        where = str(Path(found.origin).parent / "model")
-    elif not Path(where).is_dir():
-        where = _download(where)
+def _find(spec: MetricSpec) -> tuple[str, dict[str, Any]]:
+    """A folder or Hub id of the weights and what pins it, checked against the spec's sha256 where there is one."""
+    where, pin = source_of(spec)
+    if where == OFFLINE_REPO and spec.sha256:
+        found = importlib.util.find_spec(OFFLINE_PACKAGE)
+        packaged = found is not None and found.origin is not None
+        where = str(Path(found.origin).parent / "model") if packaged else _download(where)
+        pin = {"local_files_only": True}
     if spec.sha256:
         actual = hashlib.sha256((Path(where) / "model.safetensors").read_bytes()).hexdigest()
         if actual != spec.sha256:
@@ -69,7 +70,7 @@ def _find(spec: MetricSpec) -> str:
                 f"{where}/model.safetensors has sha256 {actual}, and {spec.name} needs {spec.sha256}: "
                 "reinstall the package or remove the cached model"
             )
-    return where
+    return where, pin
 
 
 def _download(repo: str) -> str:

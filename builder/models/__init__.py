@@ -8,7 +8,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from schemas.specs import CaptionerSpec, ModelSpec
+from schemas.specs import CaptionerSpec, EndpointSpec, GeneratorSpec
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,24 @@ class Caption:
 
 @dataclass(frozen=True)
 class Painting:
-    """A generated image; `truncated`: the prompt was longer than the pipeline's text encoder reads."""
+    """A generated image.
+
+    `cut_by` names the tokenizers that cut the prompt (CLIP's at 77 tokens...); `truncated`: all of them did, so part
+    of the prompt was read by none. `refused`: a safety checker blacked the image; None where no checker says.
+    """
 
     image: Image.Image
     truncated: bool
+    cut_by: tuple[str, ...] = ()
+    refused: bool | None = None
 
 
 class Captioner(Protocol):
     """Image to text."""
 
-    def caption(self, images: list[Image.Image], seeds: list[int | None]) -> list[Caption]:
-        """One caption an image, in order; a seed decides all of its sampling, None means greedy decoding."""
+    def caption(self, images: list[Image.Image], seeds: list[int | None]) -> list[Caption | Exception]:
+        """One caption an image, in order, or why there is none; a seed decides all of its sampling, None means greedy
+        decoding."""
 
 
 class TextToImage(Protocol):
@@ -42,8 +49,12 @@ class TextToImage(Protocol):
         """One image a prompt, in order; a seed decides all of its noise."""
 
 
-def load_model(spec: ModelSpec) -> Captioner | TextToImage:
+def load_model(spec: GeneratorSpec) -> Captioner | TextToImage:
     """The model of a spec; torch, transformers and diffusers are imported only now."""
+    if isinstance(spec, EndpointSpec):
+        from builder.models.endpoint import Endpoint
+
+        return Endpoint(spec)
     if isinstance(spec, CaptionerSpec):
         from builder.models.captioners import TransformersCaptioner
 

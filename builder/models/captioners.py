@@ -1,39 +1,43 @@
 """Image-to-text models of the transformers library, by AutoModelForImageTextToText and AutoProcessor."""
 
-import re
+from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList
+from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, LogitsProcessor, LogitsProcessorList
 from transformers.generation import TemperatureLogitsWarper, TopPLogitsWarper
+from transformers.quantizers import AutoQuantizationConfig
 
 from builder.models import Caption
-from builder.models.loading import device, pad_batch, quiet, source_of
+from builder.models.cleaning import clean
+from builder.models.loading import check_fits, device, loading, pad_batch, quiet, source_of, spread
 from schemas.specs import CaptionerSpec
-
-# What a tokenizer may leave behind: special tokens as markup, and a prompt style's own words.
-MARKUP = re.compile(r"</?s>|<\|[^|>]*\|>|<[A-Za-z_]+>|\[(?:CLS|SEP|PAD)\]")
 
 
 class TransformersCaptioner:
-    """One captioner on one device, always run at its full batch size.
+    """One captioner on one device or spread over several, always run at its full batch size.
 
     Raises:
-        OSError, ValueError: from transformers, if the repo or folder is not a model of this kind.
+        ModelError: if the repo or folder is not a model of this kind, has no chat template for prompt_style chat,
+            lacks a package, or does not fit the GPU.
     """
 
     def __init__(self, spec: CaptionerSpec):
         self.spec = spec
-        self.device = device()
         quiet()
-        where, pin = source_of(spec)
-        self.processor = AutoProcessor.from_pretrained(where, **pin)
-        self.tokenizer = self.processor.tokenizer
-        # Only the new tokens are read back, from a fixed position, so short prompts are padded on the left.
-        self.tokenizer.padding_side = "left"
-        dtype = getattr(torch, spec.dtype)
-        model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype, use_safetensors=True, **pin)
-        self.model = model.to(self.device).eval()
+        check_fits(spec)
+        with loading(spec):
+            where, pin = source_of(spec)
+            self.processor = AutoProcessor.from_pretrained(where, **pin)
+            self.tokenizer = self._tokenizer()
+            self.model = AutoModelForImageTextToText.from_pretrained(
+                where, dtype=getattr(torch, spec.dtype), use_safetensors=True, **self._options(), **pin
+            ).eval()
+        if spread(spec) is None and spec.quantization_config is None:
+            self.model.to(device())
+        self._ends = _end_tokens(self.model, self.tokenizer)
+        # Florence-2 ends every text by force: then the last of all tokens that are allowed says nothing.
+        self._forced_end = any(config.forced_eos_token_id is not None for config in _generation_configs(self.model))
 
     @torch.inference_mode()
     def caption(self, images: list[Image.Image], seeds: list[int | None]) -> list[Caption]:
@@ -46,50 +50,106 @@ class TransformersCaptioner:
             captions += self._caption_batch(padded, noise)[: len(batch)]
         return captions
 
+    def prepare(self, images: list[Image.Image]) -> BatchFeature:
+        """What the model reads: pixels in its dtype, and the prompt in its style, padded on the left."""
+        how = {"padding": True, "return_tensors": "pt"}
+        if self.spec.prompt_style == "none":
+            inputs = self.processor(images=images, return_tensors="pt")
+        elif self.spec.prompt_style == "prefix":
+            inputs = self.processor(images=images, text=[self.spec.prompt] * len(images), **how)
+        else:
+            inputs = self.processor.apply_chat_template(
+                [self._question(image) for image in images],
+                add_generation_prompt=True, tokenize=True, return_dict=True, processor_kwargs=how,
+            )  # fmt: skip
+        return inputs.to(self.model.device, dtype=self.model.dtype)
+
     def _caption_batch(self, images: list[Image.Image], seeds: list[int | None]) -> list[Caption]:
-        inputs = self.processor(images=images, return_tensors="pt", **self._text(len(images))).to(
-            self.device, dtype=self.model.dtype
-        )
-        # BLIP-like models are given no prompt and return the caption alone; the others repeat the prompt.
-        given = inputs["input_ids"].shape[1] if "input_ids" in inputs and not self._returns_new_only() else 0
+        first = FirstStep()
         tokens = self.model.generate(
-            **inputs,
+            **self.prepare(images),
             do_sample=False,
             num_beams=1,
             max_new_tokens=self.spec.max_new_tokens,
-            logits_processor=self._sampling(seeds),
+            logits_processor=LogitsProcessorList([first, *self._sampling(seeds)]),
         )
-        new = tokens[:, given:].cpu()
+        new = tokens[:, first.given :].cpu()
         raw = self.tokenizer.batch_decode(new, skip_special_tokens=True)
         return [Caption(clean(text), text, self._ended_by_limit(row)) for text, row in zip(raw, new, strict=True)]
 
-    def _text(self, count: int) -> dict[str, list[str] | bool]:
-        """The processor's text arguments in the model's prompt style."""
-        if self.spec.prompt_style == "none":
-            return {}
-        if self.spec.prompt_style == "prefix":
-            return {"text": [self.spec.prompt] * count, "padding": True}
-        content = [{"type": "image"}, {"type": "text", "text": self.spec.prompt}]
-        prompt = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        return {"text": [prompt] * count, "padding": True}
+    def _tokenizer(self) -> Any:
+        """The processor's tokenizer, set up for batches of prompts of different lengths."""
+        tokenizer = getattr(self.processor, "tokenizer", None)
+        if tokenizer is None:
+            raise ValueError("its processor reads no images with text (no tokenizer in it)")
+        if self.spec.prompt_style == "chat" and getattr(self.processor, "chat_template", None) is None:
+            raise ValueError("its processor has no chat template: set prompt_style to prefix or none")
+        # Only the new tokens are read back, from a fixed position, so short prompts are padded on the left.
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
 
-    def _returns_new_only(self) -> bool:
-        """Encoder-decoder models return new tokens alone."""
-        return bool(getattr(self.model.config, "is_encoder_decoder", False))
+    def _options(self) -> dict[str, Any]:
+        """The arguments of `from_pretrained` that the spec asks for."""
+        options: dict[str, Any] = {}
+        if self.spec.attention:
+            options["attn_implementation"] = self.spec.attention
+        if self.spec.quantization_config is not None:
+            options["quantization_config"] = AutoQuantizationConfig.from_dict(dict(self.spec.quantization_config))
+        if device_map := spread(self.spec):
+            options["device_map"] = device_map
+        elif self.spec.quantization_config is not None:
+            options["device_map"] = {"": device()}  # quantised layers are made where they stay
+        return options
 
-    def _sampling(self, seeds: list[int | None]) -> LogitsProcessorList:
+    def _question(self, image: Image.Image) -> list[dict[str, Any]]:
+        content = [{"type": "image", "image": image}, {"type": "text", "text": self.spec.prompt}]
+        return [{"role": "user", "content": content}]
+
+    def _sampling(self, seeds: list[int | None]) -> list[LogitsProcessor]:
         if self.spec.greedy:
-            return LogitsProcessorList()
+            return []
         warpers = [TemperatureLogitsWarper(self.spec.temperature)]
         if self.spec.top_p < 1:
             warpers.append(TopPLogitsWarper(self.spec.top_p))
-        return LogitsProcessorList([*warpers, GumbelNoise([int(seed) for seed in seeds])])
+        return [*warpers, GumbelNoise([int(seed) for seed in seeds])]
 
     def _ended_by_limit(self, tokens: torch.Tensor) -> bool:
-        """Whether none of the new tokens, shape (n,), ends the text."""
-        eos = self.model.generation_config.eos_token_id
-        ends = torch.tensor([eos] if isinstance(eos, int) else eos or [])
-        return not torch.isin(tokens, ends).any().item()
+        """Whether the new tokens of a row, shape (n,), are as many as allowed, and the last does not end the text."""
+        free = tokens[:-1] if self._forced_end else tokens
+        return len(tokens) >= self.spec.max_new_tokens and not self._ends & set(free[-1:].tolist())
+
+
+def _generation_configs(model: torch.nn.Module) -> list[Any]:
+    """A model's own, and those of the models in it: some families generate by an inner language model."""
+    found = [getattr(part, "generation_config", None) for part in model.modules()]
+    return [config for config in found if config is not None]
+
+
+def _end_tokens(model: torch.nn.Module, tokenizer: Any) -> set[int]:
+    """Tokens that end a text or fill up after its end; BLIP's is its separator."""
+    ends: set[int] = {tokenizer.pad_token_id}
+    for config in _generation_configs(model):
+        eos = config.eos_token_id
+        ends |= {eos} if isinstance(eos, int) else set(eos or [])
+    if model.config.model_type == "blip":
+        ends.add(model.config.text_config.sep_token_id)
+    return ends
+
+
+class FirstStep(LogitsProcessor):
+    """Sees how many tokens a text begins with that are not generated: the prompt where a model repeats it, the
+    decoder's start token, or nothing. Families differ, and here each says it itself."""
+
+    def __init__(self) -> None:
+        self.given: int | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Read the length of tokens, shape (batch, length), before the first of logits (batch, vocabulary)."""
+        if self.given is None:
+            self.given = input_ids.shape[1]
+        return scores
 
 
 class GumbelNoise(LogitsProcessor):
@@ -107,8 +167,3 @@ class GumbelNoise(LogitsProcessor):
         # Exponential draws: -log of one is Gumbel noise.
         draws = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=g) for g in self.generators])
         return scores - draws.log().to(scores.device)
-
-
-def clean(text: str) -> str:
-    """A caption without leftover markup, its whitespace collapsed."""
-    return " ".join(MARKUP.sub(" ", text).split())

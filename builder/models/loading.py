@@ -1,5 +1,7 @@
 """What all models share when they load and run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -7,9 +9,14 @@ import diffusers
 import torch
 import transformers
 
-from schemas.specs import ModelSpec
+from schemas.errors import CyclePrefError
+from schemas.specs import MetricSpec, ModelSpec
 
 Item = TypeVar("Item")
+
+
+class ModelError(CyclePrefError, RuntimeError):
+    """A model that cannot be loaded, or a setting that it does not have; one line, since Ray shows the last."""
 
 
 def device() -> torch.device:
@@ -25,11 +32,66 @@ def quiet() -> None:
         library.disable_progress_bar()
 
 
-def source_of(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
+def source_of(spec: ModelSpec | MetricSpec) -> tuple[str, dict[str, Any]]:
     """Where `from_pretrained` finds a model, and the arguments that pin it."""
-    if Path(spec.repo).is_dir():
-        return spec.repo, {"local_files_only": True, "trust_remote_code": spec.trust_remote_code}
-    return spec.repo, {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
+    if Path(str(spec.repo)).is_dir():
+        return str(spec.repo), {"local_files_only": True, "trust_remote_code": spec.trust_remote_code}
+    return str(spec.repo), {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
+
+
+@contextmanager
+def loading(spec: ModelSpec) -> Iterator[None]:
+    """Load a model: what its libraries raise becomes one clear line.
+
+    Raises:
+        ModelError: for a package that is missing, and a repo or folder that is gated, absent or no such model.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ModelError(f"{spec.name}: a package is missing for {spec.repo}: {_line(error)}") from error
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f"{spec.name}: the GPU's memory ran out while loading {spec.repo}. {_LESS_MEMORY}") from error
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, RuntimeError) as error:
+        raise ModelError(f"{spec.name}: cannot load {spec.repo} as a {spec.kind}: {_line(error)}") from error
+
+
+def check_fits(spec: ModelSpec) -> None:
+    """Refuse a model or dtype that this process's GPUs cannot hold, before gigabytes are read.
+
+    Raises:
+        ModelError: says how much memory is needed, and how much there is.
+    """
+    if not torch.cuda.is_available():
+        return
+    if spec.dtype == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ModelError(f"{spec.name}: {torch.cuda.get_device_name()} has no bfloat16: set dtype to float16")
+    if spec.memory_gb is None or getattr(spec, "cpu_offload", None):
+        return
+    count = torch.cuda.device_count() if spread(spec) else 1
+    there = sum(torch.cuda.get_device_properties(at).total_memory for at in range(count)) / 1e9
+    if spec.memory_gb > there:
+        raise ModelError(
+            f"{spec.name}: not enough GPU memory: about {spec.memory_gb:g} GB needed in {spec.dtype} (an estimate), "
+            f"and the GPU has {there:.1f} GB. {_LESS_MEMORY}"
+        )
+
+
+def spread(spec: ModelSpec) -> str | None:
+    """The device map of a model that is spread over several GPUs, None for one device."""
+    wanted = getattr(spec, "device_map", None)
+    return wanted or ("auto" if hasattr(spec, "device_map") and spec.num_gpus > 1 else None)
+
+
+_LESS_MEMORY = (
+    "Use a larger GPU, dtype bfloat16, num_gpus above 1 or a quantization_config (captioners), "
+    "or cpu_offload: model (pipelines)"
+)
+
+
+def _line(error: Exception) -> str:
+    """An error's class and message on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def pad_batch(items: list[Item], size: int) -> list[Item]:

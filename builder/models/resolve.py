@@ -13,16 +13,21 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from pydantic import ValidationError
 
+from builder.metrics import check_metric, weight_files
+from builder.metrics.catalog import BY_MODALITY, LPIPS_OWN_HIGH
 from builder.models.catalog import CATALOG
 from schemas.cycle import Modality, ModelKind
 from schemas.ids import digest, fingerprint
 from schemas.recipe import MetricChoice, ModelChoice, RecipeError
-from schemas.specs import CaptionerSpec, MetricSpec, PainterSpec, Spec
+from schemas.specs import CaptionerSpec, EndpointSpec, MetricSpec, PainterSpec, Spec
 
 SPECS: dict[str, type[Spec]] = {"captioner": CaptionerSpec, "text-to-image": PainterSpec}
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # What a model or metric is, and no setting: a recipe that could turn a metric's direction would swap every label.
-FIXED = {"name", "kind", "about", "modality", "higher_is_better", "low", "high"}
+FIXED = {
+    *("name", "kind", "about", "licence", "evidence"),
+    *("modality", "higher_is_better", "low", "high", "net", "branch"),
+}
 # What sits in a weights folder without changing an output.
 NOT_WEIGHTS = {"README.md", ".gitattributes", "LICENSE"}
 
@@ -45,12 +50,12 @@ class Resolved:
         return self.spec.name
 
 
-def model_spec(choice: ModelChoice, kind: ModelKind) -> CaptionerSpec | PainterSpec:
+def model_spec(choice: ModelChoice, kind: ModelKind) -> CaptionerSpec | EndpointSpec | PainterSpec:
     """The spec that a recipe's choice names.
 
     Raises:
         RecipeError: for an unknown name (lists the choices), a model of the other kind, or settings that the
-            spec does not know.
+            spec does not know or cannot do without.
     """
     known = CATALOG.get(choice.model)
     if known is not None:
@@ -61,11 +66,16 @@ def model_spec(choice: ModelChoice, kind: ModelKind) -> CaptionerSpec | PainterS
         base = {"repo": choice.model}
     else:
         raise RecipeError(_unknown(choice.model, kind) + "; a Hub id (org/name) or the path of a folder works too")
-    spec = _apply(SPECS[kind], base, choice.settings, choice.label)
+    spec = _apply(type(known) if known else SPECS[kind], base, choice.settings, choice.label)
     if choice.samples > 1 and spec.greedy:
         raise RecipeError(
             f"{choice.label}: samples is {choice.samples}, but greedy decoding gives one caption: "
             "set temperature above 0 in its settings, or samples to 1"
+        )
+    if isinstance(spec, EndpointSpec) and not (spec.base_url and spec.served_model):
+        raise RecipeError(
+            f"{choice.label}: an endpoint needs base_url and served_model in its settings, for example "
+            "{base_url: http://localhost:8000/v1, served_model: Qwen/Qwen2.5-VL-7B-Instruct}"
         )
     return spec
 
@@ -77,11 +87,21 @@ def metric_spec(choice: MetricChoice, modality: Modality) -> MetricSpec:
         RecipeError: for an unknown name or one that compares the other modality.
     """
     known = CATALOG.get(choice.metric)
-    if not isinstance(known, MetricSpec):
-        raise RecipeError(_unknown(choice.metric, "metric"))
-    if known.modality != modality:
-        raise RecipeError(f"{choice.metric} compares {known.modality}s, and this cycle needs a metric for {modality}s")
-    return _apply(MetricSpec, known.model_dump(), choice.settings, choice.metric)
+    if isinstance(known, MetricSpec):
+        if known.modality != modality:
+            raise RecipeError(
+                f"{choice.metric} compares {known.modality}s, and this cycle needs a metric for {modality}s"
+            )
+        base = known.model_dump()
+        if choice.settings.keys() & {"repo", "revision"}:
+            base["sha256"] = None  # of the weights that the catalog's row names
+        if known.kind == "lpips" and "repo" in choice.settings:
+            base["high"] = LPIPS_OWN_HIGH[known.net]
+    elif known is None and "/" in choice.metric:
+        base = BY_MODALITY[modality](choice.label, choice.metric, about="").model_dump()
+    else:
+        raise RecipeError(_unknown(choice.metric, "metric") + "; a Hub id (org/name) or the path of a folder works too")
+    return _apply(MetricSpec, base, choice.settings, choice.label)
 
 
 def resolve(spec: Spec, lock: dict[str, Any]) -> Resolved:
@@ -89,7 +109,12 @@ def resolve(spec: Spec, lock: dict[str, Any]) -> Resolved:
 
     `lock` is the run's lock file as a dict; what is resolved for the first time is added to it, so that a moving
     branch cannot change a run that has begun.
+
+    Raises:
+        RecipeError: if the weights cannot be found, or a metric needs trust or a package that it does not have.
     """
+    if isinstance(spec, MetricSpec):
+        check_metric(spec)
     identity = spec.identity()
     repo = identity.pop("repo", None)
     if isinstance(spec, MetricSpec) and spec.sha256:
@@ -98,7 +123,8 @@ def resolve(spec: Spec, lock: dict[str, Any]) -> Resolved:
         return Resolved(spec, identity)
     if Path(repo).exists():
         identity.pop("revision", None)
-        return Resolved(spec, {**identity, "weights": _weights_hash(Path(repo), lock)})
+        only = weight_files(spec) if isinstance(spec, MetricSpec) else ()
+        return Resolved(spec, {**identity, "weights": _weights_hash(Path(repo), lock, only)})
     commit = _commit(spec, lock)
     return Resolved(spec.model_copy(update={"revision": commit}), {**identity, "repo": repo, "revision": commit})
 
@@ -136,18 +162,21 @@ def _commit(spec: Any, lock: dict[str, Any]) -> str:
     return lock[key]
 
 
-def _weights_hash(path: Path, lock: dict[str, Any]) -> str:
-    """Hash of the files that make a model; computed again only when their sizes or times change."""
+def _weights_hash(path: Path, lock: dict[str, Any], only: tuple[str, ...] = ()) -> str:
+    """Hash of the files that make a model; computed again only when their sizes or times change. `only` names those
+    that are read, where a folder holds several models."""
     files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    files = [f for f in files if not only or f.relative_to(path).parts[0] in only]
     files = [f for f in files if f.name not in NOT_WEIGHTS and not f.name.startswith(".")]
     if not files:
         raise RecipeError(f"{path} holds no weights: give a folder in the Hub's layout (config and safetensors)")
     stamp = digest(*(f"{f.relative_to(path)}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files))
-    known = lock.get(str(path))
+    key = "#".join([str(path), *only])
+    known = lock.get(key)
     if known is None or known["stamp"] != stamp:
         contents = [(str(f.relative_to(path)), _file_hash(f)) for f in files]
-        lock[str(path)] = {"stamp": stamp, "weights": digest(*(part for entry in contents for part in entry))}
-    return lock[str(path)]["weights"]
+        lock[key] = {"stamp": stamp, "weights": digest(*(part for entry in contents for part in entry))}
+    return lock[key]["weights"]
 
 
 def _file_hash(file: Path) -> str:

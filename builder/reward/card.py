@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from builder.card import escape
+
 CARD = """\
 ---
 library_name: cyclepref
@@ -23,7 +25,7 @@ model.score(images="a.png", texts=["one caption", "another"])
 model.rank(prompt="one red circle on a white background", images=["a.png", "b.png"])
 ```
 
-Started from `{start}`. Kept: {kept}. Settings are in `metrics.json`.
+Started from {start}. Kept: {kept}. Settings are in `metrics.json`.
 
 | cycle | split | inputs | pairs | pairwise accuracy | before training |
 |---|---|---|---|---|---|
@@ -35,13 +37,13 @@ def write_card(folder: Path, metrics: dict[str, Any]) -> None:
     """Write README.md into a model's folder from the content of its metrics.json."""
     before = metrics["pairwise_accuracy_before_training"]
     rows = [
-        f"| {cycle} | {split} | {found['inputs']} | {found['pairs']} | {_share(found['accuracy'])} "
+        f"| {escape(cycle)} | {escape(split)} | {found['inputs']} | {found['pairs']} | {_share(found['accuracy'])} "
         f"| {_share(before[cycle][split]['accuracy'] if split in before[cycle] else None)} |"
         for cycle, by_split in metrics["pairwise_accuracy"].items()
         for split, found in by_split.items()
     ]
     start = Path(metrics["start"]).name if Path(metrics["start"]).exists() else metrics["start"]
-    text = CARD.format(start=start, kept=metrics["kept"], rows="\n".join(rows))
+    text = CARD.format(start=escape(start), kept=escape(str(metrics["kept"])), rows="\n".join(rows))
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 

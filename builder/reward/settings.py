@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.recipe import Part
+from schemas.sources import Part
 
 
 class HeadSettings(Part):

@@ -21,7 +21,7 @@ _BATCH = {
     "oracle": recogniser.BATCH,
     "lpips": features.BATCH,
     **dict.fromkeys(("blip", "llava"), captioners.BATCH),
-    **dict.fromkeys(("sd", "sd3"), painters.BATCH),
+    **dict.fromkeys(painters.STEPS, painters.BATCH),
 }
 _LOAD_CAPTIONER = "AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)"
 _LOAD_PIPELINE = "DiffusionPipeline.from_pretrained(folder, dtype=torch.bfloat16)"
@@ -84,7 +84,9 @@ def captioner_card(name: str, results: dict, making: Made, hardware: str) -> str
 
 def pipeline_card(name: str, results: dict, work: Path, hardware: str) -> str:
     """The card of a text-to-image pipeline."""
-    kind = "StableDiffusion3Pipeline (flow matching)" if name == "sd3" else "StableDiffusionPipeline (UNet, DDIM)"
+    kind = (
+        "StableDiffusion3Pipeline (flow matching)" if name.startswith("sd3") else "StableDiffusionPipeline (UNet, DDIM)"
+    )
     sampling = ", ".join(f"{key}={value}" for key, value in models.SAMPLING[name].items())
     about = f"A {kind} for 64x64 pictures, sampled with {sampling}."
     if name.endswith("-early"):
@@ -118,8 +120,11 @@ def write(results: dict, weights: Path, work: Path, hardware: str) -> None:
     (weights / "oracle" / "README.md").write_text(text)
     row = results["lpips"]
     quality = [f"pairs of renders with 0 to 3 wrong attributes ordered truly: {row['ordered']:.1%}"]
-    quality += [f"mean {name} wrong: {value:.3f}" for name, value in row.items() if name != "ordered"]
-    about = "AlexNet features as the backbone of LPIPS, trained to tell the attributes of a scene."
+    quality += [f"mean distance with {name}: {value:.3f}" for name, value in row.items() if name != "ordered"]
+    about = (
+        "AlexNet features as the backbone of LPIPS, trained so that the picture with fewer wrong attributes is nearer,"
+        " and to tell the attributes. Each example is a reference and four pictures with 0 to 3 attributes altered."
+    )
     load = 'lpips.LPIPS(net="alex", pnet_rand=True, lpips=False).net.load_state_dict(load_file(path))'
     (weights / "lpips" / "README.md").write_text(card("lpips", about, load, quality, made("lpips", work), hardware))
 
@@ -132,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path(".shapeworld"), help="folder of checkpoints (%(default)s)")
     parser.add_argument("--hardware", default="an unnamed machine", help='such as "one core of a Xeon with AMX"')
     options = parser.parse_args(argv)
-    write(json.loads(options.results.read_text()), options.weights, options.work, options.hardware)
+    write(json.loads(options.results.read_text())["models"], options.weights, options.work, options.hardware)
 
 
 if __name__ == "__main__":

@@ -1,164 +1,114 @@
-"""Measure the shipped models on held-out scenes: python -m builder.shapeworld.evaluate
+"""Measure the embedded world: python -m builder.shapeworld.evaluate --demo runs/demo
 
-Everything is measured on scenes that no training has seen, with the models loaded by plain `from_pretrained`.
+First how good the shipped models are, on scenes that no training has seen; then, where a finished demo is given, what
+it says about the method.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import time
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
 
-from builder.shapeworld import models, oracle
-from builder.shapeworld.grammar import describe
-from builder.shapeworld.recogniser import as_tensor
-from builder.shapeworld.render import render
-from builder.shapeworld.scenes import Scene, altered, sample_scenes
-
-_RENDER_SEED, _SCENE_SEED = 1_000_000, 20  # seeds that no demo recipe uses
+from builder.shapeworld import method, models, quality
 
 
-def evaluate(count: int, weights: Path = models.WEIGHTS, only: Sequence[str] = ()) -> dict:
-    """All measurements over `count` held-out scenes, as nested dicts of numbers; `only` names models to look at.
-
-    Shares are in [0, 1]. Raises ValueError for a count that is not positive.
-    """
-    if count < 1:
-        raise ValueError(f"count must be positive, got {count}: give the number of scenes to measure on")
-    scenes = sample_scenes(count, _SCENE_SEED, held_out=True)
-    renders = [render(scene, _RENDER_SEED + i) for i, scene in enumerate(scenes)]
-    wanted = [name for name in (*models.CAPTIONERS, *models.PIPELINES) if not only or name in only]
-    results: dict = {"count": count, "image oracle": image_oracle_accuracy(scenes, renders)}
-    results["lpips"] = lpips_ordering(scenes, weights)
-    pictures = {"renders": renders}
-    results["pipelines"] = {}
-    for name in models.PIPELINES:
-        if name in wanted:
-            results["pipelines"][name], pictures[name] = pipeline_quality(name, scenes, weights)
-    results["captioners"] = {
-        name: captioner_quality(name, scenes, pictures, weights) for name in models.CAPTIONERS if name in wanted
-    }
-    results["bytes"] = sizes(weights)
-    return results
-
-
-def image_oracle_accuracy(scenes: Sequence[Scene], renders: Sequence[Image.Image]) -> dict[str, float]:
-    """The share of fresh renders on which the image oracle gets each attribute right, and the whole scene.
-
-    Counts, colours and shapes are those of the first group in canonical order, and of the second where there is one.
-    """
-    seen = oracle.recover(renders)
-    hits: dict[str, list[bool]] = {name: [] for name in ("scene", "background", "relation", "count", "colour", "shape")}
-    for true, found in zip(scenes, seen, strict=True):
-        hits["scene"].append(true == found)
-        hits["background"].append(true.background == found.background)
-        hits["relation"].append(true.relation == found.relation)
-        for group, other in itertools.zip_longest(true.groups, found.groups[: len(true.groups)]):
-            for name in ("count", "colour", "shape"):
-                hits[name].append(getattr(group, name) == getattr(other, name, None))
-    return {name: _mean(values) for name, values in hits.items()}
-
-
-def lpips_ordering(scenes: Sequence[Scene], weights: Path) -> dict[str, float]:
-    """How well LPIPS orders renders of a scene with 0 to 3 wrong attributes: the share of unequal pairs ordered truly.
-
-    Both pictures have a jitter of their own. `distance k` is the mean distance with k attributes wrong.
-    """
-    metric, columns = models.lpips_metric(weights), {}
-    first = as_tensor([render(scene, _RENDER_SEED + i) for i, scene in enumerate(scenes)]) * 2 - 1
-    for wrong in range(4):
-        others = [altered(scene, wrong, i) for i, scene in enumerate(scenes)]
-        second = as_tensor([render(other, i) for i, other in enumerate(others)]) * 2 - 1
-        columns[wrong] = torch.cat([metric(a, b) for a, b in zip(first.split(64), second.split(64), strict=True)])
-    ordered = [columns[a] < columns[b] for a, b in itertools.combinations(range(4), 2)]
-    distances = {f"distance {wrong}": column.mean().item() for wrong, column in columns.items()}
-    return {"ordered": torch.cat(ordered).float().mean().item(), **distances}
-
-
-def pipeline_quality(name: str, scenes: Sequence[Scene], weights: Path) -> tuple[dict[str, float], list[Image.Image]]:
-    """Attributes right and truth of a pipeline's pictures by the image oracle, milliseconds a picture, the pictures."""
-    paint = models.painter(name, weights)
-    prompts = [describe(scene) for scene in scenes]
-    paint(prompts[:1], [0])
-    began = time.monotonic()
-    images = paint(prompts, list(range(len(prompts))))
-    seconds = time.monotonic() - began
-    seen = [describe(scene) for scene in oracle.recover(images)]
-    return _quality(scenes, seen) | {"ms": 1000 * seconds / len(images)}, images
-
-
-def captioner_quality(name: str, scenes: Sequence[Scene], pictures: dict, weights: Path) -> dict[str, dict]:
-    """Attributes right and truth of a captioner on each set of pictures, and milliseconds a caption.
-
-    On generated pictures a caption is held against what the image oracle sees in the picture, not against the prompt.
-    """
-    caption = models.captioner(name, weights)
-    caption(pictures["renders"][:1])
-    results = {}
-    for source, images in pictures.items():
-        shown = scenes if source == "renders" else oracle.recover(images)
-        began = time.monotonic()
-        captions = caption(images)
-        seconds = time.monotonic() - began
-        words = _mean(len(text.split()) for text in captions)
-        results[source] = _quality(shown, captions) | {"words": words, "ms": 1000 * seconds / len(images)}
-    return results
-
-
-def sizes(weights: Path) -> dict[str, int]:
-    """Bytes of each model's folder, of the largest file, and of all files."""
-    files = {path: path.stat().st_size for path in weights.rglob("*") if path.is_file()}
-    folders: dict[str, int] = {}
-    for path, size in files.items():
-        top = path.relative_to(weights).parts[0]
-        folders[top] = folders.get(top, 0) + size
-    return dict(sorted(folders.items())) | {"largest file": max(files.values()), "total": sum(files.values())}
-
-
-def _quality(scenes: Sequence[Scene], captions: Sequence[str]) -> dict[str, float]:
-    return {
-        "right": _mean(map(oracle.attributes_right, scenes, captions)),
-        "truth": _mean(map(oracle.truth, scenes, captions)),
-        "whole": _mean(describe(scene) == caption for scene, caption in zip(scenes, captions, strict=True)),
-    }
-
-
-def _mean(values) -> float:
-    values = list(values)
-    return sum(values) / len(values)
-
-
-def table(results: dict) -> str:
-    """The measurements as text, a block a kind of model."""
-    lines = [f"image oracle on {results['count']} fresh renders: " + _row(results["image oracle"])]
-    lines.append("LPIPS: " + _row(results["lpips"]))
-    lines += [f"{name:12} paints: {_row(row)}" for name, row in results["pipelines"].items()]
+def models_table(results: dict[str, Any]) -> list[str]:
+    """How good the models are, as Markdown: metrics and the image oracle, then a row a model."""
+    oracle = results["image oracle"]
+    lines = [
+        f"On {results['count']} held-out scenes.",
+        "",
+        "| of what the others are judged by | |",
+        "| --- | --- |",
+        "| image oracle, each attribute right on fresh renders (worst) | "
+        f"{_percent(min(share for name, share in oracle.items() if name != 'scene'))} |",
+    ]
+    for name in ("lpips", "sbert"):
+        means = ", ".join(f"{v:.2f}" for key, v in results[name].items() if key != "ordered")
+        lines.append(
+            f"| {name.upper()} orders 0 to 3 wrong attributes truly (its mean with each) | "
+            f"{_percent(results[name]['ordered'])} ({means}) |"
+        )
+    lines += [
+        "",
+        "| text-to-image pipeline | attributes right | pictures wholly right | ms |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, row in results["pipelines"].items():
+        lines.append(f"| {name} | {_percent(row['right'])} | {_percent(row['whole'])} | {row['ms']:.0f} |")
+    lines += [
+        "",
+        "| captioner | attributes right on renders | on each pipeline's pictures | words | ms |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for name, sources in results["captioners"].items():
-        lines += [f"{name:12} reads {source:9}: {_row(row)}" for source, row in sources.items()]
-    lines.append("MB: " + ", ".join(f"{name} {size / 1e6:.2f}" for name, size in results["bytes"].items()))
-    return "\n".join(lines)
+        own = sources["renders"]
+        others = ", ".join(f"{source} {_percent(row['right'])}" for source, row in sources.items() if row is not own)
+        lines.append(f"| {name} | {_percent(own['right'])} | {others} | {own['words']:.1f} | {own['ms']:.1f} |")
+    megabytes = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in results["bytes"].items())
+    return [*lines, "", f"MB: {megabytes}"]
 
 
-def _row(row: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3f}" if value < 10 else f"{name} {value:.0f}" for name, value in row.items())
+def method_table(results: dict[str, dict[str, Any]]) -> list[str]:
+    """What a demo says about the method, as Markdown, a column a cycle."""
+    rows: dict[str, list[str]] = {}
+    for found in results.values():
+        for label, cell in _method_cells(found).items():
+            rows.setdefault(label, []).append(cell)
+    lines = [f"| agreement with the truth | {' | '.join(results)} |", "| --- |" + " --- |" * len(results)]
+    return lines + [f"| {label} | {' | '.join(cells)} |" for label, cells in rows.items()]
+
+
+def _method_cells(found: dict[str, Any]) -> dict[str, str]:
+    own, top, seeds, reward = (found[name] for name in ("agreement", "ceiling", "seeds", "reward"))
+    cells = {
+        "cycle score, on the pairs": _share(own["pairs"]),
+        "by margin, smallest quarter to largest": " ".join(_percent(share["share"]) for share in own["quartiles"]),
+        "upper half of margins": _percent(own["upper half"]["share"]),
+        "longer is better": _percent(own["length"]["share"]),
+        "cycle score, on every two candidates": _share(own["every two"]),
+    }
+    for kind in ("pairs", "every two"):
+        both = " against ".join(_percent(top[kind][judge]["share"]) for judge in ("ceiling", "cycle"))
+        cells[f"the metric's ceiling against the cycle score, {kind}"] = both
+    for kind in ("pairs", "every two"):
+        counts = ", ".join(map(str, method.SEED_COUNTS))
+        values = " ".join(_percent(seeds[str(count)][kind]["share"]) for count in method.SEED_COUNTS)
+        cells[f"{counts} backward seeds, {kind}"] = values
+    for kind in ("pairs", "every two"):
+        judged = reward[kind]
+        cells[f"unseen inputs, {kind}: cycle score"] = _share(judged["cycle"])
+        for judge in ("reward", "before training"):
+            row = judged[judge]
+            interval = f"{100 * row['gain']:+.1f} points, {100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+            cells[f"unseen inputs, {kind}: {judge}"] = f"{_percent(row['share'])} ({interval})"
+    return cells
+
+
+def _share(share: dict[str, Any]) -> str:
+    return f"{_percent(share['share'])} of {share['pairs']:,}"
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.1f}%"
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print the table, and write the numbers as JSON when asked."""
+    """Print the tables, and write the numbers as JSON when asked."""
     parser = argparse.ArgumentParser(
         prog="python -m builder.shapeworld.evaluate",
         description="Measure the embedded world's models on held-out scenes.",
-        epilog="example: python -m builder.shapeworld.evaluate --count 64 --only sd3 blip",
+        epilog="example: cyclepref demo --inputs 1200 --out runs/world && "
+        "python -m builder.shapeworld.evaluate --demo runs/world",
     )
     parser.add_argument("--count", type=int, default=256, help="held-out scenes to measure on (%(default)s)")
     parser.add_argument("--only", nargs="+", default=(), choices=(*models.CAPTIONERS, *models.PIPELINES))
+    parser.add_argument("--demo", type=Path, help="folder of a finished `cyclepref demo`, to measure the method on")
     parser.add_argument("--weights", type=Path, default=models.WEIGHTS)
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
@@ -166,10 +116,16 @@ def main(argv: list[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     models.quiet()
+    results: dict[str, Any] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        results = evaluate(options.count, options.weights, options.only)
-    print(table(results))
+        results["models"] = quality.measure(options.count, options.weights, options.only)
+        print("\n".join(models_table(results["models"])), flush=True)
+        if options.demo:
+            results["method"] = method.measure(options.demo)
+            print("\n" + "\n".join(method_table(results["method"])))
+        else:
+            print("\nThe method was not measured: run `cyclepref demo` and give its folder as --demo.")
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
 

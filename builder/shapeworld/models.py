@@ -10,12 +10,13 @@ from PIL import Image
 
 WEIGHTS = Path(__file__).parent / "weights"
 CAPTIONERS = ("blip", "blip-early", "llava", "llava-early")
-PIPELINES = ("sd3", "sd", "sd-early")
+PIPELINES = ("sd3", "sd", "sd3-early", "sd-early")
 QUESTION = "describe the picture"
 NEW_TOKENS = 16
 # The sampling with which the quality of each pipeline is stated.
 SAMPLING = {
     "sd3": {"num_inference_steps": 8, "guidance_scale": 2.0, "max_sequence_length": 16},
+    "sd3-early": {"num_inference_steps": 8, "guidance_scale": 2.0, "max_sequence_length": 16},
     "sd": {"num_inference_steps": 10, "guidance_scale": 2.0},
     "sd-early": {"num_inference_steps": 10, "guidance_scale": 2.0},
 }
@@ -77,20 +78,3 @@ def painter(name: str, weights: Path = WEIGHTS, **sampling):
         return images
 
     return paint
-
-
-def lpips_metric(weights: Path = WEIGHTS):
-    """LPIPS on the backbone trained here: `(n, 3, 64, 64) x 2 in [-1, 1] -> distances (n,)`, 0 for equal pictures."""
-    import lpips
-    from safetensors.torch import load_file
-
-    metric = lpips.LPIPS(net="alex", pnet_rand=True, lpips=False, verbose=False)
-    state = load_file(weights / "lpips" / "model.safetensors")
-    metric.net.load_state_dict({name: value.float() for name, value in state.items()})
-    metric.eval()
-
-    @torch.inference_mode()
-    def distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        return metric(first, second).flatten()
-
-    return distance

@@ -22,8 +22,7 @@ JOBS = {
     "oracle": recogniser.train,
     "blip": functools.partial(captioners.train, "blip"),
     "llava": functools.partial(captioners.train, "llava"),
-    "sd3": functools.partial(painters.train, "sd3"),
-    "sd": functools.partial(painters.train, "sd"),
+    **{name: functools.partial(painters.train, name) for name in painters.STEPS},
 }
 
 

@@ -19,7 +19,8 @@ from builder.sources import open_source
 from builder.stage import BuildError
 from builder.store import Store
 from schemas.ids import fingerprint, generation_id, sample_seed
-from schemas.recipe import ImageFolder, Recipe, RecipeError, Splits, parse_recipe
+from schemas.recipe import Recipe, RecipeError, Splits, parse_recipe
+from schemas.sources import ImageFolder
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -163,7 +164,7 @@ def test_the_dataset_opens_plainly_holds_each_image_once_and_splits_by_input(run
 
 
 def test_too_many_failures_stop_the_run_with_the_most_frequent_reasons(folder, tmp_path):
-    with pytest.raises(BuildError, match=r"(?s)inputs: \d of 8 rows failed.*UnidentifiedImageError.*--retry-failed"):
+    with pytest.raises(BuildError, match=r"(?s)inputs: \d of 8 rows failed.*UnreadableImage.*--retry-failed"):
         build(image_recipe(folder, max_failure_rate=0.1), tmp_path / "run")
 
 

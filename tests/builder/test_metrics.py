@@ -1,13 +1,19 @@
 import math
+from pathlib import Path
 
+import lpips as lpips_package
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
 from builder.metrics import load_metric
+from builder.metrics.catalog import LPIPS_OWN_HIGH
 from builder.models.catalog import CATALOG
+from builder.models.resolve import metric_spec, resolve
 from builder.score import Comparer
 from builder.shapeworld import render, scenes
+from schemas.recipe import MetricChoice
 
 TEXTS = ["one red circle on a white background", "two red circles on a white background", "a cat", "four"]
 
@@ -61,17 +67,48 @@ def test_an_input_of_another_size_is_cropped_and_not_squashed(lpips):
     assert lpips.compare([wide], [scene])[0] == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
+def test_no_lpips_can_leave_its_declared_range(net):
+    """Features are unit vectors without negative entries: a layer's distance is at most twice its largest weight."""
+    calibrated = Path(lpips_package.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
+    weights = list(torch.load(calibrated, map_location="cpu", weights_only=True).values())
+    assert all(weight.min() >= 0 for weight in weights)
+    bound = sum(2 * weight.max().item() for weight in weights)
+    assert bound <= CATALOG[f"lpips-{net}"].high < bound + 0.1
+    assert len(weights) * 2 == LPIPS_OWN_HIGH[net]
+
+
+def test_the_range_of_an_lpips_over_a_backbone_of_ones_own_is_another():
+    choice = MetricChoice(metric="lpips-alex", settings={"repo": CATALOG["lpips-shapeworld"].repo})
+    assert metric_spec(choice, "image").high == CATALOG["lpips-shapeworld"].high
+
+
+def test_lpips_stays_within_its_range_on_the_most_different_pictures(lpips):
+    noise = [Image.effect_noise((64, 64), 200).convert("RGB") for _ in range(2)]
+    plain = [Image.new("RGB", (64, 64), colour) for colour in ("black", "white", "red")]
+    values = lpips.compare([*noise, *plain], [*plain, *noise])
+    assert all(0 < value <= CATALOG["lpips-shapeworld"].high for value in values)
+
+
+def test_any_sentence_transformers_folder_is_an_sbert(sbert, tmp_path):
+    sbert.model.save_pretrained(str(tmp_path))
+    spec = resolve(metric_spec(MetricChoice(metric=str(tmp_path), name="mine"), "text"), {}).spec
+    assert (spec.kind, spec.higher_is_better) == ("sbert", True)
+    assert load_metric(spec).compare(TEXTS[:1], TEXTS[1:2]) == sbert.compare(TEXTS[:1], TEXTS[1:2])
+    replaced = metric_spec(MetricChoice(metric="sbert", settings={"repo": str(tmp_path)}), "text")
+    assert replaced.sha256 is None
+
+
 def test_a_metrics_nan_is_a_failure_with_its_reason():
     class Broken:
         def compare(self, inputs, reconstructions):
             return [math.nan if text == "bad" else 0.5 for text in reconstructions]
 
     comparer = Comparer.__new__(Comparer)
-    comparer.metric, comparer.batch_size = Broken(), 4
+    comparer.metrics, comparer.batch_sizes = {"broken": Broken()}, {"broken": 4}
     none = pa.array([None, None], pa.binary())
-    block = pa.table(
-        {"similarity_id": ["1", "2"], "x_text": ["a", "a"], "x_image": none, "y_text": ["good", "bad"], "y_image": none}
-    )
+    ids = {"similarity_id": ["1", "2"], "model": ["broken", "broken"]}
+    block = pa.table({**ids, "x_text": ["a", "a"], "x_image": none, "y_text": ["good", "bad"], "y_image": none})
     good, bad = comparer(block).to_pylist()
     assert (good["value"], good["error_class"]) == (0.5, None)
     assert (bad["value"], bad["error_class"]) == (None, "NotANumber")

@@ -101,9 +101,15 @@ class Stub:
 
 
 @pytest.mark.parametrize(
-    ("name", "output", "error"), [("shapeworld-blip", "", "EmptyCaption"), ("shapeworld-sd", 0, "BlackImage")]
+    ("name", "refused", "error"),
+    [
+        ("shapeworld-blip", None, "EmptyCaption"),
+        ("shapeworld-sd", None, "BlackImage"),
+        ("shapeworld-sd", False, "BlackImage"),
+        ("shapeworld-sd", True, "SafetyRefusal"),
+    ],
 )
-def test_an_empty_caption_and_a_black_image_are_failures_and_not_data(name, output, error):
+def test_an_empty_caption_and_a_black_image_are_failures_and_not_data(name, refused, error):
     import pyarrow as pa
     from PIL import Image
 
@@ -112,15 +118,16 @@ def test_an_empty_caption_and_a_black_image_are_failures_and_not_data(name, outp
 
     worker = Generator([])
     worker.specs[name] = CATALOG[name]
-    worker.models[name] = Stub(Caption("", "", False) if output == "" else Painting(Image.new("RGB", (4, 4)), False))
+    black = Painting(Image.new("RGB", (4, 4)), False, refused=refused)
+    worker.models[name] = Stub(Caption("", "", False) if error == "EmptyCaption" else black)
     block = pa.table(
         {
             "generation_id": ["g"],
             "source_id": ["s"],
             "model": [name],
             "seed": pa.array([1]),
-            "source_text": pa.array([None if output == "" else "a"], pa.string()),
-            "source_image": pa.array([encode(PICTURES[0]) if output == "" else None], pa.binary()),
+            "source_text": pa.array([None if error == "EmptyCaption" else "a"], pa.string()),
+            "source_image": pa.array([encode(PICTURES[0]) if error == "EmptyCaption" else None], pa.binary()),
         }
     )
     [row] = worker(block).to_pylist()

@@ -1,13 +1,16 @@
 """Invariants 2 and 3: order changes no pair, and chosen is never worse than rejected, whatever the direction."""
 
+import math
 import random
+import statistics
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.pair import Direction, pair
+from builder.pair import Direction, pair, paired_errors
 from schemas import records
 from schemas.recipe import Pairing
 
@@ -28,8 +31,22 @@ def tables(rows: list[dict]) -> tuple[pa.Table, pa.Table]:
     )
 
 
-def rule(min_margin: float = 0.0, poor_chosen: float | None = None) -> Pairing:
-    return Pairing(min_margin=min_margin, poor_chosen=poor_chosen)
+def rule(min_margin: float = 0.0, poor_chosen: float | None = None, sd: float | None = None) -> Pairing:
+    return Pairing(min_margin=min_margin, poor_chosen=poor_chosen, min_margin_sd=sd)
+
+
+def drawn(values: dict[str, list[float | None]]) -> pa.Table:
+    """The samples of each candidate; None stands for a reconstruction that failed."""
+    rows = [(id_, at, v) for id_, found in values.items() for at, v in enumerate(found) if v is not None]
+    names = ("generation_id", "sample_index", "value")
+    return pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+
+
+def noisy_pair(first: list[float | None], second: list[float | None], sd: float, direction: Direction = HIGHER):
+    """What becomes of a pair of candidates with these samples."""
+    means = [sum(v for v in values if v is not None) / sum(v is not None for v in values) for values in (first, second)]
+    rows = [candidate(id_, "x", id_, mean) for id_, mean in zip("12", means, strict=True)]
+    return pair(*tables(rows), "text", direction, rule(sd=sd), drawn({"1": first, "2": second}))[1]
 
 
 @st.composite
@@ -70,7 +87,7 @@ def test_chosen_is_never_worse_and_every_two_candidates_are_accounted_for(rows, 
             assert not worse or abs(row["chosen_score"] - poor) < 1e-6
     sizes = [sum(row["input_id"] == input_ for row in rows) for input_ in {row["input_id"] for row in rows}]
     assert count.possible == sum(n * (n - 1) // 2 for n in sizes)
-    assert count.possible == count.equal_outputs + count.too_close + count.poor_chosen + count.kept
+    assert count.possible == count.equal_outputs + count.too_close + count.within_noise + count.poor_chosen + count.kept
     assert count.kept == table.num_rows
 
 
@@ -119,3 +136,44 @@ def test_no_candidates_make_no_pairs():
     assert table.num_rows == 0
     assert table.schema.equals(records.PAIR)
     assert count.possible == 0
+
+
+def test_the_standard_error_is_that_of_paired_differences():
+    first, second = np.array([[0.5, 0.7, 0.9]]), np.array([[0.4, 0.4, 0.2]])
+    expected = statistics.stdev([0.1, 0.3, 0.7]) / math.sqrt(3)
+    assert paired_errors(first, second) == pytest.approx([expected])
+
+
+def test_what_a_seed_does_to_both_candidates_is_no_noise():
+    assert noisy_pair([0.1, 0.5, 0.9], [0.0, 0.4, 0.8], sd=50).kept == 1
+    assert noisy_pair([0.1, 0.5, 0.9], [0.8, 0.4, 0.0], sd=2).within_noise == 1
+
+
+def test_a_margin_of_just_so_many_standard_errors_is_kept_in_either_direction():
+    # Differences 0.2 and 0.4: their mean is 0.3 and its standard error 0.1.
+    for direction in (HIGHER, LOWER):
+        assert noisy_pair([0.5, 0.7], [0.3, 0.3], 3.0, direction).kept == 1
+        assert noisy_pair([0.5, 0.7], [0.3, 0.3], 3.001, direction).within_noise == 1
+
+
+def test_only_seeds_that_both_candidates_have_tell_of_noise_and_one_is_too_few():
+    assert noisy_pair([0.5, 0.7, None], [0.3, 0.3, 0.3], 3.0).kept == 1
+    assert noisy_pair([0.5, None], [0.1, 0.1], 0.1).within_noise == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(runs(), directions, st.floats(0.1, 5), st.data())
+def test_margins_below_the_noise_are_counted_and_only_ever_take_pairs_away(rows, direction, sd, data):
+    values = {row["generation_id"]: [row["value"] + data.draw(st.floats(-0.1, 0.1)) for _ in range(3)] for row in rows}
+    rows = [{**row, "value": float(np.mean(values[row["generation_id"]]))} for row in rows]
+    noise = drawn(values) if values else drawn({"none": [0.0]})
+    every, before = pair(*tables(rows), "text", direction, rule())
+    some, count = pair(*tables(rows), "text", direction, rule(sd=sd), noise)
+    assert set(some["pair_id"].to_pylist()) <= set(every["pair_id"].to_pylist())
+    assert count.kept + count.within_noise == before.kept
+
+
+def test_noise_cannot_be_known_without_samples():
+    rows = [candidate("1", "x", "a", 0.1), candidate("2", "x", "b", 0.9)]
+    with pytest.raises(ValueError, match="min_margin_sd needs the samples behind the scores"):
+        pair(*tables(rows), "text", HIGHER, rule(sd=1.0))

@@ -7,7 +7,8 @@ import pytest
 from builder.models.catalog import CATALOG, WEIGHTS
 from builder.models.resolve import metric_spec, model_spec, resolve
 from builder.sources import open_source
-from schemas.recipe import ImageFolder, MetricChoice, ModelChoice, PromptFile, RecipeError
+from schemas.recipe import MetricChoice, ModelChoice, RecipeError
+from schemas.sources import ImageFolder, PromptFile
 
 
 def choice(model: str, **changes) -> ModelChoice:

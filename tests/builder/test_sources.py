@@ -1,4 +1,10 @@
+import hashlib
 import io
+import os
+import socket
+import struct
+import tempfile
+from pathlib import Path
 
 import datasets
 import pyarrow as pa
@@ -6,9 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from builder import files, inputs
 from builder.shapeworld import grammar
 from builder.sources import open_source
-from schemas.recipe import DatasetColumn, ImageFolder, ParquetColumn, PromptFile, RecipeError, ShapeWorldInputs
+from builder.store import Store
+from schemas.recipe import RecipeError
+from schemas.sources import DatasetColumn, ImageFolder, ParquetColumn, PromptFile, ShapeWorldInputs
 
 
 def png(colour: str) -> bytes:
@@ -117,6 +126,8 @@ def test_a_row_cannot_name_a_file_outside_of_its_folder(tmp_path):
     outside, inside = everything(open_source(spec, "image"))
     assert isinstance(outside, PermissionError)
     assert inside == png("blue")
+    [alone] = open_source(spec.model_copy(update={"path": spec.path + "/x.parquet"}), "image").read(["x.parquet:1"])
+    assert alone == png("blue")
 
 
 def test_formats_that_start_programs_are_no_inputs(tmp_path):
@@ -139,3 +150,190 @@ def test_shapeworld_gives_the_same_held_out_scenes_as_texts_and_as_renders():
     assert [grammar.describe(grammar.parse(text)) for text in everything(texts)] == everything(texts)
     assert everything(images) == everything(images)
     assert len(set(everything(images))) == 3
+
+
+# ---- bad files, cells and prompts ------------------------------------------------------------------------------
+
+
+def images(folder: Path) -> list:
+    return everything(open_source(ImageFolder(source="images", path=str(folder)), "image"))
+
+
+def test_what_is_no_regular_file_is_one_error_and_no_endless_wait(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "a-pipe.png")
+    (tmp_path / "b-folder.png").mkdir()
+    (tmp_path / "c-loop.png").symlink_to("c-loop.png")
+    (tmp_path / "d-device.png").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        monkeypatch.chdir(tmp_path)  # a socket's path may have 107 characters
+        listener.bind("e-socket.png")
+        messages = [str(error) for error in images(tmp_path)]
+    for message, reason in zip(
+        messages, ["pipe", "folder", "levels of symbolic links", "device", "socket"], strict=True
+    ):
+        assert reason in message
+
+
+def test_folders_that_link_to_each_other_are_walked_once(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.png").write_bytes(png("red"))
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    assert images(tmp_path) == [png("red")]
+
+
+def test_a_file_of_endless_size_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_BYTES", 9)
+    (tmp_path / "a.png").write_bytes(bytes(10))
+    [error] = images(tmp_path)
+    assert str(error) == "the file has 10 bytes, more than 9: make it smaller"
+
+
+@pytest.mark.parametrize(
+    "name", [b"caf\xe9.png", b"caf\\xe9.png", b"a\nb.png", "b\u202egnp.png".encode(), b"\x1b[31m.png"]
+)
+def test_any_file_name_is_read_and_shown_as_text(tmp_path, name):
+    (tmp_path / os.fsdecode(name)).write_bytes(png("red"))
+    source = open_source(ImageFolder(source="images", path=str(tmp_path)), "image")
+    [(shown, _)] = source.items()
+    assert shown.encode()
+    assert os.fsencode(files.unshown(shown)) == name
+    assert everything(source) == [png("red")]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who may not read its files")
+def test_what_this_user_may_not_read_is_an_error_and_a_folder_stops_the_build():
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "a.png").write_bytes(png("red"))
+        (folder / "a.png").chmod(0o600)
+        os.seteuid(65534)
+        try:
+            [error] = images(folder)
+            assert isinstance(error, PermissionError)
+            os.seteuid(0)
+            (folder / "mine").mkdir(mode=0o700)
+            os.seteuid(65534)
+            with pytest.raises(RecipeError, match=r"cannot list '.*mine' \(Permission denied\): give this user access"):
+                images(folder)
+        finally:
+            os.seteuid(0)
+
+
+def parquet(folder: Path, column: pa.Array, modality: str) -> list:
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.table({"x": column}), folder / "x.parquet")
+    return everything(open_source(ParquetColumn(source="parquet", path=str(folder), column="x"), modality))
+
+
+def invalid_utf8() -> pa.Array:
+    ends = pa.py_buffer(struct.pack("<3i", 0, 2, 5))
+    return pa.StringArray.from_buffers(2, ends, pa.py_buffer(b"ok\xed\xa0\x80"))  # a lone surrogate
+
+
+def test_a_text_cell_that_is_none_is_an_error_in_its_own_row_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "data"
+    cells = parquet(folder, invalid_utf8(), "text")
+    spec = DatasetColumn(source="dataset", path=str(folder), column="x")
+    for good, bad in (cells, everything(open_source(spec, "text"))):
+        assert good == "ok"
+        assert isinstance(bad, UnicodeDecodeError)
+    assert [type(cell).__name__ for cell in parquet(tmp_path / "b", pa.array(["a", None]), "text")] == [
+        "str",
+        "TypeError",
+    ]
+    assert [type(cell).__name__ for cell in parquet(tmp_path / "c", pa.array([1, 2]), "text")] == ["TypeError"] * 2
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "../up.png", "https://127.0.0.1:9/a.png", "file:///etc/passwd", "a\0b", "x" * 9999, "", "link"],
+)
+def test_a_struct_without_bytes_never_reaches_out_of_its_folder(tmp_path, path):
+    (tmp_path / "up.png").write_bytes(png("red"))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "up").symlink_to(tmp_path / "up.png")
+    [cell] = parquet(folder, pa.array([{"bytes": None, "path": path}]), "image")
+    assert isinstance(cell, OSError | TypeError)
+
+
+def test_a_damaged_row_group_fails_its_own_rows_only(tmp_path):
+    values = [hashlib.sha256(bytes([n])).hexdigest() for n in range(200)]
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"x": values}), path, row_group_size=100, compression="gzip")
+    data = bytearray(path.read_bytes())
+    data[200:2000] = bytes(1800)
+    path.write_bytes(data)
+    cells = everything(open_source(ParquetColumn(source="parquet", path=str(tmp_path), column="x"), "text"))
+    assert all(isinstance(cell, Exception) for cell in cells[:100])
+    assert cells[100:] == values[100:]
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"no parquet at all"])
+def test_a_file_that_is_no_parquet_is_named(tmp_path, data):
+    (tmp_path / "x.parquet").write_bytes(data)
+    with pytest.raises(RecipeError, match=r"x\.parquet is no parquet file"):
+        open_source(ParquetColumn(source="parquet", path=str(tmp_path), column="x"), "text").items()
+
+
+def test_a_pipe_in_place_of_parquet_is_no_endless_wait(tmp_path):
+    os.mkfifo(tmp_path / "x.parquet")
+    with pytest.raises(RecipeError, match="no parquet file at"):
+        open_source(ParquetColumn(source="parquet", path=str(tmp_path), column="x"), "text").items()
+
+
+def test_a_dataset_cannot_name_data_outside_of_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    pq.write_table(pa.table({"x": ["secret"]}), tmp_path / "secret.parquet")
+    (tmp_path / "data").mkdir()
+    for target in (tmp_path / "secret.parquet", "../secret.parquet"):
+        (tmp_path / "data" / "README.md").write_text(f"---\nconfigs:\n- config_name: a\n  data_files: {target}\n---\n")
+        with pytest.raises(RecipeError, match="which is outside of the folder"):
+            open_source(DatasetColumn(source="dataset", path=str(tmp_path / "data"), column="x"), "text").items()
+
+
+def test_a_prompt_file_in_utf16_is_asked_for_in_utf8(tmp_path):
+    (tmp_path / "p.txt").write_bytes("a cat\n".encode("utf-16"))
+    with pytest.raises(RecipeError, match="is UTF-16: save it as UTF-8"):
+        open_source(PromptFile(source="prompts", path=str(tmp_path / "p.txt")), "text").items()
+
+
+PROMPTS = {
+    b"a cat": None, b"  a cat\t": None, "ne\u0301": None, "n\u00e9": None, b"": "EmptyPrompt", b" \t ": "EmptyPrompt",
+    b"a\0b": "BadPrompt", b"\xff": "UnicodeDecodeError", b"\xed\xa0\x80": "UnicodeDecodeError",
+    b"x" * 20_001: "BadPrompt", b"x" * 20_000: None, "\u0301\u0323" * 3_000_000: "BadPrompt",
+    "\u202ea cat": None, b"\x1b[31ma cat": None, "\u2028one prompt": None,
+}  # fmt: skip
+
+
+def test_every_prompt_is_read_or_fails_and_is_accounted_for(tmp_path):
+    lines = [prompt if isinstance(prompt, bytes) else prompt.encode() for prompt in PROMPTS]
+    (tmp_path / "p.txt").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines))
+    source = open_source(PromptFile(source="prompts", path=str(tmp_path / "p.txt")), "text")
+    items = inputs._items(source, source.items(), "text")
+    found = inputs.identify(items, source, "text")
+    assert found["error_class"].to_pylist() == list(PROMPTS.values())
+    ids = [id_ for id_ in found["input_id"].to_pylist() if id_]
+    assert len(ids) == len(set(ids)) + 2, "stripped, and in NFC, two prompts are what they look like: one"
+
+
+def test_a_failing_file_whose_name_is_not_utf8_is_a_row_that_can_be_stored(tmp_path):
+    os.symlink(tmp_path / "nothing", os.fsencode(tmp_path) + b"/caf\xe9.png")
+    source = open_source(ImageFolder(source="images", path=str(tmp_path)), "image")
+    found = inputs.identify(inputs._items(source, source.items(), "image"), source, "image")
+    inputs.write_sources(found, Store(tmp_path / "run"))
+    [row] = Store(tmp_path / "run").rows("failures").to_pylist()
+    assert (row["source"], row["error_class"]) == ("caf\\xe9.png", "FileNotFoundError")
+    assert "caf" in row["message"]
+
+
+def test_large_images_are_stored_in_several_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "PART_BYTES", 1)
+    for colour in ("red", "blue", "white"):
+        (tmp_path / f"{colour}.png").write_bytes(png(colour))
+    source, store = open_source(ImageFolder(source="images", path=str(tmp_path)), "image"), Store(tmp_path / "run")
+    found = inputs.identify(inputs._items(source, source.items(), "image"), source, "image")
+    inputs.write_inputs(found, source, "image", store)
+    assert len(store.parts("inputs")) == store.rows("inputs").num_rows == 3

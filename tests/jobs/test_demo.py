@@ -6,6 +6,7 @@ import datasets
 import pytest
 
 from builder.reward.model import RewardModel
+from builder.shapeworld import evaluate, method
 from jobs.demo import run_demo
 
 pytestmark = pytest.mark.usefixtures("ray_local")
@@ -54,3 +55,47 @@ def test_the_same_command_again_makes_nothing_new(demo):
     assert parts == sorted(path.name for path in out.rglob("store/*/*.parquet"))
     assert weights == (out / "reward" / "model.safetensors").stat().st_mtime_ns
     assert after["i2t2i"]["agreement"] == before["i2t2i"]["agreement"]
+
+
+def test_what_a_demo_says_about_the_method_makes_a_table(demo, monkeypatch):
+    out, summary = demo
+    monkeypatch.setattr(method, "SEED_COUNTS", (2,))
+    before = (out / "t2i2t" / "pairs" / "part-0.parquet").read_bytes()
+    found = method.measure(out)
+    for cycle, parts in found.items():
+        assert parts["agreement"]["pairs"]["share"] == summary[cycle]["agreement"]["cycle"]
+        # The recipe's rules leave pairs out, and every two candidates are all that there could be.
+        assert parts["agreement"]["pairs"]["pairs"] <= parts["agreement"]["every two"]["pairs"]
+        for kind in ("pairs", "every two"):
+            assert parts["ceiling"][kind]["ceiling"]["pairs"] == parts["ceiling"][kind]["cycle"]["pairs"] > 0
+            assert 0.5 < parts["ceiling"][kind]["ceiling"]["share"] <= 1
+            assert parts["seeds"]["2"][kind]["pairs"] > 0
+            gain = parts["reward"][kind]["reward"]
+            assert gain["low"] <= gain["gain"] <= gain["high"]
+            assert gain["gain"] == pytest.approx(gain["share"] - parts["reward"][kind]["cycle"]["share"])
+    lines = evaluate.method_table(found)
+    assert {line.count("|") for line in lines} == {4}
+    # It was measured in a copy: the run is as it was.
+    assert (out / "t2i2t" / "pairs" / "part-0.parquet").read_bytes() == before
+
+
+def test_the_method_is_not_measured_where_no_demo_is(tmp_path):
+    with pytest.raises(method.NoDemo, match="cyclepref demo"):
+        method.measure(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("caption", "key"),
+    [
+        ("one blue star below three red circles on a white background", "3-red-circle+1-blue-star|above|white"),
+        ("a single red ring, in front of a mint background", "1-red-ring|None|mint"),
+        ("three red circles above on a white background", "3-red-circle|None|white"),
+        ("three circles on a white background", None),
+        ("two red rings above two red rings on a grey background", None),
+        ("five red rings on a grey background", None),
+        ("", None),
+    ],
+)
+def test_a_caption_has_a_scene_where_it_says_all_and_nothing_impossible(caption, key):
+    scene = method.scene_of(caption)
+    assert (scene and scene.key) == key

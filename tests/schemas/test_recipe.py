@@ -34,6 +34,12 @@ def test_a_recipe_survives_being_written_and_read(tmp_path):
         ({"forward": [{"model": "a", "sample": 2}]}, r"forward.0.sample: unknown key \(did you mean 'samples'"),
         ({"inputs": {"source": "images", "path": "x", "colum": 1}}, "colum: unknown key; known keys: source, path"),
         ({"inputs": {"source": "imgs", "path": "x"}}, "'images', 'prompts', 'parquet', 'dataset', 'shapeworld'"),
+        ({"inputs": {"source": "dci", "path": "x", "splits": "train"}}, r"splits: unknown key \(did you mean 'split'"),
+        ({"inputs": {"source": "tsv", "path": "x", "colum": "P"}}, r"colum: unknown key \(did you mean 'column'"),
+        ({"inputs": {"source": "tsv", "path": "x", "where": {"Category": []}}}, "where.Category: List should have at"),
+        ({"inputs": {"source": "compositional"}}, "kinds: Field required"),
+        ({"inputs": {"source": "compositional", "kinds": ["color"]}}, "should be 'colour', 'count', 'background', 'co"),
+        ({"inputs": {"source": "compositional", "kinds": ["count"], "heldout": 1}}, "did you mean 'held_out'"),
         ({"cycle": "i2i"}, "cycle: Input should be 'i2t2i' or 't2i2t' .got 'i2i'."),
         ({"forward": []}, "forward: List should have at least 1 item"),
         ({"forward": [{"model": "a"}, {"model": "a"}]}, "lists a more than once: give each use a `name`"),
@@ -46,6 +52,48 @@ def test_a_recipe_survives_being_written_and_read(tmp_path):
     ],
 )
 def test_a_wrong_recipe_is_explained_with_place_value_and_rule(change, message):
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe({**GOOD, **change})
+
+
+TWO = {"metric": None, "metrics": [{"metric": "dreamsim-clip", "name": "dreamsim"}, {"metric": "lpips-alex"}]}
+RULE = {"min_margin": 0.005, "poor_chosen": None}
+MIXED = {**RULE, "mix": {"dreamsim": 0.7, "lpips-alex": 0.3}, "scale": "rank"}
+
+
+def test_several_metrics_are_listed_and_pairs_name_one_or_mix_them():
+    assert [choice.label for choice in parse_recipe(GOOD).all_metrics] == ["lpips-alex"]
+    by = parse_recipe({**GOOD, **TWO, "pairs": {**RULE, "by": "dreamsim"}})
+    assert [choice.label for choice in by.all_metrics] == ["dreamsim", "lpips-alex"]
+    assert parse_recipe({**GOOD, **TWO, "pairs": MIXED}).pairs.mix == {"dreamsim": 0.7, "lpips-alex": 0.3}
+    noisy = {"backward": {"model": "c", "samples": 2}, "pairs": {**RULE, "min_margin_sd": 2}}
+    assert parse_recipe({**GOOD, **noisy}).pairs.min_margin_sd == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": [{"metric": "a"}]}, "either metric or a list of metrics, got both"),
+        ({"metric": None}, "either metric or a list of metrics, got none"),
+        ({"metric": None, "metrics": []}, "metrics: List should have at least 1 item"),
+        ({"metric": None, "metrics": [{"metric": "a"}] * 2}, "metrics lists a more than once: give each use a `name`"),
+        ({"metric": {"metric": "a", "name": "mix"}}, "a metric cannot be called 'mix'"),
+        ({"metric": None, "metrics": [{"metrik": "a"}]}, r"metrics.0.metrik: unknown key \(did you mean 'metric'"),
+        (TWO, "with several metrics pairs need `by` .one of dreamsim, lpips-alex. or `mix`"),
+        ({**TWO, "pairs": {**RULE, "by": "sbert"}}, "pairs name sbert, .* choose from dreamsim, lpips-alex"),
+        ({"pairs": MIXED}, "pairs name dreamsim, which metrics do not list"),
+        ({"pairs": {**MIXED, "by": "dreamsim"}}, "decided by one metric or by a mix, got by 'dreamsim' and mix"),
+        ({"pairs": {**MIXED, "scale": None}}, "mix needs a scale: 'constants' .* or 'rank'"),
+        ({"pairs": {**RULE, "scale": "rank"}}, "there is no mix to bring to a scale"),
+        ({"pairs": {**MIXED, "mix": {"a": 0.5, "b": 0.6}}}, "weights of mix must add up to 1, got 1.1"),
+        ({"pairs": {**MIXED, "mix": {"a": 1.0, "b": 0}}}, "mix.b: Input should be greater than 0"),
+        ({"pairs": {**MIXED, "mix": {"a": 1.0}}}, "mix: Dictionary should have at least 2 items"),
+        ({"pairs": {**MIXED, "min_margin_sd": 1}}, "a rank is of their mean: use scale 'constants', or by"),
+        ({"pairs": {**RULE, "min_margin_sd": 1}}, "two reconstructions .* backward.samples is 1: raise it"),
+        ({"pairs": {**RULE, "min_margin_sd": 0}}, "min_margin_sd: Input should be greater than 0"),
+    ],
+)
+def test_a_wrong_choice_of_what_decides_is_explained(change, message):
     with pytest.raises(RecipeError, match=message):
         parse_recipe({**GOOD, **change})
 

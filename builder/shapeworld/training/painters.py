@@ -6,6 +6,7 @@ empty prompt, which is what guidance needs.
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -26,12 +27,12 @@ from builder.shapeworld.grammar import describe
 from builder.shapeworld.training import autoencoder, data, vocabulary
 from builder.shapeworld.training.loop import Job, Progress, Run, fit
 
-STEPS, BATCH = {"sd": 3200, "sd3": 4500}, 32
-EARLY_SHARE = 0.4375  # of the training of `sd`: where its weaker sibling stops
+STEPS, BATCH = {"sd": 5000, "sd3": 12000}, 32
+EARLY_SHARE = {"sd": 0.375, "sd3": 0.25}  # of the training: where the weaker sibling stops
 POOL, _POOL_BATCH = 40_000, 250
 _DROPPED = 0.1
 _SD_TEXT_WIDTH = 64
-_SD3_TEXT_WIDTH, _SD3_WIDTH = 96, 160
+_SD3_TEXT_WIDTH, _SD3_WIDTH = 64, 96
 
 
 class LatentPool:
@@ -183,7 +184,7 @@ class FlowMatching(nn.Module):
             patch_size=2,  # 64 patches, as many as the UNet attends over
             in_channels=autoencoder.LATENT_CHANNELS,
             out_channels=autoencoder.LATENT_CHANNELS,
-            num_layers=4,
+            num_layers=2,
             attention_head_dim=32,
             num_attention_heads=_SD3_WIDTH // 32,
             joint_attention_dim=_SD3_TEXT_WIDTH,
@@ -229,10 +230,19 @@ def save(pipeline: DiffusionPipeline, folder: Path) -> None:
     pipeline.save_pretrained(single)
     type(pipeline).from_pretrained(single, dtype=torch.float16).save_pretrained(folder)
     shutil.rmtree(single)
+    forget_place(folder)
+
+
+def forget_place(folder: Path) -> None:
+    """Take out of a pipeline's configurations the path that its modules were loaded from on this machine."""
+    for path in folder.rglob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def train(name: str, run: Run) -> None:
-    """Train the pipeline `name` ("sd" or "sd3") to the end, saving it, and the early sibling of `sd`, on the way."""
+    """Train the pipeline `name` of STEPS to the end, saving it, and its early sibling on the way."""
     pool = LatentPool(run)
     torch.manual_seed({"sd": 5, "sd3": 6}[name])
     model = {"sd": Diffusion, "sd3": FlowMatching}[name]()
@@ -245,8 +255,8 @@ def train(name: str, run: Run) -> None:
         vae = autoencoder.load(run.work)
         save(model.pipeline(vae), run.out / name)
         early = run.out / f"{name}-early"
-        if name == "sd" and (progress.step <= EARLY_SHARE * progress.steps or not early.exists()):
+        if progress.step <= EARLY_SHARE[name] * progress.steps or not early.exists():
             save(model.pipeline(vae), early)
-            (run.work / "sd-early.txt").write_text(f"{progress.step} {progress.seconds:.0f}\n")
+            (run.work / f"{name}-early.txt").write_text(f"{progress.step} {progress.seconds:.0f}\n")
 
     fit(Job(name, model, loss, export, STEPS[name], BATCH, lr=1e-3, exports=16), run)

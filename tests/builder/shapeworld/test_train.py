@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from builder.shapeworld import evaluate, models, train
+from builder.shapeworld import models, quality, train
 from builder.shapeworld.scenes import is_held_out
-from builder.shapeworld.training import data, loop, vocabulary
+from builder.shapeworld.training import data, features, loop, vocabulary
 
 
 def test_training_never_sees_a_held_out_scene():
@@ -34,6 +34,15 @@ def test_every_word_of_the_world_is_one_token(make):
     assert {len(tokenizer(word).input_ids) for word in vocabulary.WORDS} == {bare + 1}
 
 
+def test_the_distance_that_the_features_learn_by_is_that_of_lpips():
+    torch.manual_seed(0)
+    model = features.Features().eval()
+    first, second = torch.rand(2, 4, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        mine = features.distances(model(first)[0], model(second)[0])
+        assert mine.tolist() == pytest.approx(model.lpips(first, second).flatten().tolist(), rel=1e-4)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The weights and checkpoints of a run of a few steps of everything."""
@@ -45,7 +54,7 @@ def made(tmp_path_factory):
 def test_the_recipe_makes_every_folder_and_all_of_them_load(made):
     weights = made / "out"
     assert {path.name for path in weights.iterdir()} == {*models.CAPTIONERS, *models.PIPELINES, "lpips", "oracle"}
-    results = evaluate.evaluate(2, weights)
+    results = quality.measure(2, weights)
     assert set(results["captioners"]) == set(models.CAPTIONERS)
     assert set(results["pipelines"]) == set(models.PIPELINES)
 

@@ -4,8 +4,9 @@ import functools
 
 import pytest
 
-from builder.shapeworld import evaluate, models, oracle
+from builder.shapeworld import models, oracle, quality
 from builder.shapeworld.grammar import describe
+from builder.shapeworld.recogniser import as_tensor
 from builder.shapeworld.render import render
 from builder.shapeworld.scenes import sample_scenes
 
@@ -39,26 +40,33 @@ def test_a_captioner_beats_its_early_sibling(family):
     assert 0.4 < read_by(f"{family}-early") < read_by(family) - 0.05
 
 
-def test_the_pipelines_paint_what_they_are_told_and_the_early_one_less_so():
-    assert min(painted_by("sd3"), painted_by("sd")) > painted_by("sd-early") + 0.05
-    assert painted_by("sd-early") > 0.25  # chance is lower
+def test_the_pipelines_paint_what_they_are_told_in_three_strengths():
+    assert min(painted_by("sd3"), painted_by("sd")) > 0.95
+    assert 0.95 > painted_by("sd3-early") > painted_by("sd-early") > 0.25  # chance is lower
 
 
 def test_a_picture_depends_on_its_own_prompt_and_seed_only():
     prompts = [describe(scene) for scene in SCENES[:3]]
     paint = models.painter("sd3", num_inference_steps=2)
     together, alone = paint(prompts, [1, 2, 3]), paint(prompts[1:2], [2])
-    difference = evaluate.as_tensor(together[1:2]) - evaluate.as_tensor(alone)
+    difference = as_tensor(together[1:2]) - as_tensor(alone)
     assert difference.abs().max() < 0.1
 
 
 def test_lpips_orders_scenes_by_their_wrong_attributes():
-    ordering = evaluate.lpips_ordering(SCENES, models.WEIGHTS)
-    assert ordering["ordered"] > 0.8
-    assert ordering["distance 0"] < ordering["distance 1"] < ordering["distance 2"] < ordering["distance 3"]
+    ordering = quality.lpips_ordering(SCENES, models.WEIGHTS)
+    assert ordering["ordered"] > 0.93
+    assert ordering["0 wrong"] < ordering["1 wrong"] < ordering["2 wrong"] < ordering["3 wrong"]
+
+
+def test_sbert_orders_scenes_by_their_wrong_attributes():
+    ordering = quality.sbert_ordering(SCENES)
+    assert ordering["ordered"] > 0.87
+    assert ordering["0 wrong"] == pytest.approx(1)
+    assert ordering["0 wrong"] > ordering["1 wrong"] > ordering["2 wrong"] > ordering["3 wrong"]
 
 
 def test_the_weights_are_small_enough_to_ship():
-    sizes = evaluate.sizes(models.WEIGHTS)
+    sizes = quality.sizes(models.WEIGHTS)
     assert sizes["total"] <= 30e6
     assert sizes["largest file"] <= 15e6

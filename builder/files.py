@@ -1,0 +1,106 @@
+"""Files as untrusted data: only regular files are read, up to a size, and their names survive as text."""
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from schemas.recipe import RecipeError
+
+# No picture that a person would look at is larger, and what is read is held in memory.
+MAX_BYTES = 512 * 2**20
+# Byte order marks that no UTF-8 begins with.
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
+ESCAPED = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
+
+
+def files_under(root: Path, endings: set[str]) -> list[Path]:
+    """Everything under a folder, at any depth, whose name has one of the endings, in order of path.
+
+    Links to folders are not followed, since they can loop. What has the ending of a file and is none (a folder, a
+    pipe) is listed like one, for its reader to say so.
+
+    Raises:
+        RecipeError: if a folder cannot be listed: what is in it would be left out in silence.
+    """
+
+    def stop(error: OSError) -> None:
+        raise RecipeError(f"cannot list {error.filename!r} ({error.strerror}): give this user access to it") from error
+
+    found = [
+        Path(folder) / name
+        for folder, folders, names in os.walk(root, onerror=stop)
+        for name in (*folders, *names)
+        if Path(name).suffix.lower() in endings
+    ]
+    return sorted(found)
+
+
+def read_file(path: Path) -> bytes | OSError:
+    """A regular file's bytes, or why it has none: opening a pipe waits for ever, and some devices never end."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return OSError(f"not a regular file but a {_kind(found.st_mode)}")
+        if found.st_size > MAX_BYTES:
+            return OSError(f"the file has {found.st_size:,} bytes, more than {MAX_BYTES:,}: make it smaller")
+        with path.open("rb") as opened:
+            return opened.read(MAX_BYTES)
+    except OSError as error:
+        return error
+    except ValueError as error:  # a NUL in the path
+        return OSError(str(error))
+
+
+def read_file_within(root: Path, path: str) -> bytes | OSError:
+    """A file that a row of data names, relative to `root`: it must not be able to name one from elsewhere."""
+    try:
+        file = (root / path).resolve()
+        if not file.is_relative_to(root.resolve()):
+            return PermissionError(f"the row names {path!r}, which is outside of {root}")
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, a loop of links
+        return OSError(f"the row names {path!r:.200}, which is no path ({error})")
+    return read_file(file)
+
+
+def stamp(file: Path) -> str:
+    """Size and modification time; a dangling link has neither and is found out when it is read."""
+    try:
+        found = file.stat()
+    except OSError as error:
+        return type(error).__name__
+    return f"{found.st_size}:{found.st_mtime_ns}"
+
+
+def shown(path: Path) -> str:
+    """A path as text, whatever its bytes: those that are not UTF-8 as \\xe9, and a backslash doubled."""
+    return os.fsencode(path.as_posix()).replace(b"\\", rb"\\").decode("utf-8", "backslashreplace")
+
+
+def unshown(text: str) -> Path:
+    """The path that `shown` gave as text."""
+    return Path(os.fsdecode(ESCAPED.sub(lambda m: bytes.fromhex(m[1].decode()) if m[1] else b"\\", text.encode())))
+
+
+def absolute(path: str) -> str:
+    """The path as every node sees it."""
+    return str(Path(path).expanduser().resolve())
+
+
+def text_lines(path: str) -> list[bytes]:
+    """The lines of a text file as bytes, without their ends (LF or CRLF) and without a byte order mark.
+
+    Raises:
+        RecipeError: if there is no such file, or it is UTF-16.
+    """
+    if not Path(path).is_file():
+        raise RecipeError(f"inputs.path {path}: no such file (looked for {Path(path).absolute()})")
+    data = Path(path).read_bytes()
+    if data.startswith(UTF16):
+        raise RecipeError(f"inputs.path {path} is UTF-16: save it as UTF-8")
+    return data.removeprefix(b"\xef\xbb\xbf").splitlines()
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+    return kinds.get(stat.S_IFMT(mode), "device")

@@ -1,0 +1,63 @@
+"""Cosine similarity of image embeddings by any vision backbone of the transformers library: DINOv2, CLIP, SigLIP..."""
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel
+
+from builder.images import content_id
+from builder.metrics.vectors import Vectors
+from builder.models.loading import device, pad_batch, quiet, source_of
+from schemas.specs import MetricSpec
+
+
+class ImageEmbedding:
+    """Images against images, each distinct image embedded once.
+
+    Pooling: what the model itself calls image features (`get_image_features`: CLIP, SigLIP), else its pooled output
+    (DINOv2: the CLS token after the last norm), else its first token, CLS. A pooling layer for which the checkpoint
+    has no weights is left out.
+
+    Raises:
+        OSError, ValueError: from transformers, if the repo or folder is no such model, or if it lacks weights.
+    """
+
+    def __init__(self, spec: MetricSpec):
+        self.spec = spec
+        self.device = device()
+        quiet()
+        where, pin = source_of(spec)
+        self.processor = AutoImageProcessor.from_pretrained(where, **pin)
+        model, info = AutoModel.from_pretrained(where, use_safetensors=True, output_loading_info=True, **pin)
+        missing = sorted(info["missing_keys"])
+        unpooled = [name for name in missing if not name.startswith("pooler.")]
+        if unpooled:
+            raise ValueError(
+                f"{spec.name}: {where} has no weights for {', '.join(unpooled[:3])} ({len(unpooled)} in all), and "
+                f"random ones would make random scores: name a whole {type(model).__name__}"
+            )
+        self._pooled = not missing
+        self.model = model.to(self.device).eval()
+        self._vectors = Vectors(self._embed, content_id)
+
+    def compare(self, inputs: list[Image.Image], reconstructions: list[Image.Image]) -> list[float]:
+        """Cosine in [-1, 1] of each input with its reconstruction. Each image is resized by the model's own image
+        processor alone: CLIP and DINOv2 crop it at the centre, SigLIP squashes it."""
+        return self._vectors.cosines(inputs, reconstructions).tolist()
+
+    @torch.inference_mode()
+    def _embed(self, images: list[Image.Image]) -> np.ndarray:
+        """Pooled features, shape (images, dimension), made at a fixed batch shape."""
+        size, vectors = self.spec.batch_size, []
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
+            pixels = self.processor(images=pad_batch(batch, size), return_tensors="pt").to(self.device)
+            vectors.append(self._features(pixels)[: len(batch)].double().cpu().numpy())
+        return np.concatenate(vectors)
+
+    def _features(self, pixels: dict[str, torch.Tensor]) -> torch.Tensor:
+        if hasattr(self.model, "get_image_features"):
+            return self.model.get_image_features(**pixels).pooler_output
+        output = self.model(**pixels)
+        pooled = getattr(output, "pooler_output", None) if self._pooled else None
+        return (output.last_hidden_state[:, 0] if pooled is None else pooled).flatten(1)

@@ -1,0 +1,197 @@
+"""Captioners on a server that speaks OpenAI's protocol: vLLM, SGLang, TGI, `transformers serve`, hosted APIs."""
+
+import base64
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+from PIL import Image
+
+from builder.images import encode
+from builder.models import Caption
+from builder.models.cleaning import clean
+from schemas.errors import CyclePrefError, Unavailable
+from schemas.specs import EndpointSpec
+
+try:
+    import openai
+except ImportError as error:
+    raise Unavailable("captioners on a server need the openai client: pip install 'cyclepref[endpoint]'") from error
+
+# As much of a server's own words as a failure row keeps: some servers answer with the whole request.
+MAX_WORDS = 300
+# Servers differ in how many bits of a seed they take; all of them take 31.
+SEED_BITS = 0x7FFFFFFF
+
+
+class EndpointError(CyclePrefError, RuntimeError):
+    """A request that the server did not answer with a caption, after all retries; `status`: what HTTP said."""
+
+    def __init__(self, message: str, status: int | None = None):
+        super().__init__(message)
+        self.status = status
+
+
+class NoCaption(EndpointError):
+    """The server answered, without a text: it refused, filtered, or spent its tokens on thinking."""
+
+
+class ServerGone(EndpointError):
+    """The server cannot be reached, does not know the key, or does not serve the model: no row is to blame."""
+
+
+class Endpoint:
+    """One served model, asked with up to `spec.concurrency` requests at a time.
+
+    A served model's rows are as deterministic as its server: the request is a function of image, settings and seed
+    (its low 31 bits), but most servers batch requests as they come. A stored row is never asked for again.
+
+    Raises:
+        Unavailable: if the server does not answer a first request as it should: no server, no such model, a wrong
+            key, a model that takes no images.
+    """
+
+    def __init__(self, spec: EndpointSpec):
+        self.spec = spec
+        self._key = _key(spec)
+        # All that names the caller is said, since the client fills each gap from an OPENAI_* variable: it would send
+        # a key of one service to the server of another.
+        authorization = f"Bearer {self._key}" if self._key else openai.Omit()
+        nobody = {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
+        self._options = {"headers": {"Authorization": authorization, **nobody}}
+        self._client = openai.OpenAI(
+            base_url=spec.base_url,
+            api_key=self._key or "",
+            admin_api_key="",
+            timeout=spec.timeout_s,
+            max_retries=spec.max_retries,
+        )
+        self._threads = ThreadPoolExecutor(spec.concurrency)
+        self._check()
+
+    def caption(self, images: list[Image.Image], seeds: list[int | None]) -> list[Caption | EndpointError]:
+        """One caption an image, in order, or the error that its request ended with: a caption that was paid for is
+        kept, whatever becomes of its neighbours. A seed of None means greedy decoding.
+
+        Raises:
+            Unavailable: if no request of the batch reached the model.
+        """
+        results = list(self._threads.map(self._ask, images, seeds))
+        if results and all(isinstance(result, ServerGone) for result in results):
+            raise Unavailable(str(results[0]))
+        return results
+
+    def _check(self) -> None:
+        """Ask for one caption, of a grey square: not every server lists its models truly, but each answers this."""
+        answer = self._ask(Image.new("RGB", (64, 64), "grey"), None if self.spec.greedy else 0)
+        if isinstance(answer, EndpointError) and not isinstance(answer, NoCaption):
+            raise Unavailable(f"{answer}{self._way_out(answer)}")
+
+    def _way_out(self, answer: EndpointError) -> str:
+        """What to do about a server that does not work, in as far as the first answer tells."""
+        if answer.status in (401, 403):
+            name = self.spec.api_key_env
+            return f" (check the key in {name})" if name else " (name the variable that holds a key in api_key_env)"
+        if answer.status in (400, 404):
+            served = self._served()
+            return f" (it serves {served})" if served else " (check served_model and base_url, which often ends in /v1)"
+        return " (is it running, and does base_url name it?)" if isinstance(answer, ServerGone) else ""
+
+    def _served(self) -> str:
+        """The models that the server says it serves; nothing from a server that does not say."""
+        try:
+            options = {**self._options, "max_retries": 0}
+            listed = self._client.get("/models", cast_to=httpx2.Response, options=options).json()["data"]
+            return ", ".join(str(model["id"]) for model in listed)[:MAX_WORDS]
+        except (openai.OpenAIError, ValueError, KeyError, TypeError):
+            return ""  # the list is a hint in an error message that is complete without it
+
+    def _ask(self, image: Image.Image, seed: int | None) -> Caption | EndpointError:
+        """One request with its retries. An error is returned and not raised: made of text alone, it holds neither
+        the request nor its headers."""
+        try:
+            body = self._body(image, seed)
+            answer = self._client.post("/chat/completions", cast_to=httpx2.Response, body=body, options=self._options)
+        except openai.OpenAIError as error:
+            return self._explain(error)
+        return self._read(answer.text)
+
+    def _body(self, image: Image.Image, seed: int | None) -> dict[str, Any]:
+        """A chat completion request (https://platform.openai.com/docs/api-reference/chat/create)."""
+        spec = self.spec
+        url = "data:image/png;base64," + base64.b64encode(encode(image)).decode("ascii")
+        content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}}]
+        if spec.prompt:
+            content.append({"type": "text", "text": spec.prompt})
+        body = {
+            "model": spec.served_model,
+            "messages": [{"role": "user", "content": content}],
+            spec.limit_parameter: spec.max_new_tokens,
+            "temperature": spec.temperature,
+        }
+        if not spec.greedy:
+            body |= {"top_p": spec.top_p, "seed": int(seed) & SEED_BITS}
+        return body | spec.extra_body
+
+    def _read(self, answer: str) -> Caption | EndpointError:
+        """The caption in a chat completion."""
+        try:
+            choice = json.loads(answer)["choices"][0]
+            message, reason = choice["message"], choice.get("finish_reason")
+            text, refusal = message.get("content"), message.get("refusal")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            return EndpointError(self._say(f"answered with what is no chat completion: {answer}"))
+        if not isinstance(text, str) or not text.strip() or reason == "content_filter":
+            why = f"finish_reason {reason!r}" + (f", refusal {refusal!r}" if refusal else "")
+            hint = ": raise max_new_tokens, or turn thinking off in extra_body" if reason == "length" else ""
+            return NoCaption(self._say(f"answered without a text ({why}){hint}"))
+        return Caption(clean(text), text, reason == "length")
+
+    def _explain(self, error: openai.OpenAIError) -> EndpointError:
+        """A client's error as our own."""
+        tries = f"{self.spec.max_retries + 1} times" if self.spec.max_retries else "once"
+        if isinstance(error, openai.APITimeoutError):
+            return EndpointError(self._say(f"gave no answer within {self.spec.timeout_s:g} s, asked {tries}"))
+        if isinstance(error, openai.APIConnectionError):
+            cause = error.__cause__ or error
+            return ServerGone(self._say(f"cannot be reached, tried {tries}: {type(cause).__name__}: {cause}"))
+        if isinstance(error, openai.APIStatusError):
+            status = error.status_code
+            kind = ServerGone if status in (401, 404) else EndpointError
+            return kind(self._say(f"answered {status} {error.response.reason_phrase}: {_words(error)}"), status)
+        return EndpointError(self._say(f"could not be asked: {type(error).__name__}: {error}"))
+
+    def _say(self, what: str) -> str:
+        """One line of at most MAX_WORDS characters after the server's name; a server may well repeat the key."""
+        line = " ".join((what.replace(self._key, "***") if self._key else what).split())
+        return f"{self.spec.name}: {self.spec.base_url} {line[:MAX_WORDS]}{'...' * (len(line) > MAX_WORDS)}"
+
+
+def _key(spec: EndpointSpec) -> str | None:
+    """The key in the variable that the spec names. Unchecked, a key that fits no header would be in the message of
+    the error that it causes."""
+    if spec.api_key_env is None:
+        return None
+    key = os.environ.get(spec.api_key_env, "").strip()
+    if not key:
+        raise Unavailable(
+            f"{spec.name}: the environment variable {spec.api_key_env} (api_key_env) is empty or not set where the "
+            "build's workers run: export it before the build, or on a cluster before `ray start` on every node"
+        )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise Unavailable(f"{spec.name}: the key in {spec.api_key_env} has characters that no key has: set it again")
+    return key
+
+
+def _words(error: openai.APIStatusError) -> str:
+    """A server's own message: `error.message` in the protocol, `error`, `detail` or `message` elsewhere."""
+    try:
+        body = json.loads(error.response.text)
+    except ValueError:
+        return error.response.text
+    for name in ("error", "detail", "message"):
+        if isinstance(body, dict) and body.get(name):
+            body = body[name]
+    return body if isinstance(body, str) else json.dumps(body)

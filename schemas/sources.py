@@ -1,0 +1,130 @@
+"""Where a recipe's inputs come from: one section a kind of source."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Part(BaseModel):
+    """A section of the recipe: unknown keys are errors, never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ImageFolder(Part):
+    """Every image file under a folder, at any depth."""
+
+    source: Literal["images"]
+    path: str
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class PromptFile(Part):
+    """A UTF-8 text file with a prompt a line."""
+
+    source: Literal["prompts"]
+    path: str
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class ParquetColumn(Part):
+    """One column of a parquet file or of a folder of them: texts, image bytes or {bytes, path} structs."""
+
+    source: Literal["parquet"]
+    path: str
+    column: str
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class DatasetColumn(Part):
+    """One column of a local `datasets` folder: of `save_to_disk`, or whatever `load_dataset(path)` opens."""
+
+    source: Literal["dataset"]
+    path: str
+    column: str
+    split: str = "train"
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class ShapeWorldInputs(Part):
+    """Scenes of the embedded world that its models were not trained on, as images or as prompts.
+
+    `limit` scenes after the first `offset` of those that `seed` draws: two recipes with one seed can take scenes
+    that have none in common.
+    """
+
+    source: Literal["shapeworld"]
+    limit: Annotated[int, Field(ge=1)]
+    offset: Annotated[int, Field(ge=0)] = 0
+    seed: int = 0
+
+
+class DciFolder(Part):
+    """Densely Captioned Images (arXiv 2312.08578) as it unpacks: `annotations/*.json`, `photos/`, `splits.json`.
+
+    A cycle that starts from images reads the photos, one that starts from texts the short captions. `split` is one
+    of those in splits.json (train, valid, test); null takes every annotation in the folder.
+    """
+
+    source: Literal["dci"]
+    path: str
+    split: str | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class TsvColumn(Part):
+    """One column of a tab-separated prompt list whose first line names the columns, as PartiPrompts' does.
+
+    `where` keeps the rows whose cells are among the values given for each column it names, for example
+    `{Category: [Animals, Vehicles], Challenge: [Quantity]}`.
+    """
+
+    source: Literal["tsv"]
+    path: str
+    column: str = "Prompt"
+    where: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+
+PromptKind = Literal[
+    "colour", "count", "background", "colour-count", "colour-background", "count-background", "colour-count-background"
+]
+
+
+class CompositionalPrompts(Part):
+    """The compositional prompts of Lee et al. 2023 (arXiv 2302.12192): objects in a colour, number or place, or in
+    several of these at once; see builder/compositional.py for the lists and the wording.
+
+    `held_out` says what becomes of the five objects that the paper keeps for its evaluation (bear, tiger, rabbit,
+    rose, wolf). `seed` shuffles; a smaller `limit` is the beginning of a larger one.
+    """
+
+    source: Literal["compositional"]
+    kinds: Annotated[list[PromptKind], Field(min_length=1)]
+    held_out: Literal["exclude", "only", "include"] = "exclude"
+    limit: Annotated[int, Field(ge=1)] | None = None
+    seed: int = 0
+
+
+Inputs = Annotated[
+    ImageFolder
+    | PromptFile
+    | ParquetColumn
+    | DatasetColumn
+    | ShapeWorldInputs
+    | DciFolder
+    | TsvColumn
+    | CompositionalPrompts,
+    Field(discriminator="source"),
+]
+
+SOURCES: dict[str, type[Part]] = {
+    "images": ImageFolder,
+    "prompts": PromptFile,
+    "parquet": ParquetColumn,
+    "dataset": DatasetColumn,
+    "shapeworld": ShapeWorldInputs,
+    "dci": DciFolder,
+    "tsv": TsvColumn,
+    "compositional": CompositionalPrompts,
+}
