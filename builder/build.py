@@ -19,12 +19,15 @@ from builder.dataset import Views, write_dataset
 from builder.engine import Engine
 from builder.generate import Use
 from builder.inputs import ingest
+from builder.lock import hold
 from builder.mix import Mix, add_mix, mix_of
 from builder.models.resolve import Resolved, metric_spec, model_spec, resolve
+from builder.notes import Notes
 from builder.pair import Direction, pair
 from builder.sources import open_source
 from builder.stage import Accountant
 from builder.store import Store
+from builder.upkeep import join_small
 from schemas import records
 from schemas.ids import digest
 from schemas.recipe import MIX, Recipe, RecipeError
@@ -42,15 +45,24 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
     Raises:
         RecipeError: for a model, metric or source that the recipe names wrongly.
         StoreError: if `out` cannot be a run directory.
+        LockError: if another build works in it.
         BuildError: if too many rows fail; what was finished stays.
         EngineError: if a worker cannot start.
     """
     if engine is None:
         with Engine() as own:
             return build(recipe, out, retry_failed, own)
+    store = Store(out)
+    with hold(store, "build") as held, Notes(store, held.check).of(recipe.name) as notes:
+        join_small(store)
+        run = _build(recipe, store, Accountant(store, recipe.max_failure_rate, retry_failed, notes), engine)
+        join_small(store)
+        return run
+
+
+def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine) -> dict[str, Any]:
     # Everything that can be wrong with a recipe is found before a process is started.
     cycle = recipe.shape
-    store = Store(out)
     lock = store.read_json("lock.json") or {}
     forward, backward, metrics = _resolve_models(recipe, lock)
     models = [*(use.model for use in forward), backward.model]
@@ -60,7 +72,6 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
     _remember(store, [*models, *metrics])
 
     clock = Clock()
-    accountant = Accountant(store, recipe.max_failure_rate, retry_failed)
     with clock.time("inputs"):
         inputs, input_count = ingest(source, listed, cycle.input, accountant, engine)
 

@@ -4,10 +4,10 @@ Two configs: `rankings`, one row per input with its candidates, where each image
 names inputs and candidates by id. An input's split is a function of its id alone.
 """
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -62,29 +62,36 @@ class Views:
 def write_dataset(store: Store, views: Views, splits: Splits, card: str, before: dict[str, Any] | None) -> dict:
     """Write RUN/dataset; returns {"edition": id, "splits": {split: {"inputs": n, "pairs": n}}}.
 
-    Only inputs with a scored candidate are in it; `card` is the text of README.md below its metadata. The folder is
-    replaced as a whole, and left alone if `before`, what an earlier build returned, is of the same edition.
+    Only inputs with a scored candidate are in it; `card` is the text of README.md below its metadata. It is left alone
+    if `before`, what an earlier build returned, is of the same edition.
+
+    The names of its files carry the edition and the card names the files: so the old edition is whole until the new
+    card is in its place, on a disk as on an object store, where no folder can be renamed.
     """
     edition = views.edition(splits.model_dump_json(), card)
-    final = Path(store.root) / "dataset"
-    there = (final / "README.md").is_file() and any((final / "rankings").glob(f"*-{edition}-*.parquet"))
-    if before and before["edition"] == edition and there:
+    if before and before["edition"] == edition and _is_there(store, edition):
         return before
-    making, old = final.with_name(".tmp-dataset"), final.with_name(".tmp-dataset-old")
-    for leftover in (making, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    making.mkdir(parents=True)
-    counts = _write_splits(store, views, splits, making, edition)
-    # The card names the files, so it comes last.
-    (making / "README.md").write_text(_metadata(counts, edition) + card, encoding="utf-8")
-    if final.exists():
-        final.rename(old)
-    making.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
+    written: set[str] = set()
+    counts = _write_splits(store, views, splits, edition, written)
+    readme = (_metadata(counts, edition) + card).encode()
+    store.write_file("dataset/README.md", lambda sink: sink.write(readme))
+    for config in ("rankings", "pairs"):
+        for name in store.names(f"dataset/{config}"):
+            if f"dataset/{config}/{name}" not in written:
+                store.remove(f"dataset/{config}/{name}")
     return {"edition": edition, "splits": counts}
 
 
-def _write_splits(store: Store, views: Views, splits: Splits, folder: Path, edition: str) -> dict[str, dict[str, int]]:
+def _is_there(store: Store, edition: str) -> bool:
+    """Whether the card names this edition's files, so that it was finished, and they have not been deleted since."""
+    card = store.read_file("dataset/README.md", lambda file: file.read()) if store.exists("dataset/README.md") else b""
+    named = f"-{edition}-*.parquet".encode() in card
+    return named and any(f"-{edition}-" in name for name in store.names("dataset/rankings"))
+
+
+def _write_splits(
+    store: Store, views: Views, splits: Splits, edition: str, written: set[str]
+) -> dict[str, dict[str, int]]:
     ranked = _ranked(store, views)
     rankings_schema, pairs_schema = _schemas(views.cycle)
     by_split: dict[str, list[str]] = {split: [] for split in SPLITS}
@@ -97,10 +104,10 @@ def _write_splits(store: Store, views: Views, splits: Splits, folder: Path, edit
         chosen = pa.array(members, pa.string())
         mine = ranked.filter(pc.is_in(ranked["input_id"], value_set=chosen))
         batches = _ranking_batches(store, views.cycle, mine, members)
-        _write_shards(folder / "rankings", f"{split}-{edition}", rankings_schema, batches)
+        written |= _write_shards(store, f"dataset/rankings/{split}-{edition}", rankings_schema, batches)
         pairs = views.pairs.filter(pc.is_in(views.pairs["input_id"], value_set=chosen))
         if pairs.num_rows:
-            _write_shards(folder / "pairs", f"{split}-{edition}", pairs_schema, iter([pairs]))
+            written |= _write_shards(store, f"dataset/pairs/{split}-{edition}", pairs_schema, iter([pairs]))
         counts[split] = {"inputs": len(members), "pairs": pairs.num_rows}
     return counts
 
@@ -210,22 +217,27 @@ def _schemas(cycle: Cycle) -> tuple[pa.Schema, pa.Schema]:
     return rankings.arrow_schema, pairs.arrow_schema
 
 
-def _write_shards(folder: Path, name: str, schema: pa.Schema, batches: Iterator[Any]) -> None:
-    """Parquet files `name-00000.parquet`, ..., each closed once it holds SHARD_BYTES."""
-    folder.mkdir(parents=True, exist_ok=True)
-    writer, size, index = None, 0, 0
-    for batch in batches:
-        table = batch.cast(schema) if isinstance(batch, pa.Table) else pa.Table.from_pylist(batch, schema=schema)
-        if writer is None:
-            # A page index and small row groups let the Hub's viewer and streaming readers fetch a few rows.
-            writer = pq.ParquetWriter(folder / f"{name}-{index:05d}.parquet", schema, write_page_index=True)
-        writer.write_table(table)
-        size += table.nbytes
-        if size >= SHARD_BYTES:
-            writer.close()
-            writer, size, index = None, 0, index + 1
-    if writer is not None:
-        writer.close()
+def _write_shards(store: Store, name: str, schema: pa.Schema, batches: Iterator[Any]) -> set[str]:
+    """Parquet files `name-00000.parquet`, ..., each closed once it holds SHARD_BYTES; returns their names."""
+    names: set[str] = set()
+    waiting = next(batches, None)
+    while waiting is not None:
+        names.add(shard := f"{name}-{len(names):05d}.parquet")
+        store.write_file(shard, partial(_write_shard, schema=schema, first=waiting, batches=batches))
+        waiting = next(batches, None)
+    return names
+
+
+def _write_shard(sink: Any, schema: pa.Schema, first: Any, batches: Iterator[Any]) -> None:
+    size = 0
+    # A page index and small row groups let the Hub's viewer and streaming readers fetch a few rows.
+    with pq.ParquetWriter(sink, schema, write_page_index=True) as writer:
+        for batch in chain([first], batches):
+            table = batch.cast(schema) if isinstance(batch, pa.Table) else pa.Table.from_pylist(batch, schema=schema)
+            writer.write_table(table)
+            size += table.nbytes
+            if size >= SHARD_BYTES:
+                return
 
 
 def _metadata(counts: dict[str, dict[str, int]], edition: str) -> str:

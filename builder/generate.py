@@ -21,7 +21,7 @@ from builder.plan import Pool, plan
 from builder.stage import Accountant, Count, Work, ahead, attach, attempt, blocks_of, contents, failure, locate, receipt
 from builder.store import Store, flat
 from schemas import records
-from schemas.ids import generation_id, sample_seed, text_id
+from schemas.ids import generation_ids, sample_seed, text_id
 from schemas.specs import GeneratorSpec
 
 # A part is one block, so this many batches is the most that a killed worker costs: seconds to a minute.
@@ -66,17 +66,32 @@ def want(sources: list[tuple[str, str]], uses: list[Use], recipe_seed: int, role
     `sources` are (source_id, input_id): an input is its own source, a candidate belongs to its input. `role` is
     "forward" or "backward". See `schemas.ids.sample_seed` for which samples share a seed.
     """
-    rows: dict[str, dict[str, Any]] = {}
-    for use in uses:
-        print_ = use.model.fingerprint
-        for source, input_ in sources:
-            for index in range(use.samples):
-                seed = None if use.model.spec.greedy else sample_seed(recipe_seed, input_, index, role)
-                id_ = generation_id(source, print_, seed)
-                values = (id_, source, input_, use.model.name, index, seed, print_)
-                # Greedy reconstructions of one text that two inputs share are one row.
-                rows.setdefault(id_, dict(zip(WANTED.names, values, strict=True)))
-    return pa.Table.from_pylist(list(rows.values()), schema=WANTED)
+    return pa.concat_tables([WANTED.empty_table(), *(_wanted_of(use, sources, recipe_seed, role) for use in uses)])
+
+
+def _wanted_of(use: Use, sources: list[tuple[str, str]], recipe_seed: int, role: str) -> pa.Table:
+    """The generations asked of one model: by columns, since a build may want ten million."""
+    greedy, samples, print_ = use.model.spec.greedy, use.samples, use.model.fingerprint
+    distinct: dict[Any, tuple[str, str]] = {}
+    for source, input_ in sources:
+        # Greedy reconstructions of one text that two inputs share are one row.
+        distinct.setdefault(source if greedy else (source, input_), (source, input_))
+    per_source = [place for place in distinct.values() for _ in range(samples)]
+    indices = list(range(samples)) * len(distinct)
+    seeds: list[int | None] = [None] * len(per_source)
+    if not greedy:
+        places = zip(per_source, indices, strict=True)
+        seeds = [sample_seed(recipe_seed, input_, index, role) for (_, input_), index in places]
+    columns = {
+        "generation_id": generation_ids((source for source, _ in per_source), print_, seeds),
+        "source_id": [source for source, _ in per_source],
+        "input_id": [input_ for _, input_ in per_source],
+        "model": pa.repeat(use.model.name, len(per_source)),
+        "sample_index": indices,
+        "seed": seeds,
+        "fingerprint": pa.repeat(print_, len(per_source)),
+    }
+    return pa.table(columns, schema=WANTED)
 
 
 def generate(

@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder import __version__, progress
+from builder.idset import IdSet
 from builder.images import decode
 from builder.journal import Journal
+from builder.notes import Notes
 from builder.store import Store, first_of_each, flat, without
 from schemas import records
 from schemas.errors import CyclePrefError, Unavailable, visible
@@ -55,8 +57,9 @@ class Work:
 class Accountant:
     """Runs one stage's work and can say what became of every row that was wanted."""
 
-    def __init__(self, store: Store, max_failure_rate: float, retry_failed: bool = False):
+    def __init__(self, store: Store, max_failure_rate: float, retry_failed: bool = False, notes: Notes | None = None):
         self.store = store
+        self.notes = notes or Notes(store)
         self.max_failure_rate = max_failure_rate
         self.retry_failed = retry_failed
         # stage -> model -> how often a worker halved the model's batches for want of memory
@@ -68,20 +71,24 @@ class Accountant:
         Raises:
             BuildError: if more rows failed than `max_failure_rate` allows, or a row is unaccounted for.
         """
-        before = self._ids(work.table, work.key)
+        before = self.store.ids(work.table)
         missing = without(work.rows, work.key, before)
         tried = self.store.rows("failures", ["id", "attempt"])
-        todo = _at_attempt(missing if self.retry_failed else without(missing, work.key, tried["id"]), work.key, tried)
+        left = missing if self.retry_failed else without(missing, work.key, self.store.ids("failures"))
+        todo = _at_attempt(left, work.key, tried)
         failed = missing.num_rows - todo.num_rows
         allowed = self.max_failure_rate * work.rows.num_rows
         journal = Journal(self.store, work.stage)
         if self.retry_failed:
             journal.clear()
+        self.notes.begin(work.stage, work.table, work.rows[work.key], work.rows["model"], todo.num_rows)
         if todo.num_rows:
             with progress.stage(work.stage, todo.num_rows) as tick:
                 for receipt in do(todo):
-                    tick(pc.sum(receipt["done"]).as_py() or 0)
-                    failed += pc.sum(receipt["failed"]).as_py() or 0
+                    done, wrong = (pc.sum(receipt[name]).as_py() or 0 for name in ("done", "failed"))
+                    tick(done)
+                    self.notes.tick(done, wrong)
+                    failed += wrong
                     self._note_halved(work.stage, receipt)
                     if failed > allowed:
                         break
@@ -89,6 +96,7 @@ class Accountant:
             raise BuildError(self._too_many(work, failed))
         counts = self._account(work, before)
         journal.clear()
+        self.notes.end()
         _say(work.stage, counts, todo.num_rows)
         return counts
 
@@ -103,10 +111,10 @@ class Accountant:
                 log.warning("%s: %s ran out of memory and goes on with half the batch; %s", stage, row["model"], hint)
             of_stage[row["model"]] = of_stage.get(row["model"], 0) + row["halved"]
 
-    def _account(self, work: Work, before: pa.ChunkedArray) -> dict[str, Count]:
-        ok = pc.is_in(work.rows[work.key], value_set=flat(self._ids(work.table, work.key)))
-        failed = pc.and_not(pc.is_in(work.rows[work.key], value_set=flat(self._ids("failures", "id"))), ok)
-        reused = pc.is_in(work.rows[work.key], value_set=flat(before))
+    def _account(self, work: Work, before: IdSet) -> dict[str, Count]:
+        ids = work.rows[work.key]
+        ok, reused = self.store.ids(work.table).holds(ids), before.holds(ids)
+        failed = pc.and_not(self.store.ids("failures").holds(ids), ok)
         missing = pc.sum(pc.invert(pc.or_(ok, failed))).as_py() or 0
         if missing:
             raise BuildError(
@@ -119,9 +127,6 @@ class Accountant:
             row["model"]: Count(row["ok_count"], row["ok_sum"], row["failed_sum"], row["reused_sum"])
             for row in sums.sort_by("model").to_pylist()
         }
-
-    def _ids(self, table: str, key: str) -> pa.ChunkedArray:
-        return self.store.rows(table, [key])[key]
 
     def _too_many(self, work: Work, failed: int) -> str:
         rows = self.store.rows("failures")
@@ -146,7 +151,7 @@ def _say(stage: str, counts: dict[str, Count], done: int) -> None:
     """Print one stage's accounting; a stage that found everything done says nothing."""
     for model, count in counts.items() if done else ():
         told = f"{stage}: {model}: {count.wanted} wanted = {count.ok} ok + {count.failed} failed"
-        progress.console.print(told, markup=False)
+        progress.console.print(progress.plain(told))
 
 
 # ---- steps that run on the cluster -----------------------------------------------------------------------------

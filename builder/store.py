@@ -5,22 +5,20 @@ subtraction of ids and a killed writer leaves nothing that looks finished. Any f
 do: a rename publishes a part on a local disk, a PUT on an object store.
 """
 
-import contextlib
-import errno
-import json
-import os
-import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from builder.folder import TEMPORARY, Folder, StoreError
+from builder.idset import IdSet, pack
 from schemas import records
-from schemas.errors import CyclePrefError
 from schemas.ids import digest
 
 # table -> (schema, id column)
@@ -34,28 +32,24 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
 }
 VIEWS: dict[str, pa.Schema] = {"candidates": records.CANDIDATE, "scores": records.SCORE, "pairs": records.PAIR}
 
-# Small row groups, so that fetching one image does not read its whole part.
-ROW_GROUP = 64
-TEMPORARY = ".tmp-"
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Small row groups, so that fetching one image does not read its whole part; larger ones where there is no image, so
+# that reading one column of ten million rows does not open as many places.
+ROW_GROUP, ROW_GROUP_WITHOUT_IMAGES = 64, 4096
+# Joined parts come first by name, since what they hold was first before (see builder/upkeep.py).
+JOINED = "-"
+# Reading starts again if parts were joined or pruned meanwhile; that often in a row is no coincidence.
+READS = 5
+# Parts that are read at the same time: enough to hide an object store's answers, few enough for little memory.
+READERS = 4
 
 
-class StoreError(CyclePrefError, RuntimeError):
-    """A run directory that cannot be used, with the way out."""
-
-
-class Store:
+class Store(Folder):
     """One run directory. Cheap to make and to pickle: it holds a path, and caches what it has read of parts."""
 
     def __init__(self, root: str | Path):
-        remote = "://" in str(root)
-        self._fs, self._base = fs.FileSystem.from_uri(str(root)) if remote else _local(str(root))
-        # Absolute, since a worker has another working directory.
-        self.root = str(root) if remote else self._base
+        super().__init__(root)
         self._read_parts: dict[tuple[str, str, tuple[str, ...]], pa.Table] = {}
-
-    def __reduce__(self) -> tuple:
-        return Store, (self.root,)
+        self._read_ids: dict[str, tuple[set[str], IdSet]] = {}
 
     # ---- parts -------------------------------------------------------------------------------------------------
 
@@ -68,10 +62,16 @@ class Store:
         # A row that fails again, at a later attempt, is told of again.
         if table == "failures" and (again := sorted(n for n in rows["attempt"].to_pylist() if n and n > 1)):
             name = digest(name, *again)
-        path = f"{self._base}/store/{table}/{name}.parquet"
+        self.create_part(table, f"{name}.parquet", rows.cast(schema))
+
+    def create_part(self, table: str, part: str, rows: pa.Table) -> None:
+        """Add a part under a name that says what is in it; one that is there already stays."""
+        path = f"{self._base}/store/{table}/{part}"
         if self._fs.get_file_info(path).type == fs.FileType.File:
             return
-        self._publish(path, lambda sink: pq.write_table(rows.cast(schema), sink, row_group_size=ROW_GROUP))
+        with_images = "image" in rows.column_names and rows["image"].null_count < rows.num_rows
+        size = ROW_GROUP if with_images else ROW_GROUP_WITHOUT_IMAGES
+        self._publish(path, lambda sink: pq.write_table(rows, sink, row_group_size=size))
 
     def parts(self, table: str) -> list[str]:
         """Names of a table's parts, in order."""
@@ -87,38 +87,85 @@ class Store:
         schema, key = TABLES[table]
         names = tuple(columns or [field.name for field in schema if field.type != pa.binary()])
         wanted = tuple(dict.fromkeys((key, *names)))
-        with ThreadPoolExecutor() as pool:
-            tables = list(pool.map(lambda part: self._part(table, part, wanted), self.parts(table)))
+        tables = self._every_part(table, lambda part: self._part(table, part, wanted)).values()
         located = pa.schema([*(schema.field(name) for name in wanted), ("part", pa.string()), ("row", pa.int64())])
         found = pa.concat_tables([located.empty_table(), *tables])
         if table == "failures" and "attempt" in names:
             found = found.sort_by([("attempt", "descending")])
         return first_of_each(found, key)
 
+    def ids(self, table: str) -> IdSet:
+        """The ids of a table's rows, in 16 bytes each; of parts that were read before nothing is read."""
+        known, found = self._read_ids.get(table, (set(), IdSet.of()))
+        if not known <= set(self.parts(table)):
+            known, found = set(), IdSet.of()
+        key = TABLES[table][1]
+        fresh = self._every_part(table, lambda part: pack(self.read_part(table, part, [key])[key]), known)
+        pa.default_memory_pool().release_unused()  # the strings that the ids were read as
+        known = known | set(fresh)
+        if fresh:
+            # Handed over one by one, so that they are not in memory twice.
+            found = found.plus(fresh.pop(part) for part in list(fresh))
+        self._read_ids[table] = (known, found)
+        return found
+
+    def ids_by_part(self, table: str) -> dict[str, np.ndarray]:
+        """The packed ids of every part (see `builder.idset.pack`), in order of name."""
+        key = TABLES[table][1]
+        return self._every_part(table, lambda part: pack(self.read_part(table, part, [key])[key]))
+
+    def _every_part(self, table: str, read: Callable[[str], Any], but: Iterable[str] = ()) -> dict[str, Any]:
+        """What `read` makes of each part, in order of name, all of one state of the table.
+
+        Whoever joins or prunes parts writes the new ones before the old ones go: so a listing that is still good
+        once everything is read has missed no row.
+        """
+        for _ in range(READS):
+            before = [part for part in self.parts(table) if part not in but]
+            try:
+                with ThreadPoolExecutor(READERS) as pool:
+                    made = list(pool.map(read, before))
+            except FileNotFoundError:
+                continue
+            after = set(self.parts(table)) - set(but)
+            if set(before) <= after and not any(part.startswith(JOINED) for part in after - set(before)):
+                return dict(zip(before, made, strict=True))
+        raise StoreError(f"the parts of {table} in {self.root} changed {READS} times while they were read: try again")
+
     def fetch(self, table: str, parts: list[str], rows: list[int], columns: list[str]) -> pa.Table:
         """Columns of the rows at given places, in the order asked for; reads only the row groups it needs."""
-        found: dict[tuple[str, int], tuple[pa.Table, int]] = {}
-        groups: dict[tuple[str, int], None] = dict.fromkeys(
-            (part, row // ROW_GROUP) for part, row in zip(parts, rows, strict=True)
-        )
-        for part, group in groups:
-            with self._fs.open_input_file(f"{self._base}/store/{table}/{part}") as source:
-                content = pq.ParquetFile(source).read_row_group(group, columns=columns)
-            found[part, group] = (content, group * ROW_GROUP)
-        picked = []
+        wanted: dict[str, list[int]] = {}
         for part, row in zip(parts, rows, strict=True):
-            content, start = found[part, row // ROW_GROUP]
-            picked.append(content.slice(row - start, 1))
-        return pa.concat_tables(picked)
+            wanted.setdefault(part, []).append(row)
+        found: dict[tuple[str, int], pa.Table] = {}
+        for part, places in wanted.items():
+            for row, content in self._picked(table, part, sorted(set(places)), columns):
+                found[part, row] = content
+        return pa.concat_tables([found[place] for place in zip(parts, rows, strict=True)])
+
+    def _picked(self, table: str, part: str, rows: list[int], columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
+        with self._fs.open_input_file(f"{self._base}/store/{table}/{part}") as source:
+            file = pq.ParquetFile(source)
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            ends, read, content = np.cumsum(sizes), -1, None
+            for row in rows:
+                group = int(np.searchsorted(ends, row, side="right"))
+                if group != read:
+                    read, content = group, file.read_row_group(group, columns=columns)
+                yield row, content.slice(row - int(ends[group] - sizes[group]), 1)
+
+    def read_part(self, table: str, part: str, columns: list[str] | None = None) -> pa.Table:
+        """One part: all its columns, or some."""
+        with self._fs.open_input_file(f"{self._base}/store/{table}/{part}") as source:
+            return pq.ParquetFile(source).read(columns)
 
     def _part(self, table: str, part: str, columns: tuple[str, ...]) -> pa.Table:
         """One part's columns; parts never change, so each is read once."""
         cached = self._read_parts.get((table, part, columns))
         if cached is None:
-            with self._fs.open_input_file(f"{self._base}/store/{table}/{part}") as source:
-                cached = pq.read_table(source, columns=list(columns))
+            cached = self.read_part(table, part, list(columns))
             cached = cached.append_column("part", pa.array([part] * cached.num_rows, pa.string()))
-            cached = cached.append_column("row", pa.array(range(cached.num_rows), pa.int64()))
+            cached = cached.append_column("row", pa.array(np.arange(cached.num_rows)))
             self._read_parts[table, part, columns] = cached
         return cached
 
@@ -141,84 +188,21 @@ class Store:
         with self._fs.open_input_file(path) as source:
             return pq.read_table(source)
 
-    def write_json(self, name: str, content: dict) -> None:
-        """Replace a JSON file of the run directory as a whole."""
-        data = json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
-        self._publish(f"{self._base}/{name}", lambda sink: sink.write(data))
-
-    def read_json(self, name: str) -> dict | None:
-        """A JSON file of the run directory, or None where there is none."""
-        path = f"{self._base}/{name}"
-        try:
-            with self._fs.open_input_stream(path) as source:
-                return json.loads(source.readall())
-        except FileNotFoundError:
-            return None
-
-    def names(self, folder: str) -> list[str]:
-        """Names of the complete files in a folder of the run directory, in order."""
-        selector = fs.FileSelector(f"{self._base}/{folder}", allow_not_found=True)
-        names = (info.base_name for info in self._fs.get_file_info(selector))
-        return sorted(name for name in names if not name.startswith(TEMPORARY))
-
-    def remove(self, name: str) -> None:
-        """Remove a file of the run directory, if it is there."""
-        with contextlib.suppress(FileNotFoundError):
-            self._fs.delete_file(f"{self._base}/{name}")
-
-    # ---- the one way to write ----------------------------------------------------------------------------------
-
-    def _publish(self, path: str, write: Callable[[object], object]) -> None:
-        """Make a file appear at once, or not at all."""
-        folder, name = path.rsplit("/", 1)
-        if not isinstance(self._fs, fs.LocalFileSystem):
-            # On an object store nothing is visible before the stream is closed.
-            with self._fs.open_output_stream(path) as sink:
-                write(sink)
-            return
-        try:
-            os.makedirs(folder, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot make {folder} ({error}): --out must name a folder that can be written") from error
-        temporary = f"{folder}/{TEMPORARY}{uuid.uuid4().hex}"
-        try:
-            with open(temporary, "wb") as sink:
-                write(sink)
-                sink.flush()
-                os.fsync(sink.fileno())
-            os.replace(temporary, f"{folder}/{name}")
-        except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise
-            raise StoreError(
-                f"the disk of {folder} is full ({error.strerror}): what was finished is safe; free some "
-                "space and run the same command again"
-            ) from error
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-
 
 def first_of_each(rows: pa.Table, key: str) -> pa.Table:
     """The rows without those whose key came before."""
     if pc.count_distinct(rows[key]).as_py() == rows.num_rows:
         return rows
-    numbered = rows.append_column("_at", pa.array(range(rows.num_rows), pa.int64()))
+    numbered = rows.append_column("_at", pa.array(np.arange(rows.num_rows)))
     firsts = numbered.group_by(key, use_threads=False).aggregate([("_at", "min")])["_at_min"]
     return rows.take(pc.take(firsts, pc.sort_indices(firsts)))
 
 
-def without(wanted: pa.Table, key: str, present: pa.ChunkedArray | pa.Array) -> pa.Table:
+def without(wanted: pa.Table, key: str, present: IdSet) -> pa.Table:
     """The wanted rows whose key is not among those present."""
-    return wanted.filter(pc.invert(pc.is_in(wanted[key], value_set=flat(present))))
+    return wanted.filter(pc.invert(present.holds(wanted[key])))
 
 
 def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     """A column as one array, which is what `is_in` takes as a value set."""
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _local(root: str) -> tuple[fs.FileSystem, str]:
-    path = Path(root).expanduser().absolute()
-    if path.exists() and not path.is_dir():
-        raise StoreError(f"{path} is a file: --out must name a folder, new or of an earlier build")
-    return fs.LocalFileSystem(), str(path)

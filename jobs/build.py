@@ -11,16 +11,18 @@ from rich.table import Table
 
 from builder.build import build
 from builder.progress import console, plain
+from builder.store import Store
 from schemas.recipe import load_recipe
 
 
-def run_build(recipe_path: Path, out: Path, retry_failed: bool = False) -> None:
+def run_build(recipe_path: Path, out: str | Path, retry_failed: bool = False) -> None:
     """Build and print what became of every row, and where the results are."""
     recipe = load_recipe(recipe_path)
     run = build(recipe, out, retry_failed)
     console.print(counts_table(f"{recipe.name}: {out}", run["counts"]))
-    folder = out / "dataset"
-    console.print(plain(f"dataset: {folder}   (datasets.load_dataset({str(folder)!r}))"), soft_wrap=True)
+    address = Store(out).address("dataset")
+    load = "" if "://" in address else f"   (datasets.load_dataset({address!r}))"
+    console.print(plain(f"dataset: {address}{load}"), soft_wrap=True)
 
 
 def counts_table(title: str, counts: dict[str, Any]) -> Table:

@@ -15,6 +15,7 @@ from schemas.errors import CyclePrefError, visible
 EXAMPLES = """examples:
   cyclepref demo                                          both cycles on the embedded world, on any machine
   cyclepref build jobs/recipes/shapeworld_i2t2i.yaml --out runs/i2t2i
+  cyclepref status runs/i2t2i                             how it is doing, at any time and from another terminal
   cyclepref models                                        every model and metric that a recipe can name
   cyclepref models llava-1.5-7b                           one of them, with all its settings
 """
@@ -76,7 +77,10 @@ def _parser() -> argparse.ArgumentParser:
         "  cyclepref build my_recipe.yaml --out runs/mine --retry-failed",
     )  # fmt: skip
     build.add_argument("recipe", type=Path, help="YAML file; see jobs/recipes")
-    build.add_argument("--out", type=_folder, required=True, help="run directory, new or of an earlier build")
+    build.add_argument(
+        "--out", type=_place, required=True,
+        help="run directory, new or of an earlier build: a folder that all nodes see, or s3://bucket/prefix",
+    )  # fmt: skip
     build.add_argument("--retry-failed", action="store_true", help="try rows that failed before once more")
 
     models = _command(
@@ -84,6 +88,29 @@ def _parser() -> argparse.ArgumentParser:
         "examples:\n  cyclepref models\n  cyclepref models shapeworld-sd3",
     )  # fmt: skip
     models.add_argument("name", nargs="?", help="show all settings of this one")
+
+    status = _command(
+        commands, "status", _status, "say how a run is doing: progress, speed, failures, what is unused",
+        "examples:\n  cyclepref status runs/mine\n  cyclepref status s3://bucket/mine --json",
+    )  # fmt: skip
+    status.add_argument("directory", metavar="DIR", type=_place, help="run directory; a build may be at work in it")
+    status.add_argument("--json", action="store_true", help="print it as JSON")
+
+    prune = _command(
+        commands, "prune", _prune, "remove rows that the latest build of a directory did not ask for; asks first",
+        "examples:\n  cyclepref prune runs/mine\n  cyclepref prune runs/mine --yes",
+    )  # fmt: skip
+    prune.add_argument("directory", metavar="DIR", type=_place, help="run directory whose latest build has finished")
+    prune.add_argument("--yes", action="store_true", help="do not ask")
+
+    merge = _command(
+        commands, "merge", _merge, "copy the rows of two runs into one, where a build makes only what neither has",
+        "examples:\n  cyclepref merge runs/a runs/b                  into runs/a\n"
+        "  cyclepref merge runs/a runs/b --into runs/both",
+    )  # fmt: skip
+    merge.add_argument("first", metavar="A", type=_place, help="run directory")
+    merge.add_argument("second", metavar="B", type=_place, help="run directory; its rows are left as they are")
+    merge.add_argument("--into", metavar="C", type=_place, help="run directory, new or not (default: A)")
     return parser
 
 
@@ -98,8 +125,13 @@ def _command(commands, name: str, run, about: str, examples: str) -> argparse.Ar
 
 def _folder(value: str) -> Path:
     if "://" in value:
-        raise argparse.ArgumentTypeError(f"{value!r} is not a folder: give one that all nodes see")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a folder of this machine, which the demo needs")
     return Path(value).expanduser()
+
+
+def _place(value: str) -> str:
+    """A run directory: a folder, or an address that the store knows."""
+    return value if "://" in value else str(Path(value).expanduser())
 
 
 def _positive(value: str) -> int:
@@ -119,6 +151,26 @@ def _build(arguments: argparse.Namespace) -> int:
     from jobs.build import run_build
 
     run_build(arguments.recipe, arguments.out, arguments.retry_failed)
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from jobs.runs import print_status
+
+    print_status(arguments.directory, arguments.json)
+    return 0
+
+
+def _prune(arguments: argparse.Namespace) -> int:
+    from jobs.runs import run_prune
+
+    return run_prune(arguments.directory, arguments.yes)
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    from jobs.runs import run_merge
+
+    run_merge(arguments.first, arguments.second, arguments.into)
     return 0
 
 

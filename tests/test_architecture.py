@@ -19,6 +19,7 @@ SOURCES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 RECIPES = sorted((ROOT / "jobs" / "recipes").glob("*.yaml"))
 MAX_LINES = 350
+COMMANDS = ("build", "demo", "models", "status", "prune", "merge")
 # Reading a pickle runs whatever code is in it.
 PICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
@@ -109,7 +110,7 @@ def test_schemas_bring_in_neither_torch_nor_ray():
     assert loaded_by(f"import {', '.join(modules)}") == set()
 
 
-@pytest.mark.parametrize("arguments", ["--help", "--version", "build --help", "demo --help", "models --help"])
+@pytest.mark.parametrize("arguments", ["--help", "--version", *(f"{name} --help" for name in COMMANDS)])
 def test_the_command_line_explains_itself_before_it_loads_anything(arguments):
     # sys.exit ends the command after --help; what was loaded until then is printed all the same.
     run = f"try:\n    jobs.cli.main({arguments.split()!r})\nexcept SystemExit as exit:\n    assert not exit.code"

@@ -156,7 +156,9 @@ def test_reasons_of_failures_in_an_error_are_one_line_each(tmp_path):
     store.write_part("failures", pa.Table.from_pylist([row], schema=records.FAILURE))
     wanted = pa.table({"source_key": ["1", "2"], "model": ["image"] * 2})
     with pytest.raises(BuildError) as caught:
-        Accountant(store, 0.0).run(Work("inputs", "sources", "source_key", wanted), lambda todo: [receipt(wanted[:1], 0)])
+        Accountant(store, 0.0).run(
+            Work("inputs", "sources", "source_key", wanted), lambda todo: [receipt(wanted[:1], 0)]
+        )
     assert r"1 x image: Broken: \x1b[31mfirst\nerror: a line of its own" in str(caught.value)
 
 

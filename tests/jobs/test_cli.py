@@ -1,13 +1,20 @@
 """The command line: what it prints, and one clear error for what a user gets wrong."""
 
+import io
 import json
 
+import pyarrow as pa
 import pytest
 import yaml
 
 from builder import __version__
+from builder.lock import hold
 from builder.models.catalog import CATALOG
+from builder.notes import Notes
+from builder.store import Store
 from jobs.cli import main
+from schemas import records
+from schemas.ids import digest
 
 RECIPE = {
     "name": "mine",
@@ -46,7 +53,7 @@ def test_models_lists_the_whole_catalog_and_shows_one_entry(capsys):
     assert json.loads(capsys.readouterr().out)["steps"] == CATALOG["shapeworld-sd3"].steps
 
 
-@pytest.mark.parametrize("command", [["demo"], ["build"], ["models"]])
+@pytest.mark.parametrize("command", [["demo"], ["build"], ["models"], ["status"], ["prune"], ["merge"]])
 def test_every_command_has_help_with_examples(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([*command, "--help"])
@@ -81,3 +88,85 @@ def test_an_output_directory_that_is_a_file_is_refused_and_left_alone(recipe, tm
     assert main(["build", recipe(), "--out", str(path)]) == 1
     assert "is a file: --out must name a folder" in capsys.readouterr().err
     assert path.read_text() == "precious"
+
+
+# ---- run directories -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path) -> str:
+    """A finished run whose store has a row that its build did not ask for, from a model with a hostile name."""
+    store = Store(tmp_path / "run")
+    rows = [{"id": digest(n), "model": "[red]evil\x1b[2J"} for n in "ab"]
+    store.write_part("failures", pa.Table.from_pylist(rows, schema=records.FAILURE))
+    with Notes(store).of("mine") as notes:
+        notes.begin("scores", "similarities", pa.chunked_array([[digest("a")]]), pa.chunked_array([["m"]]), 1)
+        notes.end()
+    store.write_json("run.json", {"models": {}})
+    return store.root
+
+
+def test_status_tells_people_and_programs_the_same_and_steers_no_terminal(run, capsys):
+    assert main(["status", run]) == 0
+    shown = capsys.readouterr().out
+    assert "mine: finished" in shown
+    assert "[red]evil" in shown
+    assert "\x1b[2J" not in shown
+    assert main(["status", run, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(each["table"], each["rows"]) for each in found["unused"]] == [("failures", 1)]
+
+
+def test_status_of_what_is_no_run_is_one_clear_error_and_makes_no_directory(tmp_path, capsys):
+    assert main(["status", str(tmp_path / "no")]) == 1
+    assert "has no run: `cyclepref build RECIPE --out" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(("answer", "status", "left"), [("n", 1, 2), ("", 1, 2), ("y", 0, 1)])
+def test_prune_asks_first(run, monkeypatch, capsys, answer, status, left):
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    assert main(["prune", run]) == status
+    assert "1" in capsys.readouterr().out
+    assert Store(run).rows("failures").num_rows == left
+
+
+def test_prune_with_yes_asks_nothing_and_a_second_time_finds_nothing(run, capsys):
+    assert main(["prune", run, "--yes"]) == 0
+    assert "removed 1 rows" in capsys.readouterr().out
+    assert main(["prune", run, "--yes"]) == 0
+    assert "nothing is unused" in capsys.readouterr().out
+
+
+def test_prune_of_what_is_no_run_makes_no_directory(tmp_path, capsys):
+    assert main(["prune", str(tmp_path / "no"), "--yes"]) == 1
+    assert "before a build in it has finished" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def test_merge_says_what_comes_next(run, tmp_path, capsys):
+    other = Store(tmp_path / "other")
+    row = {"id": digest("c"), "model": "m"}
+    other.write_part("failures", pa.Table.from_pylist([row], schema=records.FAILURE))
+    assert main(["merge", run, other.root, "--into", str(tmp_path / "both")]) == 0
+    assert "next: `cyclepref build RECIPE --out" in capsys.readouterr().out
+    assert Store(tmp_path / "both").rows("failures").num_rows == 3
+
+
+def test_a_build_of_a_directory_that_is_being_built_is_refused(recipe, tmp_path, capsys):
+    with hold(Store(tmp_path / "run"), "build"):
+        assert main(["build", recipe(), "--out", str(tmp_path / "run")]) == 1
+    assert "is in use by `cyclepref build` on" in capsys.readouterr().err
+
+
+def test_an_address_with_credentials_is_refused_without_repeating_them(recipe, capsys):
+    assert main(["build", recipe(), "--out", "s3://key:hunter2@bucket/run"]) == 1
+    shown = capsys.readouterr().err
+    assert "carries credentials" in shown
+    assert "hunter2" not in shown
+
+
+def test_the_demo_wants_a_folder(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["demo", "--out", "s3://bucket/demo"])
+    assert "is not a folder of this machine" in capsys.readouterr().err

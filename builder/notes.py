@@ -1,0 +1,77 @@
+"""What a build leaves for whoever looks on: what each stage wants, and how far it has come.
+
+`wanted/STAGE.parquet` holds the ids that the latest build asked of a stage, so that anyone can tell from the store
+what is done and what no build asks for; `progress.json` says which stages these are, and how fast they go. Both are
+replaced as a whole, a few times a minute at most, never a file per row.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from builder.store import Store
+
+FILE = "progress.json"
+NOTE_EVERY_S = 5.0
+State = Literal["running", "finished", "stopped"]
+
+
+class Notes:
+    """The notes of one build. `check` is called now and then, and may raise: the lock's, which says if it was lost."""
+
+    def __init__(self, store: Store, check: Callable[[], object] = lambda: None):
+        self.store, self._check = store, check
+        self._content: dict[str, Any] = {"state": "running", "recipe": None, "began": time.time(), "stages": []}
+        self._written = 0.0
+
+    @contextmanager
+    def of(self, recipe: str) -> Iterator["Notes"]:
+        """Notes of a build of the recipe of that name, from its first stage to its end, whichever way it ends.
+
+        One that comes to no stage has changed nothing, and the notes of the build before it stay.
+        """
+        self._content["recipe"] = recipe
+        try:
+            yield self
+        except BaseException:
+            if self._content["stages"]:
+                self._write("stopped")
+            raise
+        self._write("finished")
+
+    def begin(self, stage: str, table: str, ids: pa.ChunkedArray, models: pa.ChunkedArray, todo: int) -> None:
+        """A stage begins: it wants these ids of a table of the store, for these models; `todo` are to be made."""
+        self._check()
+        name = re.sub(r"[^A-Za-z0-9]+", "-", stage)
+        before = sum(note["stage"] == stage for note in self._content["stages"])
+        name = f"wanted/{name}-{before + 1}.parquet" if before else f"wanted/{name}.parquet"
+        wanted = pa.table({"id": ids, "model": models})
+        self.store.write_file(
+            name, lambda sink: pq.write_table(wanted, sink, compression="zstd", use_dictionary=["model"])
+        )
+        note = {"stage": stage, "table": table, "wanted": name, "rows": len(ids), "todo": todo, "done": 0, "failed": 0}
+        self._content["stages"].append({**note, "began": time.time(), "ended": None})
+        self._write("running")
+
+    def tick(self, done: int, failed: int) -> None:
+        """Rows of the stage were finished, some of them as failures."""
+        self._check()
+        note = self._content["stages"][-1]
+        note["done"], note["failed"] = note["done"] + done, note["failed"] + failed
+        if time.monotonic() - self._written >= NOTE_EVERY_S:
+            self._write("running")
+
+    def end(self) -> None:
+        """The stage is done."""
+        self._content["stages"][-1]["ended"] = time.time()
+        self._write("running")
+
+    def _write(self, state: State) -> None:
+        self._content.update(state=state, updated=time.time())
+        self.store.write_json(FILE, self._content)
+        self._written = time.monotonic()

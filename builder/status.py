@@ -1,0 +1,128 @@
+"""How a run is doing, told from its directory alone: while a build works in it, after it, or after its death."""
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from builder.lock import holders
+from builder.notes import FILE
+from builder.store import Store, StoreError
+from builder.upkeep import UpkeepError, unused
+
+# Failures are told by reason, the most frequent first.
+REASONS = 20
+
+
+def status(store: Store) -> dict[str, Any]:
+    """What `cyclepref status --json` prints.
+
+    - `state`: "running", "finished" or "stopped" (by an error, by its user, or killed), of the latest build
+    - `holder`: who works in the directory (command, host, pid, since, seconds since its last sign of life), or null
+    - `stages`: of the latest build so far, in order: `models` (wanted, ok, failed, left: rows in the store now),
+      `rows_a_second` and `seconds_left` (null where nothing is being made), `began` and `ended` (UTC, or null)
+    - `failures`: what failed and is still wanted, by stage, model and reason, with counts; at most REASONS
+    - `unused`: rows and bytes in the store that the latest build did not ask for, by table and model; null while
+      that is not known, which is until a build has finished
+
+    Raises:
+        StoreError: if the directory has no run.
+    """
+    notes = store.read_json(FILE)
+    holder = _holder(store)
+    if notes is None and holder is None and not any(store.parts(table) for table in ("sources", "generations")):
+        raise StoreError(f"{store.root} has no run: `cyclepref build RECIPE --out {store.root}` makes one")
+    notes = notes or {"state": "stopped", "recipe": None, "stages": [], "updated": None}
+    running = notes["state"] == "running"
+    state = "stopped" if running and holder is None else notes["state"]
+    stages, failures = [], []
+    for note in notes["stages"]:
+        wanted = store.read_file(note["wanted"], pq.read_table)
+        stages.append(_stage(store, note, wanted, live=state == "running", updated=notes["updated"]))
+        failures += _reasons(store, note, wanted)
+    return {
+        "run": store.root,
+        "recipe": notes["recipe"],
+        "state": state,
+        "updated": _utc(notes["updated"]),
+        "holder": holder,
+        "stages": stages,
+        "failures": sorted(failures, key=lambda reason: -reason["count"])[:REASONS],
+        "unused": _unused(store),
+    }
+
+
+def _holder(store: Store) -> dict[str, Any] | None:
+    """Who holds the run. A clock that differs from the filesystem's makes the time since its last sign wrong."""
+    now = time.time()
+    living = [each for each in holders(store) if not each.dead(now)]
+    if not living:
+        return None
+    first = min(living, key=lambda each: each.holder.since)
+    who = first.holder
+    since = max(0.0, round(now - first.beat, 1))
+    return {"command": who.command, "host": who.host, "pid": who.pid, "since": who.since, "silent_seconds": since}
+
+
+def _stage(store: Store, note: dict[str, Any], wanted: pa.Table, live: bool, updated: float) -> dict[str, Any]:
+    ok = store.ids(note["table"]).holds(wanted["id"])
+    failed = pc.and_not(store.ids("failures").holds(wanted["id"]), ok)
+    flags = pa.table({"model": wanted["model"].cast(pa.string()), "ok": ok, "failed": failed})
+    sums = flags.group_by("model").aggregate([("ok", "count"), ("ok", "sum"), ("failed", "sum")]).sort_by("model")
+    models = {
+        row["model"]: {
+            "wanted": row["ok_count"],
+            "ok": row["ok_sum"],
+            "failed": row["failed_sum"],
+            "left": row["ok_count"] - row["ok_sum"] - row["failed_sum"],
+        }
+        for row in sums.to_pylist()
+    }
+    rate, left = _speed(note, updated)
+    working = live and note["ended"] is None
+    return {
+        "stage": note["stage"],
+        "models": models,
+        "rows_a_second": rate,
+        "seconds_left": left if working else None,
+        "began": _utc(note["began"]),
+        "ended": _utc(note["ended"]),
+    }
+
+
+def _speed(note: dict[str, Any], updated: float) -> tuple[float | None, float | None]:
+    """Rows a second of this build in this stage, and the seconds that the rest takes at that speed."""
+    seconds = (note["ended"] or updated) - note["began"]
+    if not note["done"] or seconds <= 0:
+        return None, None
+    rate = note["done"] / seconds
+    return round(rate, 3), round((note["todo"] - note["done"]) / rate, 1)
+
+
+def _reasons(store: Store, note: dict[str, Any], wanted: pa.Table) -> list[dict[str, Any]]:
+    """Why rows of a stage failed that have not succeeded since."""
+    rows = store.rows("failures")
+    if not rows.num_rows:
+        return []
+    asked = pc.is_in(rows["id"], value_set=wanted["id"].combine_chunks())
+    rows = rows.filter(pc.and_not(asked, store.ids(note["table"]).holds(rows["id"])))
+    by = ["model", "error_class", "message"]
+    counts = rows.group_by(by).aggregate([("id", "count")])
+    return [
+        {"stage": note["stage"], **{name: row[name] for name in by}, "count": row["id_count"]}
+        for row in counts.to_pylist()
+    ]
+
+
+def _unused(store: Store) -> list[dict[str, Any]] | None:
+    try:
+        return [vars(rows) for rows in unused(store)]
+    except UpkeepError:
+        return None
+
+
+def _utc(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,122 @@
+"""What is done with run directories beside building: `cyclepref status`, `prune` and `merge`."""
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from builder.lock import hold
+from builder.status import status
+from builder.store import Store
+from builder.upkeep import Unused, merge, prune, unused
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+# What a command answers goes to stdout, and what it says of its work to stderr.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def print_status(out: str, as_json: bool = False) -> None:
+    """Print how the run in a directory is doing, for people or as JSON."""
+    found = status(Store(out))
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    holder = found["holder"]
+    console.print(f"[bold]{_plain(found['run'])}[/bold]  recipe {_plain(found['recipe'])}: {found['state']}")
+    if holder:
+        console.print(
+            f"held by `cyclepref {_plain(holder['command'])}` on {_plain(holder['host'])}, pid {holder['pid']}, since "
+            f"{_plain(holder['since'])}; last sign of life {holder['silent_seconds']:.0f} s ago"
+        )
+    if found["stages"]:
+        console.print(_stages(found["stages"]))
+    if found["failures"]:
+        table = _table("failures by reason", "stage", "model", "reason", rows=1)
+        for reason in found["failures"]:
+            text = f"{reason['error_class']}: {reason['message']}"
+            table.add_row(*map(_plain, (reason["stage"], reason["model"], text)), f"{reason['count']:,}")
+        console.print(table)
+    if found["unused"]:
+        console.print(_unused([Unused(**rows) for rows in found["unused"]]))
+        console.print(f"`cyclepref prune {_plain(found['run'])}` removes what is unused")
+
+
+def run_prune(out: str, yes: bool, ask: Callable[[str], str] = input) -> int:
+    """Remove what the latest build did not ask for, once the user agrees; returns the exit status."""
+    store = Store(out)
+    with hold(store, "prune"):
+        found = unused(store)
+        if not found:
+            console.print("nothing is unused")
+            return 0
+        console.print(_unused(found))
+        if not yes and not _agrees(ask):
+            console.print("nothing was removed")
+            return 1
+        prune(store)
+    rows, size = sum(each.rows for each in found), sum(each.bytes for each in found)
+    console.print(f"removed {rows:,} rows, {_size(size)}")
+    return 0
+
+
+def run_merge(first: str, second: str, into: str | None) -> None:
+    """Join two runs, and print what is done next."""
+    target = Store(into or first)
+    done = merge(Store(first), Store(second), target)
+    console.print(f"{_plain(target.root)}: {done.copied:,} parts copied, {done.there:,} were there")
+    command = f"next: `cyclepref build RECIPE --out {_plain(target.root)}` makes the views"
+    console.print(f"{command}; what is there is not made again", soft_wrap=True)
+
+
+def _agrees(ask: Callable[[str], str]) -> bool:
+    try:
+        return ask("Remove these rows for good? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # nobody there to ask
+        return False
+
+
+def _stages(stages: list[dict[str, Any]]) -> Table:
+    table = _table("", "stage", "model", rows=4)
+    for name in ("rows/s", "time left"):
+        table.add_column(name, justify="right")
+    for stage in stages:
+        speed = "" if stage["rows_a_second"] is None else f"{stage['rows_a_second']:,.1f}"
+        left = "" if stage["seconds_left"] is None else str(timedelta(seconds=round(stage["seconds_left"])))
+        for model, count in stage["models"].items():
+            numbers = (f"{count[name]:,}" for name in ("wanted", "ok", "failed", "left"))
+            table.add_row(stage["stage"], _plain(model), *numbers, speed, left)
+            speed = left = ""
+    return table
+
+
+def _unused(found: list[Unused]) -> Table:
+    table = _table("unused: not asked for by the latest build", "table", "model", rows=1)
+    table.add_column("size, about", justify="right")
+    for each in found:
+        table.add_row(each.table, _plain(each.model), f"{each.rows:,}", _size(each.bytes))
+    return table
+
+
+def _table(title: str, *columns: str, rows: int) -> Table:
+    table = Table(title=title or None, title_justify="left")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for name in ("wanted", "ok", "failed", "left") if rows == 4 else ("rows",):
+        table.add_column(name, justify="right")
+    return table
+
+
+def _size(count: float) -> str:
+    power = min(len(UNITS) - 1, int(math.log10(max(count, 1)) // 3))
+    return f"{count / 1000**power:.{min(power, 1)}f} {UNITS[power]}"
+
+
+def _plain(text: Any) -> str:
+    """What came from data, so that it neither marks up nor steers a terminal."""
+    return escape("".join(char if char.isprintable() else " " for char in str(text)))
