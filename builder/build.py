@@ -204,8 +204,9 @@ def _all_reused(counts: dict[str, Any]) -> bool:
 
 def _candidates(store: Store, wanted: pa.Table) -> pa.Table:
     """The Candidate view: what became of every wanted candidate."""
-    made = store.rows("generations", ["generation_id", "content_id", "text", "truncated"]).drop_columns(["part", "row"])
-    rows = wanted.drop_columns(["source_id"]).join(made, keys="generation_id", join_type="left outer")
+    columns = ["generation_id", "seed", "draw", "content_id", "text", "truncated"]
+    made = store.rows("generations", columns).drop_columns(["part", "row"])
+    rows = wanted.drop_columns(["source_id", "seed"]).join(made, keys="generation_id", join_type="left outer")
     status = pc.if_else(pc.is_valid(rows["content_id"]), "ok", "failed")
     rows = rows.append_column("status", status).select(records.CANDIDATE.names)
     return rows.sort_by([("input_id", "ascending"), ("generation_id", "ascending")])

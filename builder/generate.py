@@ -1,10 +1,10 @@
 """Sources x models -> generations. Used twice: inputs -> candidates, and candidates -> reconstructions."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,13 +15,13 @@ from builder.engine import Engine, Lane
 from builder.images import content_id, encode
 from builder.journal import Journal
 from builder.memory import Fitting
-from builder.models import Caption, load_model
+from builder.models import Caption, NoOutput, Painting, load_model
 from builder.models.resolve import Resolved
 from builder.plan import Pool, plan
 from builder.stage import Accountant, Count, Work, ahead, attach, attempt, blocks_of, contents, failure, locate, receipt
 from builder.store import Store, flat
 from schemas import records
-from schemas.ids import generation_ids, sample_seed, text_id
+from schemas.ids import generation_ids, resample_seed, sample_seed, text_id
 from schemas.specs import GeneratorSpec
 
 # A part is one block, so this many batches is the most that a killed worker costs: seconds to a minute.
@@ -40,15 +40,15 @@ WANTED = pa.schema(
 )
 
 
-class EmptyCaption(ValueError):
+class EmptyCaption(NoOutput):
     """A captioner said nothing: no candidate, and no reconstruction of one."""
 
 
-class BlackImage(ValueError):
+class BlackImage(NoOutput):
     """A pipeline returned black and its safety checker, if it has one, did not: it computed NaN."""
 
 
-class SafetyRefusal(ValueError):
+class SafetyRefusal(NoOutput):
     """A pipeline's safety checker blacked the image."""
 
 
@@ -157,16 +157,37 @@ class Generator:
         name = block["model"][0].as_py()
         spec, run = self.specs[name], self.run[name]
         batches = blocks_of(block, spec.batch_size)
-        outputs: list[Any] = []
+        outputs: list[Drawn] = []
         # The next batch is decoded beside this one's run, so that a GPU does not wait for a JPEG.
         for batch, sources in zip(batches, ahead(partial(contents, role="source"), batches), strict=True):
-            outputs += attempt(run, sources, batch["seed"].to_pylist())
+            outputs += drawn(run, sources, batch["seed"].to_pylist(), spec.resample)
         return _with_outputs(block, outputs, run.halvings())
 
     @staticmethod
     def give_up(block: pa.Table, error: Exception) -> pa.Table:
         """The block as if every row had failed with `error`."""
-        return _with_outputs(block, [error] * block.num_rows, 0)
+        return _with_outputs(block, [Drawn(error, seed, 0) for seed in block["seed"].to_pylist()], 0)
+
+
+class Drawn(NamedTuple):
+    """What a model made of one row, or why nothing, with the seed it was made with: that of its `draw`."""
+
+    result: Caption | Painting | Exception
+    seed: int | None
+    draw: int
+
+
+def drawn(run: Callable[..., list[Any]], sources: list[Any], seeds: list[int | None], resample: int) -> list[Drawn]:
+    """A batch's results. A sampled row without an output is drawn again, at most `resample` times, each time with
+    another seed. (A retry is something else: the same seed once more, after an error that may pass.)"""
+    found = [Drawn(_checked(result), seed, 0) for result, seed in zip(attempt(run, sources, seeds), seeds, strict=True)]
+    for draw in range(1, resample + 1):
+        again = [at for at, row in enumerate(found) if isinstance(row.result, NoOutput)]
+        fresh = [resample_seed(seeds[at], draw) for at in again]
+        results = attempt(run, [sources[at] for at in again], fresh) if again else []
+        for at, result, seed in zip(again, results, fresh, strict=True):
+            found[at] = Drawn(_checked(result), seed, draw)
+    return found
 
 
 def _fitting(spec: GeneratorSpec) -> Fitting:
@@ -174,18 +195,21 @@ def _fitting(spec: GeneratorSpec) -> Fitting:
     return Fitting(model, model.caption if spec.kind == "captioner" else model.paint)
 
 
-def _with_outputs(block: pa.Table, outputs: list[Any], halved: int) -> pa.Table:
-    rows = [{"halved": 0, **_output(output)} for output in outputs]
+def _with_outputs(block: pa.Table, outputs: list[Drawn], halved: int) -> pa.Table:
+    rows = [{"halved": 0, "seed": row.seed, "draw": row.draw, **_output(row)} for row in outputs]
     rows[0]["halved"] = halved
     made = pa.Table.from_pylist(rows, schema=OUTPUT)
-    kept = block.select([n for n in block.column_names if not n.startswith("source_") or n == "source_id"])
-    return pa.Table.from_arrays([*kept.columns, *made.columns], names=[*kept.column_names, *made.column_names])
+    kept = [name for name in block.column_names if name == "source_id" or not name.startswith(("source_", "seed"))]
+    block = block.select(kept)
+    return pa.Table.from_arrays([*block.columns, *made.columns], names=[*kept, *made.column_names])
 
 
 # What leaves a worker: text or raw RGB pixels, or why there is neither. Encoding is the next step's work, so that
 # a GPU does not wait for a PNG.
 OUTPUT = pa.schema(
     [
+        ("seed", pa.int64()),
+        ("draw", pa.int64()),
         ("text", pa.string()),
         ("raw_text", pa.string()),
         ("rgb", pa.binary()),
@@ -200,23 +224,29 @@ OUTPUT = pa.schema(
 )
 
 
-def _output(result: Any) -> dict[str, Any]:
-    """One row of OUTPUT; an empty caption or a black image is a failure, never data."""
+def _checked(result: Any) -> Any:
+    """A result, or why it is none: an empty caption or a black image is a failure, never data."""
     if isinstance(result, Caption) and not result.text:
-        result = EmptyCaption(f"the caption is empty (raw: {result.raw!r})")
+        return EmptyCaption(f"the caption is empty (raw: {result.raw!r})")
+    if isinstance(result, Painting) and result.refused:
+        return SafetyRefusal("the pipeline's safety checker refused this image (nsfw_content_detected)")
+    if isinstance(result, Painting) and result.image.getbbox() is None:
+        checker = "its safety checker did not flag it" if result.refused is False else "it has no safety checker"
+        return BlackImage(f"every pixel is black, and {checker}: NaN was decoded; try another dtype")
+    return result
+
+
+def _output(row: Drawn) -> dict[str, Any]:
+    """One row of OUTPUT."""
+    result = row.result
     if isinstance(result, Exception):
-        return {"error_class": type(result).__name__, "message": str(result)}
+        draws = f" (and so at {row.draw} more draws)" if row.draw else ""
+        return {"error_class": type(result).__name__, "message": f"{result}{draws}"}
     if isinstance(result, Caption):
         cut_by = ["max_new_tokens"] if result.truncated else []
         return {"text": result.text, "raw_text": result.raw, "truncated": result.truncated, "cut_by": cut_by}
-    image = result.image
-    if result.refused:
-        return _output(SafetyRefusal("the pipeline's safety checker refused this image (nsfw_content_detected)"))
-    if image.getbbox() is None:
-        checker = "its safety checker did not flag it" if result.refused is False else "it has no safety checker"
-        return _output(BlackImage(f"every pixel is black, and {checker}: NaN was decoded; try another dtype"))
-    size = {"width": image.width, "height": image.height}
-    return {"rgb": image.tobytes(), **size, "truncated": result.truncated, "cut_by": list(result.cut_by)}
+    size = {"width": result.image.width, "height": result.image.height}
+    return {"rgb": result.image.tobytes(), **size, "truncated": result.truncated, "cut_by": list(result.cut_by)}
 
 
 def write_generations(block: pa.Table, store: Store, stage: str) -> pa.Table:

@@ -62,6 +62,11 @@ def sample_seed(recipe_seed: int, input_id: str, sample_index: int, role: str) -
     return int(digest("seed", role, recipe_seed, input_id, sample_index)[:16], 16) >> 1
 
 
+def resample_seed(seed: int, draw: int) -> int:
+    """Seed of a sample's draw after the first (`draw` >= 1), in [0, 2**63)."""
+    return int(digest("draw", seed, draw)[:16], 16) >> 1
+
+
 def generation_id(source_id: str, model_fingerprint: str, seed: int | None) -> str:
     """Id of one generation: what it was made from, by what, with which noise (None: greedy decoding has none)."""
     return digest("generation", source_id, model_fingerprint, seed)

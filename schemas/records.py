@@ -28,9 +28,11 @@ INPUT = pa.schema(
 # One row per resolved model or metric: what a fingerprint stands for, as JSON.
 MODEL = pa.schema([("fingerprint", STRING), ("name", STRING), ("kind", STRING), ("identity", STRING)])
 
-# One row per generation, candidate and reconstruction alike. `source_id` is the content that was read. `truncated`: a
-# caption that ended by its token limit, or an image whose prompt no text encoder read to its end. `cut_by` names what
-# cut: "max_new_tokens", or each tokenizer that cut the prompt, even where another read on (SD3: CLIP's, not T5's).
+# One row per generation, candidate and reconstruction alike. `source_id` is the content that was read. `seed` is that of
+# the draw that gave an output, and `draw` counts those before it that gave none (see SampledSpec in specs.py); the id is
+# that of draw 0. `truncated`: a caption that ended by its token limit, or an image whose prompt no text encoder read to
+# its end. `cut_by` names what cut: "max_new_tokens", or each tokenizer that cut the prompt, even where another read on
+# (SD3: CLIP's, not T5's).
 GENERATION = pa.schema(
     [
         ("generation_id", STRING),
@@ -38,6 +40,7 @@ GENERATION = pa.schema(
         ("model", STRING),
         ("fingerprint", STRING),
         ("seed", INT),
+        ("draw", INT),
         ("content_id", STRING),
         ("text", STRING),
         ("raw_text", STRING),
@@ -79,7 +82,7 @@ FAILURE = pa.schema(
 
 # ---- views: derived from the store and the recipe, no model needed --------------------------------------------
 
-# `status` is "ok" or "failed"; a failed candidate has no content.
+# `status` is "ok" or "failed"; a failed candidate has no content, seed or draw.
 CANDIDATE = pa.schema(
     [
         ("generation_id", STRING),
@@ -87,6 +90,7 @@ CANDIDATE = pa.schema(
         ("model", STRING),
         ("sample_index", INT),
         ("seed", INT),
+        ("draw", INT),
         ("fingerprint", STRING),
         ("content_id", STRING),
         ("text", STRING),

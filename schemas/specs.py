@@ -61,7 +61,26 @@ class Spec(BaseModel):
         return self.timeout_s
 
 
-class ModelSpec(Spec):
+class SampledSpec(Spec):
+    """A model that generates. `resample`: how often a sample without an output (an empty caption, a black or refused
+    image) is drawn again, each time with another seed."""
+
+    # Not part of a model's identity: what has an output at its first draw is the same either way.
+    resample: Annotated[int, Execution, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _only_samples_are_drawn_again(self) -> "SampledSpec":
+        if self.resample and self.greedy:
+            raise ValueError(f"resample {self.resample} has no effect at temperature 0, which has no seed: drop one")
+        return self
+
+    @property
+    def greedy(self) -> bool:
+        """Whether it gives one output, whatever the seed."""
+        return False
+
+
+class ModelSpec(SampledSpec):
     """A model that generates: `repo` is a Hub id ("org/name") or a local folder in the Hub's layout.
 
     `parameters` counts all weights that are loaded. `evidence` is how far the model's family is known to work here:
@@ -148,7 +167,7 @@ class CaptionerSpec(ModelSpec):
 LONGEST_WAIT_S = 120
 
 
-class EndpointSpec(Spec):
+class EndpointSpec(SampledSpec):
     """A captioner that a server runs, asked by OpenAI's chat completions protocol.
 
     `base_url` (http or https; often ends in /v1) says where, `served_model` what the server calls the model. What a

@@ -11,6 +11,10 @@ from PIL import Image
 from schemas.specs import CaptionerSpec, EndpointSpec, GeneratorSpec
 
 
+class NoOutput(ValueError):
+    """A model answered without an output: what it sampled is at fault, not the row, so another draw may do."""
+
+
 @dataclass(frozen=True)
 class Caption:
     """A caption as compared (`text`: cleaned) and as generated (`raw`); `truncated`: it ended by token limit."""

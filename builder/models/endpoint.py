@@ -10,7 +10,7 @@ import httpx2
 from PIL import Image
 
 from builder.images import encode
-from builder.models import Caption
+from builder.models import Caption, NoOutput
 from builder.models.cleaning import clean
 from schemas.errors import CyclePrefError, Unavailable
 from schemas.specs import EndpointSpec
@@ -34,7 +34,7 @@ class EndpointError(CyclePrefError, RuntimeError):
         self.status = status
 
 
-class NoCaption(EndpointError):
+class NoCaption(EndpointError, NoOutput):
     """The server answered, without a text: it refused, filtered, or spent its tokens on thinking."""
 
 

@@ -2,14 +2,17 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 
-from builder.generate import Generator
-from builder.models import load_model
+from builder.generate import Generator, drawn
+from builder.memory import Fitting
+from builder.models import Caption, load_model
 from builder.models.captioners import GumbelNoise, clean
 from builder.models.catalog import CATALOG
 from builder.shapeworld import grammar, render, scenes
 from builder.stage import attempt
-from schemas.specs import Spec
+from schemas.ids import resample_seed
+from schemas.specs import CaptionerSpec, Spec
 
 SCENES = scenes.sample_scenes(5, seed=11, held_out=True)
 PICTURES = [render.render(scene, 0) for scene in SCENES]
@@ -119,7 +122,7 @@ def test_an_empty_caption_and_a_black_image_are_failures_and_not_data(name, refu
     worker = Generator([])
     worker.specs[name] = CATALOG[name]
     black = Painting(Image.new("RGB", (4, 4)), False, refused=refused)
-    worker.models[name] = Stub(Caption("", "", False) if error == "EmptyCaption" else black)
+    worker.run[name] = Fitting(None, Stub(Caption("", "", False) if error == "EmptyCaption" else black).caption)
     block = pa.table(
         {
             "generation_id": ["g"],
@@ -134,3 +137,38 @@ def test_an_empty_caption_and_a_black_image_are_failures_and_not_data(name, refu
     assert row["error_class"] == error
     assert row["text"] is None
     assert row["rgb"] is None
+
+
+def mute(seeds_with_words: set[int]):
+    """A model that says something at these seeds alone."""
+    return lambda sources, seeds: [
+        Caption("a", "a", False) if s in seeds_with_words else Caption("", "", False) for s in seeds
+    ]
+
+
+def test_a_sample_without_an_output_is_drawn_again_with_another_seed_and_the_others_are_not():
+    second, third = resample_seed(2, 1), resample_seed(2, 2)
+    run = mute({1, third})
+    assert [(row.seed, row.draw) for row in drawn(run, ["x", "y"], [1, 2], 3)] == [(1, 0), (third, 2)]
+    assert [(row.seed, row.draw) for row in drawn(run, ["y"], [2], 3)] == [(third, 2)]
+    [row] = drawn(run, ["y"], [2], 1)
+    assert (type(row.result).__name__, row.seed, row.draw) == ("EmptyCaption", second, 1)
+
+
+def test_an_error_that_is_no_draws_fault_is_not_drawn_again():
+    def run(sources, seeds):
+        asked.append(seeds)
+        raise OSError("a disk")
+
+    asked: list[list[int]] = []
+    [row] = drawn(run, ["x"], [1], 5)
+    assert (str(row.result), row.draw, asked) == ("a disk", 0, [[1]])
+
+
+def test_greedy_decoding_cannot_be_drawn_again():
+    with pytest.raises(ValidationError, match="resample 2 has no effect at temperature 0"):
+        CaptionerSpec(name="c", repo="r", prompt_style="none", resample=2)
+    assert (
+        CaptionerSpec(name="c", repo="r", prompt_style="none", temperature=1, resample=2).identity()
+        == CaptionerSpec(name="c", repo="r", prompt_style="none", temperature=1).identity()
+    )

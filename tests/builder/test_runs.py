@@ -8,7 +8,7 @@ import pytest
 from builder import upkeep
 from builder.lock import LockError, hold
 from builder.notes import Notes
-from builder.stage import Accountant, BuildError, Work, receipt
+from builder.stage import Accountant, BuildError, Work, blocks_of, failure, receipt
 from builder.status import status
 from builder.store import JOINED, ROW_GROUP_WITHOUT_IMAGES, Store, StoreError
 from builder.upkeep import UpkeepError, join_small, merge, prune, unused
@@ -34,19 +34,15 @@ def build(store: Store, wanted: dict[str, list[str]], failing: tuple[str, ...] =
     work = Work("candidates", "generations", "generation_id", pa.Table.from_pylist(rows))
 
     def do(todo: pa.Table):
-        for row in todo.to_pylist():
-            if row["text"] in failing:
-                failure = {
-                    "id": row["generation_id"],
-                    "model": row["model"],
-                    "error_class": "E",
-                    "message": "[b]no",
-                }
-                store.write_part("failures", pa.Table.from_pylist([failure], schema=records.FAILURE))
+        for block in blocks_of(todo, 1):
+            [row] = block.to_pylist()
+            wrong = row["text"] in failing
+            if wrong:
+                bad = failure(row | {"error_class": "E", "message": "[b]no"}, "generation_id", "candidates", "text")
+                store.write_part("failures", pa.Table.from_pylist([bad], schema=records.FAILURE))
             else:
                 store.write_part("generations", generations(row["text"], model=row["model"]))
-            wrong = row["text"] in failing
-            yield receipt(1 - wrong, int(wrong))
+            yield receipt(block, int(wrong))
 
     with hold(store, "build") as held, Notes(store, held.check).of("mine") as notes:
         Accountant(store, 0.5, notes=notes).run(work, do)
@@ -86,7 +82,7 @@ def test_a_run_at_work_tells_what_is_left_how_fast_it_goes_and_who_is_at_it(stor
 
     def do(todo):
         store.write_part("generations", generations("1", "2", model="a"))
-        yield receipt(2, 0)
+        yield receipt(todo[:2], 0)
         seen.update(status(Store(store.root)))
         raise KeyboardInterrupt
 
