@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder import __version__, generate, score
+from builder import __version__, generate, loading, score
 from builder.card import card
 from builder.dataset import Views, write_dataset
 from builder.engine import Engine
@@ -26,7 +26,7 @@ from builder.notes import Notes
 from builder.pair import Direction, pair
 from builder.sources import open_source
 from builder.stage import Accountant
-from builder.store import Store
+from builder.store import Store, without
 from builder.upkeep import join_small
 from schemas import records
 from schemas.ids import digest
@@ -78,6 +78,8 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
     with clock.time("candidates"):
         ids = inputs["input_id"].to_pylist()
         wanted = generate.want(list(zip(ids, ids, strict=True)), forward, recipe.seed, "forward")
+        if without(wanted, "generation_id", store.ids("generations")).num_rows >= loading.LONG_BUILD:
+            loading.check_loading({model.name: model.spec for model in [*models, *metrics]}, store, engine)
         content = ("inputs", "input_id")
         candidate_count = generate.generate("candidates", wanted, content, forward, accountant, engine)
         candidates = _candidates(store, wanted)

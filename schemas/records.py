@@ -28,8 +28,8 @@ INPUT = pa.schema(
 # One row per resolved model or metric: what a fingerprint stands for, as JSON.
 MODEL = pa.schema([("fingerprint", STRING), ("name", STRING), ("kind", STRING), ("identity", STRING)])
 
-# One row per generation, candidate and reconstruction alike. `source_id` is the content that was read. `seed` is that of
-# the draw that gave an output, and `draw` counts those before it that gave none (see SampledSpec in specs.py); the id is
+# One row per generation, candidate and reconstruction alike. `source_id` is the content that was read. `seed` is that
+# of the draw that gave an output, `draw` counts those before it that gave none (see SampledSpec in specs.py); the id is
 # that of draw 0. `truncated`: a caption that ended by its token limit, or an image whose prompt no text encoder read to
 # its end. `cut_by` names what cut: "max_new_tokens", or each tokenizer that cut the prompt, even where another read on
 # (SD3: CLIP's, not T5's).

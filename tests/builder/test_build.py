@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from builder import loading
 from builder.build import build
 from builder.dataset import split_of
-from builder.engine import Engine
+from builder.engine import Engine, EngineError
 from builder.inputs import _items
 from builder.shapeworld import render, scenes
+from builder.shapeworld.models import WEIGHTS
 from builder.sources import open_source
 from builder.stage import BuildError
 from builder.store import Store
@@ -238,3 +240,17 @@ def test_another_threshold_is_another_dataset_for_readers_too_and_needs_no_clust
     assert "cluster" not in vars(engine)
     fewer = datasets.load_dataset(str(out / "dataset"), "pairs", cache_dir=str(tmp_path / "cache"))
     assert sum(len(split) for split in fewer.values()) == report["counts"]["pairs"]["kept"] < len(margins)
+
+
+def test_a_long_build_finds_a_backward_model_that_cannot_be_loaded_before_it_makes_a_candidate(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loading, "LONG_BUILD", 1)
+    broken = tmp_path / "sd3"
+    shutil.copytree(WEIGHTS / "sd3", broken)
+    weights = next((broken / "transformer").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    backward = {"model": "shapeworld-sd3", "settings": {"repo": str(broken)}}
+    with pytest.raises(EngineError, match=r"(?s)a worker failed: .*(safetensors|header)"):
+        build(image_recipe(folder, backward=backward), tmp_path / "run")
+    assert not Store(tmp_path / "run").parts("generations")

@@ -12,7 +12,10 @@ from builds import tables
 LOUD = ("Traceback", "ray::", "Exception", "*** SIG")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+SLOW_SIGTERM = pytest.param(signal.SIGTERM, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, SLOW_SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_the_first_signal_saves_and_prints_the_command_that_goes_on(start, clean, tmp_path, number):
     undisturbed, parts, _ = clean("i2t2i")
     out = tmp_path / "a run"
@@ -32,6 +35,7 @@ def test_the_first_signal_saves_and_prints_the_command_that_goes_on(start, clean
     assert tables(out) == tables(undisturbed)
 
 
+@pytest.mark.slow
 def test_the_second_signal_stops_at_once(start, tmp_path):
     build = start("i2t2i", tmp_path / "run")
     assert build.wait_for(lambda: build.parts > 3)
@@ -78,6 +82,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_clear_error_and_the_build_goes_on_when_there_is_space(start, clean, small_disk):
     undisturbed, _, _ = clean("i2t2i")
     out = small_disk / "run"
