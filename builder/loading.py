@@ -1,7 +1,7 @@
 """Every model is loaded once before a long build begins, so that one that cannot be says so in minutes.
 
-Without it a missing package, a gated repository or weights that do not fit a GPU would show when the model's turn comes:
-the backward model's only after every candidate has been made.
+Without it a missing package, a gated repository or weights that do not fit a GPU would show when the model's turn
+comes: the backward model's only after every candidate has been made.
 """
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from builder.store import Store
 from schemas.specs import MetricSpec, Spec
 
 STAGE = "loading"
-# Candidates to make. With fewer, the stages themselves tell soon enough, and loading twice would cost more than it saves.
+# Candidates to make. With fewer, the stages tell soon enough, and loading twice would cost more than it saves.
 LONG_BUILD = 5_000
 
 
