@@ -12,7 +12,7 @@ from builder.shapeworld import render, scenes
 from builder.stage import Accountant, attempt
 from builder.store import Store
 
-IMAGES = [render.render(scene, at) for at, scene in enumerate(scenes.sample_scenes(5, seed=3))]
+IMAGES = [render.render(scene, at) for at, scene in enumerate(scenes.sample_scenes(5, seed=3, held_out=False))]
 
 
 class SmallDevice(TransformersCaptioner):
