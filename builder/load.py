@@ -52,8 +52,8 @@ def load_pairs(
 
     `min_margin` may be below what the dataset was built with: then pairs are made again from its rankings, by the
     rules of builder/pair.py and without a model. `poor_chosen`, a score, leaves out pairs whose chosen candidate is
-    worse; None keeps them. Saying it always makes the pairs again. The other filters are those of
-    `builder.filters.Filters`.
+    worse; None keeps them. Saying it always makes the pairs again. A pair that was not published has an id made of
+    its candidates and the metric. The other filters are those of `builder.filters.Filters`.
 
     `path_or_repo` is a finished run directory, a dataset folder, a folder in CyclePrefDB's layout (thresholds of the
     paper where nothing else is said), or a repository on the Hub, at `revision`. `higher_is_better` is of the score;

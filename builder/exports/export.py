@@ -40,7 +40,7 @@ class Format:
     files: str | None = None
 
 
-SHARDS, IMAGE_FOLDER = "{split}-*.parquet", "{split}/**"
+SHARDS, IMAGE_FOLDER = "{stem}-*.parquet", "{stem}/**"
 FORMATS = {
     "trl-dpo-vision": Format("TRL's DPOTrainer, vision-language", "text", trl.write_dpo_vision, IMAGE_FOLDER),
     "trl-kto": Format("TRL's KTOTrainer, text only", "text", trl.write_kto, SHARDS),
@@ -55,11 +55,12 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Exported:
-    """What became of a split: pairs written, and how many each rule removed."""
+    """What became of a split: pairs written, how many each rule removed, and what names of its files begin with."""
 
     split: str
     pairs: int
     removed: dict[str, int]
+    stem: str
 
 
 def export(
@@ -100,9 +101,8 @@ def export(
             pairs, removed = select(rankings, filters, poor_chosen)
             if split:
                 refuse_empty(pairs.num_rows, str(rankings), removed)
-            if pairs.num_rows:
-                _write(rankings, pairs, format_name, unfinished, prompt, seed)
-            done.append(Exported(name, pairs.num_rows, removed))
+            stem = _write(rankings, pairs, format_name, unfinished, prompt, seed) if pairs.num_rows else name
+            done.append(Exported(name, pairs.num_rows, removed, stem))
         names = dict.fromkeys(name for each in done for name in each.removed)
         total = {name: sum(each.removed.get(name, 0) for each in done) for name in names}
         refuse_empty(sum(each.pairs for each in done), str(place), total)
@@ -113,9 +113,11 @@ def export(
     return done
 
 
-def _write(rankings: Rankings, pairs: pa.Table, name: str, folder: Path, prompt: str, seed: int) -> None:
+def _write(rankings: Rankings, pairs: pa.Table, name: str, folder: Path, prompt: str, seed: int) -> str:
     with stage(f"{name}: {rankings.split}", pairs.num_rows) as tick:
-        FORMATS[name].write(Part(rankings, pairs, prompt, seed, tick), folder)
+        part = Part(rankings, pairs, prompt, seed, tick)
+        FORMATS[name].write(part, folder)
+        return part.stem
 
 
 def _refuse_other_cycle(name: str, rankings: Rankings) -> None:
@@ -135,7 +137,7 @@ def _readme(name: str, filters: Filters, done: list[Exported]) -> str:
     found = [each for each in done if each.pairs]
     head = ""
     if pattern := FORMATS[name].files:
-        files = [{"split": each.split, "path": pattern.format(split=each.split)} for each in found]
+        files = [{"split": each.split, "path": pattern.format(stem=each.stem)} for each in found]
         config = {"configs": [{"config_name": "default", "data_files": files}]}
         head = f"---\n{yaml.safe_dump(config, sort_keys=False)}---\n"
     given = ", ".join(f"{key} {value}" for key, value in filters.given.items()) or "none"

@@ -29,7 +29,7 @@ def write_diffusion_dpo(part: Part, folder: Path) -> None:
     image stands there once for each pair that it is in. The side of the winner is a hash of the seed and the pair.
     """
     rows = (_sided(part, row, len(group)) for _, group in part.groups() for row in group)
-    write_shards(folder, part.rankings.split, PICKAPIC, rows)
+    write_shards(folder, part.stem, PICKAPIC, rows)
 
 
 def _sided(part: Part, row: dict[str, Any], count: int) -> dict[str, Any]:

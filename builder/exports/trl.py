@@ -1,6 +1,6 @@
 """What TRL's trainers read (trl 1.16, docs "Dataset formats and types"): conversations whose answer is a caption.
 
-The vision layouts are an image folder of the datasets library: `SPLIT/metadata.parquet` names the files of each row's
+The vision layouts are an image folder of the datasets library: `STEM/metadata.parquet` names the files of each row's
 `images`, so that an image is stored once however many pairs it is in, and is decoded when a row is read. In the text
 layouts nothing shows the image: they are for trainers that take no pictures.
 """
@@ -29,7 +29,7 @@ def write_reward(part: Part, folder: Path) -> None:
     """`RewardTrainer`: prompt, chosen, rejected, and `margin` in the cycle score's own units, which the loss takes off
     the difference of rewards: -log sigmoid(r_chosen - r_rejected - margin) (Llama 2, arXiv 2307.09288, eq. 2)."""
     rows = ({**_preference(row, part.prompt, _plain), "margin": row["margin"]} for row in part.rows())
-    write_shards(folder, part.rankings.split, REWARD, rows)
+    write_shards(folder, part.stem, REWARD, rows)
 
 
 def write_kto(part: Part, folder: Path) -> None:
@@ -37,14 +37,14 @@ def write_kto(part: Part, folder: Path) -> None:
     TRL's own `unpair_preference_dataset`. A caption that is better than one and worse than another is there with both
     labels, as often as each; `top_vs_bottom` leaves none of these."""
     rows = (each for row in part.rows() for each in _unpaired(row, part.prompt, _plain))
-    write_shards(folder, part.rankings.split, KTO, rows)
+    write_shards(folder, part.stem, KTO, rows)
 
 
 def write_dpo_vision(part: Part, folder: Path) -> None:
     """`DPOTrainer` with a vision-language model: images, prompt, chosen, rejected."""
     names = _image_names(part, folder)
     rows = ({**_preference(row, part.prompt, _typed), FILE_NAMES[0]: [names(row)]} for row in part.rows())
-    write_parquet(folder / part.rankings.split / "metadata.parquet", DPO_VISION, rows)
+    write_parquet(folder / part.stem / "metadata.parquet", DPO_VISION, rows)
 
 
 def write_kto_vision(part: Part, folder: Path) -> None:
@@ -53,11 +53,11 @@ def write_kto_vision(part: Part, folder: Path) -> None:
     rows = (
         {**each, FILE_NAMES[0]: [names(row)]} for row in part.rows() for each in _unpaired(row, part.prompt, _typed)
     )
-    write_parquet(folder / part.rankings.split / "metadata.parquet", KTO_VISION, rows)
+    write_parquet(folder / part.stem / "metadata.parquet", KTO_VISION, rows)
 
 
 def _image_names(part: Part, folder: Path):
-    files, read = ImageFiles(folder / part.rankings.split), part.rankings.images.of_input
+    files, read = ImageFiles(folder / part.stem), part.rankings.images.of_input
     return lambda row: files.put(row["input_id"], lambda: read(row["row"]))
 
 

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,15 @@ class Part:
     seed: int
     tick: Callable[[int], None]
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    @cached_property
+    def stem(self) -> str:
+        """The split with an id of all that the rows are made of, for names of files that the datasets library reads:
+        it takes two folders of one name whose cards are equal for one dataset, and serves the first one's rows for
+        both (5.2)."""
+        rows = (str(value) for row in self.rows(quietly=True) for value in row.values())
+        return f"{self.rankings.split}-{digest(self.prompt, self.seed, *rows)[:12]}"
+
+    def rows(self, quietly: bool = False) -> Iterator[dict[str, Any]]:
         """The pairs: pair_id, margin, row (of the input), and for either side its place, id, model and text."""
         found = self.rankings.candidates
         inputs = self.rankings.inputs
@@ -51,7 +60,8 @@ class Part:
                     table = table.append_column(f"{side}_{name}", found[column].take(table[side]))
             for row in table.append_column("caption", inputs["text"].take(rows)).to_pylist():
                 yield row
-                self.tick(1)
+                if not quietly:
+                    self.tick(1)
 
     def groups(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         """The pairs of one input after the other: (row of the input, its pairs)."""
@@ -104,14 +114,14 @@ def write_parquet(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]])
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
-def write_shards(folder: Path, split: str, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
-    """Rows as parquet files `SPLIT-00000.parquet`, ..., each closed at SHARD_BYTES of raw bytes."""
+def write_shards(folder: Path, stem: str, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
+    """Rows as parquet files `STEM-00000.parquet`, ..., each closed at SHARD_BYTES of raw bytes."""
     batches = _batches(rows)
     for number in range(10**5):
         batch = next(batches, None)
         if batch is None:
             return
-        with pq.ParquetWriter(folder / f"{split}-{number:05d}.parquet", schema, write_page_index=True) as writer:
+        with pq.ParquetWriter(folder / f"{stem}-{number:05d}.parquet", schema, write_page_index=True) as writer:
             size = 0
             while batch is not None:
                 table = pa.Table.from_pylist(batch, schema=schema)
