@@ -6,7 +6,6 @@ pairs[0]["image"], pairs[0]["chosen"], pairs[0]["rejected"], pairs[0]["margin"]
 """
 
 import io
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from PIL import Image
 
 from builder.cycleprefdb import CyclePrefDB
 from builder.filters import FilterError, Filters
+from builder.folder import Folder
 from builder.notes import FILE
 from builder.pair import UNIT, Direction, pair
 from builder.rankings import PAIRS, LoadError, Published, Rankings
@@ -120,10 +120,10 @@ def open_source(path_or_repo: str | Path, revision: str | None = None) -> Source
     return Source(Published(str(path)), None)
 
 
-def _finished(path: Path) -> dict[str, Any]:
+def _finished(path: Path) -> dict[str, Any] | None:
     """The content of run.json, if the latest build has come to its end."""
-    notes = path / FILE
-    state = json.loads(notes.read_text())["state"] if notes.is_file() else "finished"
+    store = Folder(path)
+    state = (store.read_json(FILE) or {"state": "finished"})["state"]
     missing = [name for name in ("run.json", "dataset/README.md") if not (path / name).is_file()]
     if state != "finished" or missing:
         what = f"its latest build is {state}" if state != "finished" else f"it has no {missing[0]}"
@@ -131,7 +131,7 @@ def _finished(path: Path) -> dict[str, Any]:
         raise LoadError(
             f"{path} is not finished: {what}. `cyclepref status {path}` says what is missing; build to the end{older}"
         )
-    return json.loads((path / "run.json").read_text(encoding="utf-8"))
+    return store.read_json("run.json")
 
 
 def select(

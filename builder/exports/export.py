@@ -117,7 +117,7 @@ def _write(rankings: Rankings, pairs: pa.Table, name: str, folder: Path, prompt:
     with stage(f"{name}: {rankings.split}", pairs.num_rows) as tick:
         part = Part(rankings, pairs, prompt, seed, tick)
         FORMATS[name].write(part, folder)
-        return part.stem
+        return part.stem if FORMATS[name].files else rankings.split
 
 
 def _refuse_other_cycle(name: str, rankings: Rankings) -> None:

@@ -44,8 +44,10 @@ class Part:
         """The split with an id of all that the rows are made of, for names of files that the datasets library reads:
         it takes two folders of one name whose cards are equal for one dataset, and serves the first one's rows for
         both (5.2)."""
-        rows = (str(value) for row in self.rows(quietly=True) for value in row.values())
-        return f"{self.rankings.split}-{digest(self.prompt, self.seed, *rows)[:12]}"
+        id_ = digest(self.prompt, self.seed)
+        for row in self.rows(quietly=True):
+            id_ = digest(id_, *map(str, row.values()))
+        return f"{self.rankings.split}-{id_[:12]}"
 
     def rows(self, quietly: bool = False) -> Iterator[dict[str, Any]]:
         """The pairs: pair_id, margin, row (of the input), and for either side its place, id, model and text."""
