@@ -6,6 +6,7 @@ pairs[0]["image"], pairs[0]["chosen"], pairs[0]["rejected"], pairs[0]["margin"]
 """
 
 import io
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,6 +176,8 @@ def _new_rule(rankings: Rankings, min_margin: float | None, poor_chosen: Poor) -
     """The rule to make pairs by, or None where those that were published hold all that are asked for."""
     built = rankings.rule
     if poor_chosen != AS_BUILT:
+        if poor_chosen is not None and not math.isfinite(poor_chosen):
+            raise FilterError(f"poor_chosen is {poor_chosen!r}: give a score, or None to keep all")
         if min_margin is None and built is None:
             raise LoadError(
                 f"poor_chosen makes pairs again, and {rankings} does not say from which margin on: say min_margin"

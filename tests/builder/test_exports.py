@@ -60,7 +60,7 @@ def test_unknown_formats_and_folders_in_use_are_refused(runs, tmp_path):
 
 
 def test_what_cannot_be_finished_leaves_nothing(runs, tmp_path):
-    with pytest.raises(FilterError, match="has no pair left: removed: min_margin 321. Loosen"):
+    with pytest.raises(FilterError, match=r"has no pair left: removed: min_margin 321\."):
         export(runs["i2t2i"], "trl-kto", tmp_path / "out", filters=Filters(min_margin=3))
     with pytest.raises(LoadError, match="no split 'dev'"):
         export(runs["i2t2i"], "trl-kto", tmp_path / "out", "dev")
