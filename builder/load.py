@@ -5,7 +5,6 @@ pairs = load_pairs("runs/mine", split="train", min_margin=0.1)
 pairs[0]["image"], pairs[0]["chosen"], pairs[0]["rejected"], pairs[0]["margin"]
 """
 
-import io
 import math
 import re
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
-from PIL import Image
+from PIL.Image import Image
 
 from builder.cycleprefdb import CyclePrefDB
 from builder.filters import FilterError, Filters
 from builder.folder import Folder
+from builder.images import decode
 from builder.notes import FILE
 from builder.pair import UNIT, Direction, pair
 from builder.rankings import PAIRS, LoadError, Published, Rankings
@@ -150,7 +150,7 @@ def select(
         pairs, removed = _pair_again(rankings, rule, higher_is_better)
     assert pairs is not None, "where no pairs were published there is a rule"
     kept, more = filters.apply(rankings, pairs)
-    return _in_order(rankings, kept), removed | more
+    return _in_order(rankings, kept), removed | {name: count for name, count in more.items() if count or not removed}
 
 
 def _in_order(rankings: Rankings, pairs: pa.Table) -> pa.Table:
@@ -265,12 +265,8 @@ class Contents:
         read |= dict.fromkeys(("chosen", "rejected"), self._candidate)
         return {name: list(map(read[name], values)) if name in read else values for name, values in batch.items()}
 
-    def _input_image(self, row: int) -> Image.Image:
-        return _decoded(self._images.of_input(row))
+    def _input_image(self, row: int) -> Image:
+        return decode(self._images.of_input(row))
 
-    def _candidate(self, place: int) -> str | Image.Image:
-        return self._texts[place].as_py() if self._of_text else _decoded(self._images.of_candidate(place))
-
-
-def _decoded(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data)).convert("RGB")
+    def _candidate(self, place: int) -> str | Image:
+        return self._texts[place].as_py() if self._of_text else decode(self._images.of_candidate(place))

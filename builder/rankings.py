@@ -108,7 +108,14 @@ class Published:
         """The splits that have rows, of either config; none where the dataset has no such config."""
         try:
             known = datasets.get_dataset_config_names(self.place, revision=self.revision)
+            if "rankings" not in known:
+                raise LoadError(
+                    f"{self.place} has no config `rankings`, only {', '.join(known)}: it is no dataset of CyclePref. "
+                    "One in CyclePrefDB's layout is read from a folder: download it, and give that"
+                )
             return {name: self._splits(name) if name in known else {} for name in ("rankings", "pairs")}
+        except LoadError:
+            raise
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise LoadError(
                 f"cannot read the dataset {self.place} ({type(error).__name__}: {str(error).splitlines()[0]}): give a "

@@ -21,6 +21,8 @@ from schemas.ids import digest
 SAFE_ID = re.compile(r"[0-9a-f]{32}")
 ENDING = {"jpeg": "jpg"}
 ROWS_PER_BATCH = 1024
+# What of a row says only where its contents lie.
+PLACES = ("row", "chosen", "rejected")
 # Rows with images are some megabytes each.
 BATCH_BYTES, SHARD_BYTES = 32 * 2**20, 256 * 2**20
 
@@ -46,7 +48,7 @@ class Part:
         both (5.2)."""
         id_ = digest(self.prompt, self.seed)
         for row in self.rows(quietly=True):
-            id_ = digest(id_, *map(str, row.values()))
+            id_ = digest(id_, *(str(value) for name, value in row.items() if name not in PLACES))
         return f"{self.rankings.split}-{id_[:12]}"
 
     def rows(self, quietly: bool = False) -> Iterator[dict[str, Any]]:

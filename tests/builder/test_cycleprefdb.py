@@ -168,6 +168,11 @@ def test_order_of_generations_and_inputs_changes_no_pair(folder):
         ([{**T2I, "generations": list("abc")}], "must be paths of images .* and neither are"),
         ([{**T2I, "input": "a.png"}], "must be paths of images .* and both are"),
         ([{**T2I, "generation_ids": list("abc"), "pairs": [[0, 7]]}], r"\[0, 7\] is no pair of two of its"),
+        ([{**T2I, "generation_ids": list("abc"), "pairs": [3]}], "3 is no pair of two of its"),
+        ([{**T2I, "pairs": [[0, 1]]}], "pairs must be a list, and go with generation_ids"),
+        ([{**T2I, "generation_ids": list("aab")}], "an id of its own for each generation"),
+        ([{**T2I, "models": [["a"]]}], "models must be a list of names for each generation"),
+        ([{**T2I, "higher_is_better": "yes"}], "higher_is_better must be a bool, got 'yes'"),
         ([], "train.jsonl has no input"),
     ],
 )

@@ -59,6 +59,12 @@ def test_unknown_formats_and_folders_in_use_are_refused(runs, tmp_path):
     assert export(runs["i2t2i"], "trl-kto", tmp_path / "empty")
 
 
+def test_an_export_is_for_its_trainer_and_not_read_as_a_dataset_of_ours(runs, tmp_path):
+    export(runs["i2t2i"], "trl-reward", tmp_path / "out", "train")
+    with pytest.raises(LoadError, match="has no config `rankings`, only default: it is no dataset of CyclePref"):
+        load_pairs(tmp_path / "out")
+
+
 def test_what_cannot_be_finished_leaves_nothing(runs, tmp_path):
     with pytest.raises(FilterError, match=r"has no pair left: removed: min_margin 321\."):
         export(runs["i2t2i"], "trl-kto", tmp_path / "out", filters=Filters(min_margin=3))
