@@ -28,6 +28,7 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
     "models": (records.MODEL, "fingerprint"),
     "generations": (records.GENERATION, "generation_id"),
     "similarities": (records.SIMILARITY, "similarity_id"),
+    "verdicts": (records.VERDICT, "verdict_id"),
     "failures": (records.FAILURE, "id"),
 }
 VIEWS: dict[str, pa.Schema] = {"candidates": records.CANDIDATE, "scores": records.SCORE, "pairs": records.PAIR}
@@ -146,7 +147,8 @@ class Store(Folder):
                 group = int(np.searchsorted(ends, row, side="right"))
                 if group != read:
                     read, content = group, file.read_row_group(group, columns=columns)
-                yield row, content.slice(row - int(ends[group] - sizes[group]), 1)
+                # A copy: a slice would keep its whole row group in memory.
+                yield row, content.take([row - int(ends[group] - sizes[group])])
 
     def read_part(self, table: str, part: str, columns: list[str] | None = None) -> pa.Table:
         """One part: all its columns, or some."""
