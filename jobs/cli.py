@@ -86,6 +86,25 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("first", metavar="A", type=_place, help="run directory")
     merge.add_argument("second", metavar="B", type=_place, help="run directory; its rows are left as they are")
     merge.add_argument("--into", metavar="C", type=_place, help="run directory, new or not (default: A)")
+
+    stats = _command(
+        commands, "stats", _stats, "say what a dataset is like before anyone trains on it: margins, biases, duplicates",
+        "examples:\n  cyclepref stats runs/mine\n  cyclepref stats runs/mine/dataset --json",
+    )  # fmt: skip
+    stats.add_argument("directory", metavar="DIR", type=_place, help="run directory, or a folder with a dataset")
+    stats.add_argument("--json", action="store_true", help="print it as JSON")
+
+    publish = _command(
+        commands, "publish", _publish, "upload a run's dataset to the Hugging Face Hub; safe to repeat",
+        "examples:\n  cyclepref publish runs/mine --repo org/name --dry-run    what would be sent\n"
+        "  cyclepref publish runs/mine --repo org/name --private",
+    )  # fmt: skip
+    publish.add_argument("directory", metavar="DIR", type=_place, help="run directory, or a folder with a dataset")
+    publish.add_argument("--repo", metavar="ORG/NAME", required=True, help="dataset repository, new or of yours")
+    publish.add_argument("--private", action="store_true", help="make it private if it is new")
+    publish.add_argument("--revision", metavar="BRANCH", help="branch, made if it is not there (default: main)")
+    publish.add_argument("--dry-run", action="store_true", help="list files and sizes, and use no network")
+    publish.add_argument("--partial", action="store_true", help="publish what an unfinished run has")
     return parser
 
 
@@ -146,6 +165,22 @@ def _merge(arguments: argparse.Namespace) -> int:
     from jobs.runs import run_merge
 
     run_merge(arguments.first, arguments.second, arguments.into)
+    return 0
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    from jobs.publish import print_statistics
+
+    print_statistics(arguments.directory, arguments.json)
+    return 0
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    from jobs.publish import run_publish
+
+    run_publish(
+        arguments.directory, arguments.repo, arguments.private, arguments.revision, arguments.dry_run, arguments.partial
+    )
     return 0
 
 
