@@ -218,7 +218,8 @@ def _candidates(store: Store, wanted: pa.Table) -> pa.Table:
 
 def _with_sources(store: Store, wanted: pa.Table, sources: list[tuple[str, str]], backward: Use) -> pa.Table:
     """The reconstructions that were made, one row for each (candidate content, input) and sample: (source_id,
-    input_id, sample_index, model, seed, fingerprint, content_id). A greedy reconstruction of content that two inputs share serves both."""
+    input_id, sample_index, model, seed, fingerprint, content_id). A greedy reconstruction of content that two inputs
+    share serves both."""
     made = store.rows("generations", ["generation_id", "content_id"]).drop_columns(["part", "row"])
     rows = wanted.select(["generation_id", "source_id", "input_id", "sample_index", "model", "seed", "fingerprint"])
     if backward.model.spec.greedy and sources:

@@ -99,8 +99,8 @@ def _opening(facts: Facts, pictures: dict[str, str], configs: tuple[str, ...]) -
         *code,
         "```",
         "",
-        f"Each image is stored once, in `rankings`. A candidate's `model` is a class of the forward models, `models` "
-        f"lists all that made the same {cycle.candidate}; `score` is by the metric that decided the pairs, `scores` has "
+        "Each image is stored once, in `rankings`. A candidate's `model` is a class of the forward models, `models` "
+        f"lists all that made one {cycle.candidate}; `score` is by the metric that decided the pairs, `scores` has "
         "every metric's.",
     ]
 
@@ -234,7 +234,7 @@ def _licence(facts: Facts) -> list[str]:
     return [
         "## Licence and citation",
         "",
-        f"{says} Derived from the table of CyclePref's builder/licences.py, which is no legal advice: read the licences.",
+        f"{says} Derived by the table of CyclePref's builder/licences.py, which is no legal advice: read them.",
         "",
         *_table(["of", "licence"], [[escape(of), escape(text or UNKNOWN)] for of, text in facts.licences.items()]),
         "",

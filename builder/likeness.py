@@ -13,6 +13,7 @@ missed (5 bands, and 4 bits differ in 4 of them at most); for texts of similarit
 import re
 import unicodedata
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -58,7 +59,7 @@ def bands(signature: bytes) -> list[tuple[int, bytes]]:
         edges = [round(at * HASH_BITS / IMAGE_BANDS) for at in range(IMAGE_BANDS + 1)]
         return [
             (at, ((bits >> low) & ((1 << (high - low)) - 1)).to_bytes(2, "big"))
-            for at, (low, high) in enumerate(zip(edges, edges[1:], strict=False))
+            for at, (low, high) in enumerate(pairwise(edges))
         ]
     width = len(signature) // TEXT_BANDS
     return [(at, signature[at * width : (at + 1) * width]) for at in range(TEXT_BANDS)]

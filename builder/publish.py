@@ -66,9 +66,7 @@ def prepare(place: str, partial: bool = False) -> Prepared:
     folder = Folder(run.address("dataset")) if run.exists("run.json") or run.exists(NOTES) else Folder(place)
     missing = unfinished(run) if folder.root != run.root else []
     if missing and not folder.exists(CARD):
-        raise PublishError(
-            f"{place} has no dataset yet, not even a part of one: {'; '.join(missing)}. Run `cyclepref build` to its end"
-        )
+        raise PublishError(f"{place} has no dataset yet: {'; '.join(missing)}. Run `cyclepref build` to the end")
     published = Published.of(folder)
     missing += [f"the split {split} has no {what}" for split, what in _empty(run, published)]
     if missing and not partial:
@@ -115,7 +113,7 @@ def _empty(run: Store, published: Published) -> list[tuple[str, str]]:
 
 
 def publish(prepared: Prepared, repo: str, private: bool = False, revision: str | None = None) -> Outcome:
-    """Bring a prepared dataset to the Hub: `repo` is "org/name", made if it is not there; `revision` a branch, likewise.
+    """Bring a prepared dataset to the Hub: `repo` is "org/name", and `revision` a branch; what is not there is made.
 
     Raises:
         PublishError: for a name that is none, no token, no permission to write, a repository of another kind or of
@@ -180,7 +178,9 @@ def _send(api: HfApi, prepared: Prepared, repo: str, revision: str | None) -> No
     api.upload_folder(**where, allow_patterns=data, commit_message="Data of a new edition")
     there = api.list_repo_files(repo, repo_type="dataset", revision=revision)
     stale = [
-        glob.escape(name) for name in there if name.startswith(tuple(f"{at}/" for at in OURS)) and name not in prepared.files
+        glob.escape(name)
+        for name in there
+        if name.startswith(tuple(f"{at}/" for at in OURS)) and name not in prepared.files
     ]
     message = "Card of a new edition, without the files of the old one"
     api.upload_folder(**where, allow_patterns=[CARD], delete_patterns=stale or None, commit_message=message)

@@ -76,8 +76,8 @@ class Published:
                 yield split, row, mine
             if waiting is not None:
                 raise DatasetError(
-                    f"{self.folder.root}: pairs of {split} name the input {waiting[0]!r:.80}, which its rankings do not "
-                    "have, or have in another order: build it again"
+                    f"{self.folder.root}: pairs of {split} name the input {waiting[0]!r:.80}, which its rankings do "
+                    "not have, or have in another order: build it again"
                 )
 
     def _rankings(self, split: str) -> Iterator[dict[str, Any]]:

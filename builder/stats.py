@@ -165,8 +165,8 @@ def warnings(length: float | None, identity: float | None) -> list[str]:
     found = []
     if length is not None and length >= LENGTH_WARNING:
         found.append(
-            f"Length alone predicts {length:.1%} of the pairs (warning from {LENGTH_WARNING:.0%} on): a model may learn "
-            "it instead of alignment. Raise min_margin, or balance the pairs by length."
+            f"Length alone predicts {length:.1%} of the pairs (warning from {LENGTH_WARNING:.0%} on): a model may "
+            "learn it instead of alignment. Raise min_margin, or balance the pairs by length."
         )
     if identity is not None and identity >= MODEL_WARNING:
         found.append(

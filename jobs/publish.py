@@ -8,8 +8,8 @@ from rich.table import Table
 from builder.folder import Folder
 from builder.notes import FILE as NOTES
 from builder.progress import plain
-from builder.published import Published
 from builder.publish import check_name, prepare, publish
+from builder.published import Published
 from builder.stats import statistics
 from builder.store import Store
 from jobs.runs import console, size_text

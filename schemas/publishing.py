@@ -37,4 +37,4 @@ class Safety(Part):
     model: str
     label: str
     threshold: Annotated[float, Field(gt=0, le=1)]
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default={})

@@ -43,7 +43,9 @@ class Repo:
 
     def commit(self, branch: str, files: dict[str, Blob]) -> str:
         history = self.branches.setdefault(branch, [])
-        oid = hashlib.sha1(repr((len(history), branch, sorted((p, b.oid) for p, b in files.items()))).encode()).hexdigest()
+        oid = hashlib.sha1(
+            repr((len(history), branch, sorted((p, b.oid) for p, b in files.items()))).encode()
+        ).hexdigest()
         history.append((oid, files))
         return oid
 
@@ -240,8 +242,12 @@ class Handler(BaseHTTPRequestHandler):
             folders = {name[: name.index("/", len(prefix))] for name in inside if "/" in name[len(prefix) :]}
             if under and not inside:
                 return self._missing("EntryNotFound")
-            entries = [_entry(name, blob) for name, blob in inside.items() if recursive or "/" not in name[len(prefix) :]]
-            self._say([*entries, *({"type": "directory", "path": name, "oid": "0" * 40, "size": 0} for name in folders)])
+            entries = [
+                _entry(name, blob) for name, blob in inside.items() if recursive or "/" not in name[len(prefix) :]
+            ]
+            self._say(
+                [*entries, *({"type": "directory", "path": name, "oid": "0" * 40, "size": 0} for name in folders)]
+            )
         return None
 
     def paths(self, kind: str, repo: str, revision: str) -> None:
