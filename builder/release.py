@@ -163,9 +163,13 @@ def _draw(store: Store, views: Views, shown: pa.Table, found: dict[str, Any], ed
     paths = {}
     for name, picture in drawn.items():
         if picture is not None:
-            paths[name] = f"{PICTURES}/{name}-{edition}.png"
+            # Photographs would make a PNG of a megabyte.
+            ending, form = (
+                ("jpg", {"format": "JPEG", "quality": 88}) if name == "examples" else ("png", {"format": "PNG"})
+            )
+            paths[name] = f"{PICTURES}/{name}-{edition}.{ending}"
             data = io.BytesIO()
-            picture.save(data, format="PNG", optimize=True)
+            picture.save(data, **form)
             store.write_file(f"dataset/{paths[name]}", lambda sink, data=data: sink.write(data.getvalue()))
     return paths
 
