@@ -147,9 +147,11 @@ def _safety(facts: Facts) -> list[str]:
     rule = facts.recipe.safety
     if rule is None:
         return []
+    # A local folder's path says nothing to others.
+    named = (facts.safety.identity.get("repo") if facts.safety else None) or "the safety model"
     left = ", ".join(f"{count} {name}" for name, count in facts.flagged.items())
     return [
-        f"- Left out: images that {escape(rule.model if '/' in rule.model else 'the safety model')} gives the label "
+        f"- Left out: images that {escape(named)} gives the label "
         f"{escape(rule.label)} with a probability of at least {rule.threshold:g} ({left})."
     ]
 

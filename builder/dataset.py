@@ -63,7 +63,7 @@ class Views:
         """Id of a dataset's content. It is in the names of its files, since the datasets library takes two local
         folders of one name whose cards are equal for one dataset, and serves the first one's rows for both (5.2)."""
         columns = [self.inputs[name] for name in ("input_id", "source")]
-        columns += [self.pairs["pair_id"], self.reconstructions["generation_id"].cast(pa.string())]
+        columns += [self.pairs["pair_id"], self.reconstructions["generation_id"]]
         columns += [self.scores[name] for name in ("generation_id", "metric", "value")]
         hashed = hashlib.blake2b("\0".join(settings).encode(), digest_size=16)
         for column in columns:
@@ -99,7 +99,7 @@ class ByInput:
 
     def __init__(self, rows: pa.Table):
         self.rows = rows
-        ids = flat(rows["input_id"]).cast(pa.string())
+        ids = flat(rows["input_id"])
         runs = pc.run_end_encode(ids) if len(ids) else None
         self.ids = np.array(runs.values.to_pylist() if runs else [], dtype="S32")
         ends = np.asarray(runs.run_ends) if runs else np.empty(0, dtype=np.int64)
@@ -158,16 +158,15 @@ class _Tables:
 
     @classmethod
     def of(cls, store: Store, views: Views) -> "_Tables":
-        order = [("input_id", "ascending"), ("source_id", "ascending"), ("sample_index", "ascending")]
-        back = views.reconstructions.cast(
-            pa.schema([f.with_type(pa.string()) if f.name != "sample_index" and f.name != "seed" else f
-                       for f in views.reconstructions.schema])
-        )  # fmt: skip
+        def sorted_by(rows: pa.Table, *names: str) -> ByInput:
+            return ByInput(rows.sort_by([(name, "ascending") for name in ("input_id", *names)]))
+
         return cls(
             ByInput(_ranked(store, views)),
-            *(ByInput(rows.sort_by("input_id")) for rows in (views.scores, views.pairs)),
-            ByInput(back.sort_by(order)),
-            ByInput(views.samples.sort_by("input_id")),
+            sorted_by(views.scores, "generation_id", "metric"),
+            sorted_by(views.pairs, "pair_id"),
+            sorted_by(views.reconstructions, "source_id", "sample_index"),
+            sorted_by(views.samples, "generation_id", "metric", "sample_index"),
         )
 
 

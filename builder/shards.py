@@ -12,20 +12,20 @@ from builder import layout
 from builder.store import Store
 
 INPUTS_PER_BATCH = 64
-# As many inputs are read together as fit into this, and a row group is written once it holds as much: large enough to
-# be read fast, small enough for the Hub's viewer, which reads whole row groups.
+# A row group is written once it holds this much: large enough to be read fast, small enough for the Hub's viewer, which
+# reads whole row groups. As many inputs are read together as fit into a quarter of it.
 BATCH_BYTES = 32 * 2**20
 SHARD_BYTES = 256 * 2**20
 
 
 def in_batches(members: list[str], read: Callable[[list[str]], pa.Table]) -> Iterator[pa.Table]:
-    """What `read` makes of some inputs at a time, as many as fit into BATCH_BYTES by the size of those before."""
+    """What `read` makes of some inputs at a time, as many as fit into a quarter of BATCH_BYTES by the size of those before."""
     at, count = 0, 4
     while at < len(members):
         table = read(members[at : at + count])
         yield table
         at += count
-        count = max(1, min(INPUTS_PER_BATCH, BATCH_BYTES * count // max(1, table.nbytes)))
+        count = max(1, min(INPUTS_PER_BATCH, BATCH_BYTES * count // (4 * max(1, table.nbytes))))
 
 
 def write_shards(store: Store, name: str, schema: pa.Schema, batches: Iterator[pa.Table]) -> tuple[set[str], int]:

@@ -33,9 +33,9 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
 }
 VIEWS: dict[str, pa.Schema] = {"candidates": records.CANDIDATE, "scores": records.SCORE, "pairs": records.PAIR}
 
-# Small row groups, so that fetching one image does not read its whole part; larger ones where there is no image, so
-# that reading one column of ten million rows does not open as many places.
-ROW_GROUP, ROW_GROUP_WITHOUT_IMAGES = 64, 4096
+# Small row groups, so that fetching one image reads little else: about a megabyte, and never more than 64 images; larger
+# ones where there is no image, so that reading one column of ten million rows does not open as many places.
+ROW_GROUP, ROW_GROUP_BYTES, ROW_GROUP_WITHOUT_IMAGES = 64, 2**20, 4096
 # Joined parts come first by name, since what they hold was first before (see builder/upkeep.py).
 JOINED = "-"
 # Reading starts again if parts were joined or pruned meanwhile; that often in a row is no coincidence.
@@ -68,7 +68,8 @@ class Store(Folder):
         if self._fs.get_file_info(path).type == fs.FileType.File:
             return
         with_images = "image" in rows.column_names and rows["image"].null_count < rows.num_rows
-        size = ROW_GROUP if with_images else ROW_GROUP_WITHOUT_IMAGES
+        images = max(1, min(ROW_GROUP, ROW_GROUP_BYTES * rows.num_rows // max(1, rows.nbytes)))
+        size = images if with_images else ROW_GROUP_WITHOUT_IMAGES
         self._publish(path, lambda sink: pq.write_table(rows, sink, row_group_size=size))
 
     def parts(self, table: str) -> list[str]:
