@@ -14,16 +14,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder import __version__, generate, loading, score
-from builder.card import card
-from builder.dataset import Views, write_dataset
+from builder.card import Facts
+from builder.dataset import Views
 from builder.engine import Engine
 from builder.generate import Use
 from builder.inputs import ingest
+from builder.licences import inputs_licence
 from builder.lock import hold
 from builder.mix import Mix, add_mix, mix_of
 from builder.models.resolve import Resolved, metric_spec, model_spec, resolve
 from builder.notes import Notes
 from builder.pair import Direction, pair
+from builder.release import release
+from builder.safety import resolve_safety
 from builder.sources import open_source
 from builder.stage import Accountant
 from builder.store import Store, without
@@ -66,10 +69,13 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
     lock = store.read_json("lock.json") or {}
     forward, backward, metrics = _resolve_models(recipe, lock)
     models = [*(use.model for use in forward), backward.model]
+    safety = resolve_safety(recipe.safety, lock)
+    named = [*models, *metrics, *([safety] if safety else [])]
+    licence = inputs_licence(recipe.dataset.inputs_licence, recipe.inputs.source)
     source = open_source(recipe.inputs, cycle.input)
     listed = source.items()[: recipe.inputs.limit]
     store.write_json("lock.json", lock)
-    _remember(store, [*models, *metrics])
+    _remember(store, named)
 
     clock = Clock()
     with clock.time("inputs"):
@@ -120,15 +126,15 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
         },
     }
     with clock.time("dataset"):
-        text = card(recipe, models, metrics, direction, _without_reused(counts), __version__)
+        told = _without_reused(counts)
+        facts = Facts(recipe, models, metrics, direction, told, __version__, licence, safety)
+        views = Views(cycle, inputs, made, scores, pairs, direction.metric, reconstructions, samples)
         before = store.read_json("run.json")
-        views = Views(cycle, inputs, made, scores, pairs, direction.metric)
-        earlier = before["counts"]["dataset"] if before else None
-        counts["dataset"] = write_dataset(store, views, recipe.splits, text, earlier)
+        counts |= release(facts, views, accountant, engine, before and before["counts"])
 
     # A build that only looked does not say that its results took no time.
     seconds = before["seconds"] if before and _all_reused(counts) else clock.seconds
-    run = {**_provenance(recipe, [*models, *metrics]), "counts": counts, "seconds": seconds}
+    run = {**_provenance(recipe, named), "counts": counts, "seconds": seconds}
     run["out_of_memory"] = accountant.halved
     store.write_json("run.json", run)
     return run
@@ -200,8 +206,8 @@ def _check_distinct(where: str, models: list[Resolved], way_out: str) -> None:
 
 
 def _all_reused(counts: dict[str, Any]) -> bool:
-    stages = ("candidates", "reconstructions", "scores")
-    return all(count["reused"] == count["ok"] for stage in stages for count in counts[stage].values())
+    stages = ("candidates", "reconstructions", "scores", "safety")
+    return all(count["reused"] == count["ok"] for stage in stages for count in counts.get(stage, {}).values())
 
 
 def _candidates(store: Store, wanted: pa.Table) -> pa.Table:
@@ -216,9 +222,10 @@ def _candidates(store: Store, wanted: pa.Table) -> pa.Table:
 
 def _with_sources(store: Store, wanted: pa.Table, sources: list[tuple[str, str]], backward: Use) -> pa.Table:
     """The reconstructions that were made, one row for each (candidate content, input) and sample: (source_id,
-    input_id, sample_index, content_id). A greedy reconstruction of content that two inputs share serves both."""
+    input_id, sample_index, model, seed, fingerprint, content_id). A greedy reconstruction of content that two inputs
+    share serves both."""
     made = store.rows("generations", ["generation_id", "content_id"]).drop_columns(["part", "row"])
-    rows = wanted.select(["generation_id", "source_id", "input_id", "sample_index"])
+    rows = wanted.select(["generation_id", "source_id", "input_id", "sample_index", "model", "seed", "fingerprint"])
     if backward.model.spec.greedy and sources:
         links = pa.table(dict(zip(("source_id", "input_id"), map(list, zip(*sources, strict=True)), strict=True)))
         rows = rows.drop_columns(["input_id"]).join(links, keys="source_id", join_type="inner")

@@ -1,12 +1,14 @@
-"""The text of a dataset card: what the dataset is and how it was made, from the run itself.
+"""The text of a dataset card: what the dataset is, how it was made and what is in it, from the run itself.
 
 Everything that comes from outside (names, settings) stands in it with its Markdown and HTML escaped.
 """
 
 import json
 import re
+from dataclasses import dataclass, field
 from typing import Any
 
+from builder.licences import UNKNOWN, strictest
 from builder.models.resolve import Resolved
 from builder.pair import Direction
 from schemas.errors import visible
@@ -17,71 +19,249 @@ CITATION = """@inproceedings{bahng2025cyclereward,
   author = {Bahng, Hyojin and Chan, Caroline and Durand, Fredo and Isola, Phillip},
   booktitle = {ICCV}, year = {2025}, note = {arXiv 2506.02095}
 }"""
+STAGES = ("candidates", "reconstructions", "scores", "safety")
 
 
-def card(
-    recipe: Recipe,
-    models: list[Resolved],
-    metrics: list[Resolved],
-    direction: Direction,
-    counts: dict[str, Any],
-    version: str,
-) -> str:
-    """Markdown of the card below its YAML head. `direction` is of the scores that decided the pairs, `counts` are
-    run.json's."""
-    cycle = recipe.shape
+@dataclass(frozen=True)
+class Facts:
+    """What a card tells of a build: `direction` is of the scores that decided the pairs, `counts` are run.json's
+    without what was reused, `inputs_licence` is None where it is not known. `safety` is the safety model; `flagged`
+    says what it left out (images, inputs, candidates). `grouped` is how many inputs are near-duplicates of another,
+    None where they were not looked for."""
+
+    recipe: Recipe
+    models: list[Resolved]
+    metrics: list[Resolved]
+    direction: Direction
+    counts: dict[str, Any]
+    version: str
+    inputs_licence: str | None = None
+    safety: Resolved | None = None
+    flagged: dict[str, int] = field(default_factory=dict)
+    grouped: int | None = None
+
+    @property
+    def licences(self) -> dict[str, str | None]:
+        """The licence of the inputs and of each model, as the recipe and the catalog say."""
+        return {"inputs": self.inputs_licence, **{m.name: getattr(m.spec, "licence", None) for m in self.models}}
+
+    @property
+    def licence(self) -> str:
+        """The Hub's id of the strictest licence: "other" where the Hub has none for it, or "unknown"."""
+        return strictest(self.licences)[0]
+
+    def key(self) -> str:
+        """All that decides the card apart from the statistics, as a text."""
+        models = [(model.name, model.identity) for model in [*self.models, *self.metrics]]
+        parts = (
+            *(self.recipe.model_dump(mode="json"), models, self.direction.metric, self.counts, self.version),
+            *(self.licences, self.safety and self.safety.identity, self.flagged, self.grouped),
+        )
+        return json.dumps(parts, sort_keys=True, default=str)
+
+
+def card(facts: Facts, statistics: dict[str, Any], pictures: dict[str, str], configs: tuple[str, ...]) -> str:
+    """Markdown of the card below its YAML head. `statistics` are those of builder/stats.py; `pictures` are paths within
+    the folder, of those of "examples", "scores" and "wins" that there are."""
+    sections = (
+        _opening(facts, pictures, configs),
+        _making(facts),
+        _counts(facts),
+        _statistics(statistics, pictures),
+        _licence(facts),
+    )
+    return "\n".join(line for section in sections for line in [*section, ""])
+
+
+def _opening(facts: Facts, pictures: dict[str, str], configs: tuple[str, ...]) -> list[str]:
+    cycle = facts.recipe.shape
     arrow = f"{cycle.input} → {cycle.candidate} → {cycle.input}"
-    made = [(model.name, model.identity) for model in [*models, *metrics]]
-    lines = [
-        f"# {escape(recipe.name)}",
+    loads = {
+        "rankings": "one row per input, with its candidates and cycle scores",
+        "pairs": "chosen_id and rejected_id name candidates of an input",
+        "reconstructions": "what the candidates were turned back into",
+    }
+    code = [f'{name} = load_dataset("PATH", "{name}")'.ljust(62) + f"# {loads[name]}" for name in configs]
+    return [
+        f"# {escape(facts.recipe.name)}",
         "",
         f"Preference pairs for image-text alignment without human labels, by the cycle {arrow}: each candidate of an "
         f"input is turned back by a backward model, and the candidate whose reconstruction is closer to the input "
-        f"is the chosen one. Built with CyclePref {version}.",
+        f"is the chosen one. Built with CyclePref {facts.version}.",
+        "",
+        *_picture("Inputs with their candidates and cycle scores", pictures.get("examples")),
+        "## How to load it",
+        "",
+        "PATH is this repository's id, or a folder with its files.",
         "",
         "```python",
         "from datasets import load_dataset",
-        'rankings = load_dataset("PATH")            # one row per input, with its candidates and cycle scores',
-        'pairs = load_dataset("PATH", "pairs")      # chosen_id and rejected_id name candidates of an input',
+        *code,
         "```",
         "",
+        "Each image is stored once, in `rankings`. A candidate's `model` is a class of the forward models, `models` "
+        f"lists all that made one {cycle.candidate}; `score` is by the metric that decided the pairs, `scores` has "
+        "every metric's.",
+    ]
+
+
+def _making(facts: Facts) -> list[str]:
+    recipe = facts.recipe
+    made = [*facts.models, *facts.metrics, *([facts.safety] if facts.safety else [])]
+    return [
         "## How it was made",
         "",
-        *_scoring(recipe.pairs, metrics, direction),
+        *_scoring(recipe.pairs, facts.metrics, facts.direction),
         f"- Kept: pairs whose scores differ by at least {_thresholds(recipe.pairs)}.",
         "- Equal outputs of one input are one candidate with several models.",
         f"- Splits are by input: train {recipe.splits.train:g}, validation {recipe.splits.validation:g}, "
-        f"test {recipe.splits.test:g}.",
+        f"test {recipe.splits.test:g}. {_grouping(facts.grouped)}",
+        *_safety(facts),
         f"- Recipe seed: {recipe.seed}.",
         "",
-        "| model | settings |",
-        "| --- | --- |",
-        *(f"| {escape(name)} | {escape(json.dumps(identity, sort_keys=True))} |" for name, identity in made),
-        "",
+        "| model | kind | weights | licence | settings |",
+        "| --- | --- | --- | --- | --- |",
+        *(f"| {' | '.join(map(escape, _model(model)))} |" for model in made),
+    ]
+
+
+def _model(model: Resolved) -> tuple[str, ...]:
+    """Name, kind, weights, licence and settings of a model or metric."""
+    settings = {name: value for name, value in model.identity.items() if name not in ("kind", "repo", "revision")}
+    settings.pop("weights", None)
+    repo, revision = model.identity.get("repo"), model.identity.get("revision")
+    weights = f"{repo} at {revision}" if repo else f"local files {model.identity.get('weights', '')}"
+    if not repo and "weights" not in model.identity:
+        weights = model.identity.get("served_model") or "of its package"
+    licence = getattr(model.spec, "licence", "") or UNKNOWN
+    return model.name, model.spec.kind, weights, licence, json.dumps(settings, sort_keys=True)
+
+
+def _grouping(grouped: int | None) -> str:
+    if grouped is None:
+        return "Near-duplicate inputs were not looked for."
+    return f"Near-duplicates share a split ({grouped} inputs are near-duplicates of another)."
+
+
+def _safety(facts: Facts) -> list[str]:
+    rule = facts.recipe.safety
+    if rule is None:
+        return []
+    # A local folder's path says nothing to others.
+    named = (facts.safety.identity.get("repo") if facts.safety else None) or "the safety model"
+    left = ", ".join(f"{count} {name}" for name, count in facts.flagged.items())
+    return [
+        f"- Left out: images that {escape(named)} gives the label "
+        f"{escape(rule.label)} with a probability of at least {rule.threshold:g} ({left})."
+    ]
+
+
+def _counts(facts: Facts) -> list[str]:
+    counts = facts.counts
+    inputs = counts["inputs"]
+    return [
         "## Counts",
+        "",
+        f"Inputs: {inputs['read']} read, {inputs['unique']} distinct, {inputs['duplicate']} duplicates, "
+        f"{inputs['failed']} failed.",
         "",
         "| stage | model | wanted | ok | failed |",
         "| --- | --- | --- | --- | --- |",
         *(
             f"| {stage} | {escape(model)} | {count['wanted']} | {count['ok']} | {count['failed']} |"
-            for stage in ("candidates", "reconstructions", "scores")
-            for model, count in counts[stage].items()
+            for stage in STAGES
+            for model, count in counts.get(stage, {}).items()
         ),
         "",
-        "| " + " | ".join(counts["pairs"]).replace("_", " ") + " |",
-        "|" + " --- |" * len(counts["pairs"]),
-        "| " + " | ".join(str(value) for value in counts["pairs"].values()) + " |",
+        *_table([name.replace("_", " ") for name in counts["pairs"]], [list(counts["pairs"].values())]),
+    ]
+
+
+def _statistics(found: dict[str, Any], pictures: dict[str, str]) -> list[str]:
+    length, identity, near = found["length"], found["identity"], found["duplicates"]["near"]
+    per_input, open_ = found["pairs_per_input"], found["transitivity"]
+    splits = [[name, count["inputs"], count["candidates"], count["pairs"]] for name, count in found["splits"].items()]
+    scores = [[escape(name), f"{of['mean']:.4g}", *_values(of["quantiles"])] for name, of in found["scores"].items()]
+    return [
+        "## What is in it",
         "",
+        *(f"> **Warning.** {warning}\n" for warning in found["warnings"]),
+        *_table(["split", "inputs", "candidates", "pairs"], splits),
+        "",
+        f"- Pairs per input: {per_input['min']} to {per_input['max']}, mean {per_input['mean']:.1f}; "
+        f"{per_input['without']} inputs have none.",
+        f"- Length bias: the longer candidate is the chosen one in {_share(length['longer_chosen'])} of the pairs.",
+        f"- Model bias: the models' names alone predict {_share(identity['predicts'])} of the pairs.",
+        f"- Transitivity: {open_['cyclic']} of {open_['triangles']} triangles of pairs are circles; {open_['open']} "
+        "chains a > b > c lack the pair a > c.",
+        f"- Duplicates: {found['duplicates']['made_by_several_models']} candidates were made by several models, "
+        f"{found['duplicates']['shared_by_several_inputs']} are equal to one of another input; of every two candidates "
+        f"of an input {near['near']} of {near['compared']} are near-duplicates (in {near['inputs']} inputs).",
+        "",
+        "Cycle scores and margins (quantiles):",
+        "",
+        *_table(
+            ["", "mean", "least", "5%", "25%", "median", "75%", "95%", "greatest"],
+            [*scores, *([["margin of a pair", "", *_values(found["margins"])]] if found["margins"] else [])],
+        ),
+        "",
+        *_picture("Histograms of the cycle scores", pictures.get("scores")),
+        "Pairs that the row's model won against the column's:",
+        "",
+        *_table(
+            ["model", *(str(at + 1) for at in range(len(found["models"])))],
+            [[f"{at + 1} {escape(name)}", *found["wins"][at]] for at, name in enumerate(found["models"])],
+        ),
+        "",
+        *_picture("How often each model won against each other", pictures.get("wins")),
+        *_histogram_table(found["scores"]),
+    ]
+
+
+def _histogram_table(scores: dict[str, Any]) -> list[str]:
+    rows = [
+        [escape(name), f"{low:.4g} to {high:.4g}", count]
+        for name, of in scores.items()
+        for low, high, count in zip(of["edges"], of["edges"][1:], of["counts"], strict=False)
+    ]
+    table = _table(["metric", "score", "candidates"], rows)
+    return ["<details><summary>The histograms in numbers</summary>", "", *table, "", "</details>"]
+
+
+def _licence(facts: Facts) -> list[str]:
+    _, name, unknown = strictest(facts.licences)
+    says = f"The strictest of the licences below is **{escape(name)}**, which this dataset is marked with."
+    if unknown:
+        says = f"The licence is **unknown**: it is not known for {escape(', '.join(unknown))}."
+    return [
         "## Licence and citation",
         "",
-        "The licence follows from the inputs and the models above; it has not been determined here.",
+        f"{says} Derived by the table of CyclePref's builder/licences.py, which is no legal advice: read them.",
+        "",
+        *_table(["of", "licence"], [[escape(of), escape(text or UNKNOWN)] for of, text in facts.licences.items()]),
         "",
         "```bibtex",
         CITATION,
         "```",
-        "",
     ]
-    return "\n".join(lines)
+
+
+def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
+    """A table of cells that are escaped already."""
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
+
+
+def _picture(title: str, path: str | None) -> list[str]:
+    return [f"![{title}]({path})", ""] if path else []
+
+
+def _values(quantiles: dict[str, float]) -> list[str]:
+    return [f"{value:.4g}" for value in quantiles.values()]
+
+
+def _share(share: float | None) -> str:
+    return "none" if share is None else f"{share:.1%}"
 
 
 def _scoring(rule: Pairing, metrics: list[Resolved], direction: Direction) -> list[str]:

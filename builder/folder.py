@@ -114,6 +114,10 @@ class Folder:
         with self._fs.open_input_file(f"{self._base}/{name}") as source:
             return read(source)
 
+    def open(self, name: str) -> Any:
+        """A file of the run directory, open for reading at any place; whoever opens it closes it."""
+        return self._fs.open_input_file(f"{self._base}/{name}")
+
     def write_file(self, name: str, write: Callable[[Any], object]) -> None:
         """Replace a file as a whole: `write` is given a binary file to write to."""
         self._publish(f"{self._base}/{name}", write)

@@ -19,16 +19,35 @@ INK, FAINT, CHOSEN, REJECTED = "#1b1f24", "#6e7781", "#1a7f37", "#cf222e"
 
 
 def draw_run(store: Store, reconstructions: pa.Table, path: Path, inputs: int = 4, columns: int = 6) -> None:
-    """Draw the inputs with the widest margins, one a row, their candidates from best to worst.
+    """Draw a run's examples into a file; no file if it has no pair. See `examples`."""
+    views = (store.read_view(name) for name in ("pairs", "candidates", "scores"))
+    sheet = examples(store, *views, reconstructions, inputs, columns)
+    if sheet is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path)
 
-    `reconstructions` has source_id (a candidate's content), input_id and content_id. Chosen and rejected are those of
-    the pair with the input's widest margin.
+
+def examples(
+    store: Store,
+    pairs: pa.Table,
+    candidates: pa.Table,
+    scores: pa.Table,
+    reconstructions: pa.Table,
+    inputs: int = 4,
+    columns: int = 6,
+) -> Image.Image | None:
+    """Draw inputs over the whole range of margins, one a row, their candidates from best to worst; None without pairs.
+
+    `reconstructions` has source_id (a candidate's content), input_id and content_id; those that are not there are not
+    drawn. Chosen and rejected are those of the pair with the input's widest margin.
     """
-    pairs = store.read_view("pairs")
     if not pairs.num_rows:
-        return
+        return None
     widest = pairs.sort_by([("margin", "descending"), ("pair_id", "ascending")])
-    rows = [_row(store, reconstructions, input_, widest, columns) for input_ in _spread(widest, inputs)]
+    chosen = _spread(widest, inputs)
+    mine = [rows.filter(pc.is_in(rows["input_id"], value_set=pa.array(chosen)))
+            for rows in (widest, candidates, scores, reconstructions)]  # fmt: skip
+    rows = [_row(store, input_, *mine, columns) for input_ in chosen]
     # A cell is a title, a text and a picture: candidate and reconstruction are of different modalities.
     height = LINE * (LINES + 2) + CELL + GAP * 2
     sheet = Image.new("RGB", ((columns + 1) * (CELL + GAP) + GAP, height * len(rows) + GAP), "white")
@@ -37,8 +56,7 @@ def draw_run(store: Store, reconstructions: pa.Table, path: Path, inputs: int = 
         _draw_row(sheet, draw, row, GAP + at * height)
         if at:
             draw.line((GAP, at * height + 2, sheet.width - GAP, at * height + 2), fill="#d0d7de")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    return sheet
 
 
 def _spread(widest: pa.Table, count: int) -> list[str]:
@@ -47,11 +65,18 @@ def _spread(widest: pa.Table, count: int) -> list[str]:
     return [ids[round(at * (len(ids) - 1) / max(count, 2))] for at in range(min(count, len(ids)))]
 
 
-def _row(store: Store, reconstructions: pa.Table, input_: str, widest: pa.Table, columns: int) -> Any:
+def _row(
+    store: Store,
+    input_: str,
+    widest: pa.Table,
+    candidates: pa.Table,
+    scores: pa.Table,
+    reconstructions: pa.Table,
+    columns: int,
+) -> list[Any]:
     pair = widest.filter(pc.equal(widest["input_id"], input_)).slice(0, 1).to_pylist()[0]
-    candidates = store.read_view("candidates").filter(pc.field("input_id") == input_)
-    scores = of_metric(store.read_view("scores"), pair["metric"]).select(["generation_id", "value"])
-    scored = candidates.join(scores, "generation_id", join_type="inner")
+    scores = of_metric(scores, pair["metric"]).select(["generation_id", "value"])
+    scored = candidates.filter(pc.field("input_id") == input_).join(scores, "generation_id", join_type="inner")
     better_first = 1 if pair["chosen_score"] > pair["rejected_score"] else -1
     ordered = sorted(scored.to_pylist(), key=lambda row: (-better_first * row["value"], row["generation_id"]))
     distinct = list({row["content_id"]: row for row in reversed(ordered)}.values())[::-1]
@@ -66,7 +91,7 @@ def _row(store: Store, reconstructions: pa.Table, input_: str, widest: pa.Table,
         label, ink = mark.get(row["generation_id"], ("", FAINT))
         title = f"{row['value']:.3f} {label}".strip()
         model = row["model"].removeprefix("shapeworld-")
-        cells.append((content[row["content_id"]], content[back[row["content_id"]]], [model, title], ink))
+        cells.append((content[row["content_id"]], content.get(back.get(row["content_id"])), [model, title], ink))
     return cells
 
 

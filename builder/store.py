@@ -28,13 +28,14 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
     "models": (records.MODEL, "fingerprint"),
     "generations": (records.GENERATION, "generation_id"),
     "similarities": (records.SIMILARITY, "similarity_id"),
+    "verdicts": (records.VERDICT, "verdict_id"),
     "failures": (records.FAILURE, "id"),
 }
 VIEWS: dict[str, pa.Schema] = {"candidates": records.CANDIDATE, "scores": records.SCORE, "pairs": records.PAIR}
 
-# Small row groups, so that fetching one image does not read its whole part; larger ones where there is no image, so
-# that reading one column of ten million rows does not open as many places.
-ROW_GROUP, ROW_GROUP_WITHOUT_IMAGES = 64, 4096
+# Small row groups, so that fetching one image reads little else: about a megabyte, and never more than 64 images; larger
+# ones where there is no image, so that reading one column of ten million rows does not open as many places.
+ROW_GROUP, ROW_GROUP_BYTES, ROW_GROUP_WITHOUT_IMAGES = 64, 2**20, 4096
 # Joined parts come first by name, since what they hold was first before (see builder/upkeep.py).
 JOINED = "-"
 # Reading starts again if parts were joined or pruned meanwhile; that often in a row is no coincidence.
@@ -70,7 +71,8 @@ class Store(Folder):
         if self._fs.get_file_info(path).type == fs.FileType.File:
             return
         with_images = "image" in rows.column_names and rows["image"].null_count < rows.num_rows
-        size = ROW_GROUP if with_images else ROW_GROUP_WITHOUT_IMAGES
+        images = max(1, min(ROW_GROUP, ROW_GROUP_BYTES * rows.num_rows // max(1, rows.nbytes)))
+        size = images if with_images else ROW_GROUP_WITHOUT_IMAGES
         self._publish(path, lambda sink: pq.write_table(rows, sink, row_group_size=size))
 
     def parts(self, table: str) -> list[str]:
@@ -89,7 +91,8 @@ class Store(Folder):
         wanted = tuple(dict.fromkeys((key, *names)))
         tables = self._every_part(table, lambda part: self._part(table, part, wanted)).values()
         located = pa.schema([*(schema.field(name) for name in wanted), ("part", pa.string()), ("row", pa.int64())])
-        found = pa.concat_tables([located.empty_table(), *tables])
+        # Parts of an earlier version may lack a column: their rows have nulls there.
+        found = pa.concat_tables([located.empty_table(), *tables], promote_options="default")
         if table == "failures" and "attempt" in names:
             found = found.sort_by([("attempt", "descending")])
         return first_of_each(found, key)
@@ -152,7 +155,8 @@ class Store(Folder):
                 group = int(np.searchsorted(ends, row, side="right"))
                 if group != read:
                     read, content = group, file.read_row_group(group, columns=columns)
-                yield row, content.slice(row - int(ends[group] - sizes[group]), 1)
+                # A copy: a slice would keep its whole row group in memory.
+                yield row, content.take([row - int(ends[group] - sizes[group])])
 
     def read_part(self, table: str, part: str, columns: list[str] | None = None) -> pa.Table:
         """One part: all its columns, or some."""

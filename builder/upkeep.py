@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from builder.groups import merge_groups
 from builder.idset import IdSet, pack
 from builder.lock import hold
 from builder.notes import FILE
@@ -32,7 +33,7 @@ MANY = 200
 # What the rows of a table are told apart by.
 LABELS = {
     "sources": None, "inputs": "modality", "models": "name",
-    "generations": "model", "similarities": "metric", "failures": "model",
+    "generations": "model", "similarities": "metric", "verdicts": "model", "failures": "model",
 }  # fmt: skip
 
 
@@ -208,6 +209,7 @@ def merge(first: Store, second: Store, into: Store) -> Merged:
 def _copy(others: list[Store], into: Store) -> Merged:
     # First, so that a merge that is killed leaves no rows of a model that the lock knows nothing of.
     into.write_json("lock.json", _merged_lock([into, *others]))
+    merge_groups(others, into)
     # What the last build here asked for is not all that is wanted from now on: pruning waits for the next build.
     into.remove(FILE)
     copied = there = 0

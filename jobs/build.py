@@ -34,8 +34,8 @@ def counts_table(title: str, counts: dict[str, Any]) -> Table:
     ok = inputs["unique"] + inputs["duplicate"]
     note = f"{inputs['unique']} unique"
     table.add_row("inputs", note, str(inputs["read"]), str(ok), str(inputs["failed"]), "")
-    for stage in ("candidates", "reconstructions", "scores"):
-        for model, count in counts[stage].items():
+    for stage in ("candidates", "reconstructions", "scores", "safety"):
+        for model, count in counts.get(stage, {}).items():
             table.add_row(stage, plain(model), *(str(count[name]) for name in ("wanted", "ok", "failed", "reused")))
     pairs = counts["pairs"]
     reasons = [name for name in pairs if name not in ("possible", "kept")]

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import FrameType
 
 from builder import __version__
+from jobs.arguments import place, positive
+from jobs.dataset_commands import add_dataset_commands
 from schemas.errors import CyclePrefError, visible
 
 EXAMPLES = """examples:
@@ -71,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "examples:\n  cyclepref demo\n  cyclepref demo --out runs/demo --inputs 24      a smaller one",
     )  # fmt: skip
     demo.add_argument("--out", type=_folder, default=Path("runs/demo"), help="run directory (default: %(default)s)")
-    demo.add_argument("--inputs", type=_positive, help="inputs per cycle (default: what the recipes say)")
+    demo.add_argument("--inputs", type=positive, help="inputs per cycle (default: what the recipes say)")
 
     build = _command(
         commands, "build", _build, "run a recipe; on a directory that has a run, do what is left of it",
@@ -80,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     build.add_argument("recipe", type=Path, help="YAML file; see jobs/recipes")
     build.add_argument(
-        "--out", type=_place, required=True,
+        "--out", type=place, required=True,
         help="run directory, new or of an earlier build: a folder that all nodes see, or s3://bucket/prefix",
     )  # fmt: skip
     build.add_argument("--retry-failed", action="store_true", help="try rows that failed before once more")
@@ -95,14 +97,14 @@ def _parser() -> argparse.ArgumentParser:
         commands, "status", _status, "say how a run is doing: progress, speed, failures, what is unused",
         "examples:\n  cyclepref status runs/mine\n  cyclepref status s3://bucket/mine --json",
     )  # fmt: skip
-    status.add_argument("directory", metavar="DIR", type=_place, help="run directory; a build may be at work in it")
+    status.add_argument("directory", metavar="DIR", type=place, help="run directory; a build may be at work in it")
     status.add_argument("--json", action="store_true", help="print it as JSON")
 
     prune = _command(
         commands, "prune", _prune, "remove rows that the latest build of a directory did not ask for; asks first",
         "examples:\n  cyclepref prune runs/mine\n  cyclepref prune runs/mine --yes",
     )  # fmt: skip
-    prune.add_argument("directory", metavar="DIR", type=_place, help="run directory whose latest build has finished")
+    prune.add_argument("directory", metavar="DIR", type=place, help="run directory whose latest build has finished")
     prune.add_argument("--yes", action="store_true", help="do not ask")
 
     merge = _command(
@@ -110,35 +112,11 @@ def _parser() -> argparse.ArgumentParser:
         "examples:\n  cyclepref merge runs/a runs/b                  into runs/a\n"
         "  cyclepref merge runs/a runs/b --into runs/both",
     )  # fmt: skip
-    merge.add_argument("first", metavar="A", type=_place, help="run directory")
-    merge.add_argument("second", metavar="B", type=_place, help="run directory; its rows are left as they are")
-    merge.add_argument("--into", metavar="C", type=_place, help="run directory, new or not (default: A)")
+    merge.add_argument("first", metavar="A", type=place, help="run directory")
+    merge.add_argument("second", metavar="B", type=place, help="run directory; its rows are left as they are")
+    merge.add_argument("--into", metavar="C", type=place, help="run directory, new or not (default: A)")
 
-    export = _command(
-        commands, "export", _export, "write a dataset's pairs in a layout that a trainer reads",
-        "examples:\n  cyclepref export runs/i2t2i --format trl-dpo-vision --out exports/dpo\n"
-        "  cyclepref export runs/t2i2t --format diffusion-dpo --out exports/sd --min-margin 0.05 --balance-by-model\n\n"
-        "formats:\n  text candidates (i2t2i):  trl-dpo-vision, trl-kto, trl-kto-vision, trl-reward, cycleprefdb\n"
-        "  image candidates (t2i2t): diffusion-dpo, imagereward, hpdv3, cycleprefdb",
-    )  # fmt: skip
-    export.add_argument("place", metavar="DIR", help="run directory, dataset folder, or org/name on the Hub")
-    export.add_argument("--format", dest="format_name", metavar="F", required=True, help="one of those below")
-    export.add_argument("--out", metavar="DIR2", required=True, help="folder, new or empty")
-    export.add_argument("--split", help="only this one (default: all that have pairs)")
-    export.add_argument("--min-margin", type=_number, metavar="M", help="leave out pairs with a smaller margin")
-    export.add_argument("--max-margin", type=_number, metavar="M", help="leave out pairs with a larger margin")
-    export.add_argument(
-        "--poor-chosen", type=_number_or_none, metavar="S",
-        help="make pairs again, without those whose chosen one scores worse; none: keep these (default: as built)",
-    )  # fmt: skip
-    export.add_argument("--top-vs-bottom", action="store_true", help="of each input only its best against its worst")
-    export.add_argument("--max-pairs-per-input", type=_positive, metavar="N", help="at most so many, chosen by hash")
-    export.add_argument(
-        "--balance-by-model", action="store_true", help="of each two models as many wins for the one as for the other"
-    )
-    export.add_argument("--prompt", help="what captions answer to in TRL's layouts (default: CyclePrefDB's question)")
-    export.add_argument("--seed", type=int, default=0, help="decides sides in diffusion-dpo (default: %(default)s)")
-    export.add_argument("--revision", help="of a repository on the Hub")
+    add_dataset_commands(commands, _command)
     return parser
 
 
@@ -155,28 +133,6 @@ def _folder(value: str) -> Path:
     if "://" in value:
         raise argparse.ArgumentTypeError(f"{value!r} is not a folder of this machine, which the demo needs")
     return Path(value).expanduser()
-
-
-def _place(value: str) -> str:
-    """A run directory: a folder, or an address that the store knows."""
-    return value if "://" in value else str(Path(value).expanduser())
-
-
-def _positive(value: str) -> int:
-    if not value.isdecimal() or int(value) < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive number, got {value!r}")
-    return int(value)
-
-
-def _number(value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number, got {value!r}") from None
-
-
-def _number_or_none(value: str) -> str:
-    return value if value == "none" else str(_number(value))
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -210,18 +166,6 @@ def _merge(arguments: argparse.Namespace) -> int:
     from jobs.runs import run_merge
 
     run_merge(arguments.first, arguments.second, arguments.into)
-    return 0
-
-
-def _export(arguments: argparse.Namespace) -> int:
-    from jobs.export import run_export
-
-    names = ("min_margin", "max_margin", "top_vs_bottom", "max_pairs_per_input", "balance_by_model")
-    filters = {name: getattr(arguments, name) for name in names}
-    options = {name: getattr(arguments, name) for name in ("split", "poor_chosen", "seed", "revision")}
-    if arguments.prompt is not None:
-        options["prompt"] = arguments.prompt
-    run_export(arguments.place, arguments.format_name, arguments.out, filters, **options)
     return 0
 
 

@@ -61,7 +61,7 @@ def run_prune(out: str, yes: bool, ask: Callable[[str], str] = input) -> int:
             return 1
         prune(store)
     rows, size = sum(each.rows for each in found), sum(each.bytes for each in found)
-    console.print(f"removed {rows:,} rows, {_size(size)}")
+    console.print(f"removed {rows:,} rows, {size_text(size)}")
     return 0
 
 
@@ -99,7 +99,7 @@ def _unused(found: list[Unused]) -> Table:
     table = _table("unused: not asked for by the latest build", "table", "model", rows=1)
     table.add_column("size, about", justify="right")
     for each in found:
-        table.add_row(each.table, _plain(each.model), f"{each.rows:,}", _size(each.bytes))
+        table.add_row(each.table, _plain(each.model), f"{each.rows:,}", size_text(each.bytes))
     return table
 
 
@@ -112,7 +112,8 @@ def _table(title: str, *columns: str, rows: int) -> Table:
     return table
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """Bytes as a person reads them."""
     power = min(len(UNITS) - 1, int(math.log10(max(count, 1)) // 3))
     return f"{count / 1000**power:.{min(power, 1)}f} {UNITS[power]}"
 

@@ -86,6 +86,11 @@ def similarity_id(input_id: str, content_id: str, metric_fingerprint: str) -> st
     return digest("similarity", input_id, content_id, metric_fingerprint)
 
 
+def verdict_id(content_id: str, model_fingerprint: str) -> str:
+    """Id of a safety model's verdict on an image."""
+    return digest("verdict", content_id, model_fingerprint)
+
+
 def pair_id(chosen_id: str, rejected_id: str, scored_by: str) -> str:
     """Id of one preference pair; the candidates' ids already name the input, `scored_by` what compared them."""
     return digest("pair", chosen_id, rejected_id, scored_by)

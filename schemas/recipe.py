@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from schemas.cycle import CYCLES, Cycle
 from schemas.errors import CyclePrefError
+from schemas.publishing import DatasetOptions, Safety
 from schemas.sources import SOURCES, Inputs, Part
 
 
@@ -130,6 +131,8 @@ class Recipe(Part):
     metrics: Annotated[list[MetricChoice], Field(min_length=1)] | None = None
     pairs: Pairing
     splits: Splits = Splits()
+    dataset: DatasetOptions = DatasetOptions()
+    safety: Safety | None = None
     max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
 
     @property
@@ -233,6 +236,8 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
         "metric": MetricChoice,
         "metrics": MetricChoice,
         "pairs": Pairing,
+        "dataset": DatasetOptions,
+        "safety": Safety,
     }
     if not loc:
         return list(Recipe.model_fields)

@@ -65,6 +65,18 @@ SIMILARITY = pa.schema(
     ]
 )
 
+# How likely an image is what the recipe's safety model looks for: the probability of that label, in [0, 1].
+VERDICT = pa.schema(
+    [
+        ("verdict_id", STRING),
+        ("content_id", STRING),
+        ("model", STRING),
+        ("fingerprint", STRING),
+        ("value", FLOAT),
+        ("code_version", STRING),
+    ]
+)
+
 # What went wrong, once per row that could not be made. `id` is the id that the row would have had; `attempt` counts
 # the tries, of which deaths of a worker are some and `--retry-failed` adds more.
 FAILURE = pa.schema(

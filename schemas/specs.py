@@ -277,6 +277,13 @@ class PainterSpec(ModelSpec):
     greedy: ClassVar[bool] = False
 
 
+class SafetySpec(ModelSpec):
+    """An image classifier, loaded with AutoModelForImageClassification; `label` is the one that it is asked for."""
+
+    kind: Literal["safety"] = "safety"
+    label: str
+
+
 # Every kind of model that generates.
 GeneratorSpec = ModelSpec | EndpointSpec
 

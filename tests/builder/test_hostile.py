@@ -17,13 +17,14 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 
 from builder import picture, progress
-from builder.card import card, escape
-from builder.dataset import _metadata
+from builder.card import Facts, card, escape
+from builder.layout import metadata
 from builder.models.catalog import CATALOG
 from builder.models.resolve import Resolved
 from builder.pair import Direction
 from builder.reward.card import write_card
 from builder.stage import Accountant, BuildError, Work, failure, receipt
+from builder.stats import Tally
 from builder.store import Store
 from jobs.build import counts_table
 from jobs.cli import main
@@ -64,15 +65,21 @@ def run_card(name: str, model: str) -> str:
             "forward": [{"model": "shapeworld-blip", "name": name}, {"model": "shapeworld-llava"}],
             "backward": {"model": "shapeworld-sd3"}, "metric": {"metric": "lpips-shapeworld"},
             "pairs": {"min_margin": 0.0, "poor_chosen": None},
+            "safety": {"model": f"a/{model}", "label": name, "threshold": 0.5},
         }
     )  # fmt: skip
     spec = CATALOG["shapeworld-blip"].model_copy(update={"name": name})
     one = {"wanted": 1, "ok": 1, "failed": 0}
     stages = {stage: {name: one} for stage in ("candidates", "reconstructions", "scores")}
-    counts = {**stages, "pairs": {"possible": 1, "kept": 1}}
-    models = [Resolved(spec, {"repo": model, "prompt": name})]
-    metric = Resolved(CATALOG["sbert"], {})
-    return card(recipe, models, [metric], Direction("sbert", "", True), counts, "1")
+    inputs = dict.fromkeys(("read", "unique", "duplicate", "failed"), 1)
+    counts = {**stages, "inputs": inputs, "pairs": {"possible": 1, "kept": 1}}
+    models = [Resolved(spec, {"repo": model, "revision": model, "prompt": name})]
+    metric = Resolved(CATALOG["sbert"].model_copy(update={"name": name}), {})
+    facts = Facts(recipe, models, [metric], Direction("sbert", "", True), counts, "1", flagged={"images": 1})
+    tally = Tally()
+    candidate = {"generation_id": "a", "text": name, "models": [name], "scores": [{"metric": name, "value": 0.5}]}
+    tally.add("train", {"input_id": "x", "candidates": [candidate, {**candidate, "generation_id": "b"}]}, [])
+    return card(facts, tally.result(), {"scores": "pictures/scores.png"}, ("rankings", "pairs"))
 
 
 @settings(max_examples=150)
@@ -80,9 +87,9 @@ def run_card(name: str, model: str) -> str:
 def test_no_name_changes_what_a_dataset_card_is_made_of(name, model):
     text = run_card(name, model)
     assert shape(text) == shape(run_card("name", "model"))
-    head = _metadata({"train": {"inputs": 1, "pairs": 1}}, "edition")
+    head = metadata({"train": {"inputs": 1, "pairs": 1}}, ("rankings", "pairs"), "edition", "mit")
     _, front, rest = (head + text).split("---\n", 2)
-    assert set(yaml.safe_load(front)) == {"configs", "tags"}
+    assert set(yaml.safe_load(front)) == {"license", "size_categories", "task_categories", "tags", "configs"}
     assert rest == text
 
 

@@ -49,6 +49,10 @@ def test_a_recipe_survives_being_written_and_read(tmp_path):
         ({"pairs": {"min_margin": float("inf"), "poor_chosen": None}}, "min_margin: Input should be a finite number"),
         ({"pairs": {"min_margin": 0.1}}, "pairs.poor_chosen: Field required"),
         ({"name": "../up"}, "name: String should match pattern"),
+        ({"dataset": {"reconstruction": True}}, r"reconstruction: unknown key \(did you mean 'reconstructions'\?\)"),
+        ({"dataset": {"largest_group": 1}}, "largest_group: Input should be greater than or equal to 2"),
+        ({"safety": {"model": "a/b", "label": "x"}}, "safety.threshold: Field required"),
+        ({"safety": {"model": "a/b", "label": "x", "threshold": 0}}, "threshold: Input should be greater than 0"),
     ],
 )
 def test_a_wrong_recipe_is_explained_with_place_value_and_rule(change, message):

@@ -1,0 +1,141 @@
+"""The published layout: columns and features of the three configs, and the card's head that names their files.
+
+Model names are strings in `pairs`, so that any reader of parquet sees them (a ClassLabel is stored as a number); the
+Hub's viewer shows strings of few values as classes. In `rankings` the `model` of a candidate is a ClassLabel of the
+forward models, and the strings of all that made it are in `models`.
+"""
+
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from schemas.cycle import Cycle, Modality
+
+CONFIGS = ("rankings", "pairs", "reconstructions")
+SPLITS = ("train", "validation", "test")
+# What is published of each metric's score of a candidate.
+SCORE_FIELDS = ("metric", "value", "spread", "n")
+WORDS = {3: "1K", 4: "10K", 5: "100K", 6: "1M", 7: "10M", 8: "100M", 9: "1B", 10: "10B", 11: "100B", 12: "1T"}
+
+
+def schemas(cycle: Cycle, models: list[str]) -> dict[str, pa.Schema]:
+    """Arrow schemas of the configs, with the features that `datasets` reads from a parquet file's metadata.
+
+    `models` are the names of the forward models, in the order of their classes.
+    """
+    made = {"rankings": _rankings(cycle, models), "pairs": _pairs(), "reconstructions": _reconstructions(cycle)}
+    from datasets import Features
+
+    return {name: Features(features).arrow_schema for name, features in made.items()}
+
+
+def leaves(schema: pa.Schema) -> list[str]:
+    """The paths of a schema's columns as parquet names them."""
+    return [path for field in schema for path in _paths(field.name, field.type)]
+
+
+def image_columns(schema: pa.Schema) -> list[str]:
+    """The parquet columns of a config that hold image bytes."""
+    return [path for path in leaves(schema) if path.endswith("image.bytes")]
+
+
+def metadata(counts: dict[str, dict[str, int]], configs: tuple[str, ...], edition: str, licence: str) -> str:
+    """The card's YAML head: licence, size, tags, and which files are which config and split.
+
+    `counts` are those of each split: inputs, pairs, reconstructions. `licence` is an id that the Hub knows.
+    """
+    rows = {"rankings": "inputs", "pairs": "pairs", "reconstructions": "reconstructions"}
+    found = []
+    for config in configs:
+        splits = [split for split in counts if counts[split].get(rows[config])]
+        files = [{"split": split, "path": f"{config}/{split}-{edition}-*.parquet"} for split in splits]
+        if files:
+            found.append({"config_name": config, "data_files": files})
+    if found:
+        found[0]["default"] = True
+    head = {
+        "license": licence,
+        "size_categories": [size_category(sum(count["inputs"] for count in counts.values()))],
+        "task_categories": ["image-to-text", "text-to-image"],
+        "tags": ["preference", "cycle-consistency", "image-text", "reward-model", "dpo"],
+        "configs": found,
+    }
+    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n"
+
+
+def size_category(rows: int) -> str:
+    """The Hub's name for a number of rows: n<1K, 1K<n<10K, ..., n>1T."""
+    if rows < 1000:
+        return "n<1K"
+    power = len(str(rows)) - 1
+    return f"{WORDS[power]}<n<{WORDS[power + 1]}" if power + 1 in WORDS else "n>1T"
+
+
+def _rankings(cycle: Cycle, models: list[str]) -> dict[str, Any]:
+    from datasets import ClassLabel, List, Value
+
+    text, number, count = Value("string"), Value("float64"), Value("int64")
+    candidate = {
+        "generation_id": text,
+        **_content(cycle.candidate),
+        "model": ClassLabel(names=models),
+        "models": List(text),
+        "sample_index": count,
+        "seed": count,
+        "fingerprint": text,
+        "score": number,
+        "spread": number,
+        "n": count,
+        "scores": List(dict(zip(SCORE_FIELDS, (text, number, number, count), strict=True))),
+        "reconstruction_ids": List(text),
+        "truncated": Value("bool"),
+        "code_version": text,
+    }
+    input_ = _content(cycle.input) if cycle.input == "image" else {"prompt": text}
+    return {"input_id": text, "source": text, "group": text, **input_, "candidates": List(candidate)}
+
+
+def _pairs() -> dict[str, Any]:
+    from datasets import List, Value
+
+    text = Value("string")
+    names = ("pair_id", "input_id", "chosen_id", "rejected_id", "chosen_model", "rejected_model")
+    return {
+        **dict.fromkeys(names, text),
+        "chosen_models": List(text),
+        "rejected_models": List(text),
+        "metric": text,
+        **dict.fromkeys(("chosen_score", "rejected_score", "margin"), Value("float64")),
+    }
+
+
+def _reconstructions(cycle: Cycle) -> dict[str, Any]:
+    from datasets import List, Value
+
+    text, count = Value("string"), Value("int64")
+    return {
+        **dict.fromkeys(("reconstruction_id", "input_id", "candidate_id"), text),
+        **_content(cycle.input),
+        "model": text,
+        "sample_index": count,
+        "seed": count,
+        "fingerprint": text,
+        "scores": List({"metric": text, "value": Value("float64")}),
+        "truncated": Value("bool"),
+        "code_version": text,
+    }
+
+
+def _content(modality: Modality) -> dict[str, Any]:
+    from datasets import Image, Value
+
+    return {"text": Value("string")} if modality == "text" else {"image": Image()}
+
+
+def _paths(name: str, kind: pa.DataType) -> list[str]:
+    if pa.types.is_struct(kind):
+        return [path for field in kind for path in _paths(f"{name}.{field.name}", field.type)]
+    if pa.types.is_list(kind):
+        return _paths(f"{name}.list.element", kind.value_type)
+    return [name]

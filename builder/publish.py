@@ -1,0 +1,234 @@
+"""A prepared dataset folder -> a dataset repository on the Hub, by huggingface_hub's own folder upload.
+
+Two commits: the data and the pictures first, under names that carry the edition, and then the card together with the
+removal of the old edition's files. So a reader meets the old dataset or the new one and never half of one, a break in
+between leaves the old one whole, and the same command again sends only what is missing; with nothing changed there is
+no commit. (With hf_xet the client itself may split the first commit into several; that path has not been tested.)
+"""
+
+import glob
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.constants import DEFAULT_REVISION, ENDPOINT, HF_HUB_OFFLINE
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import logging, validate_repo_id
+
+from builder import layout
+from builder.folder import Folder
+from builder.notes import FILE as NOTES
+from builder.published import CARD, Published
+from builder.release import PICTURES
+from builder.status import status
+from builder.store import Store
+from schemas.errors import CyclePrefError
+
+# What a later edition removes from a repository; whatever else lies there is not ours.
+OURS = (*layout.CONFIGS, PICTURES)
+AGAIN = "run the same command again: what has arrived is not sent twice"
+
+
+class PublishError(CyclePrefError, RuntimeError):
+    """A dataset that cannot be published, or a repository that cannot be written to; nothing is half published."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What would be published: the folder, and its files with their sizes in bytes, the card last."""
+
+    folder: Folder
+    files: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a dataset is, at which commit, and whether anything had to be sent."""
+
+    url: str
+    commit: str
+    changed: bool
+
+
+def prepare(place: str, partial: bool = False) -> Prepared:
+    """The files of a run's dataset, or of a dataset folder: those that its card names.
+
+    Raises:
+        PublishError: if the run has not finished or a split is empty, and not `partial`; the message says what is
+            missing.
+        DatasetError: if there is no dataset in it, or not all of it.
+    """
+    run = Store(place)
+    folder = Folder(run.address("dataset")) if run.exists("run.json") or run.exists(NOTES) else Folder(place)
+    missing = unfinished(run) if folder.root != run.root else []
+    if missing and not folder.exists(CARD):
+        raise PublishError(f"{place} has no dataset yet: {'; '.join(missing)}. Run `cyclepref build` to the end")
+    published = Published.of(folder)
+    missing += [f"the split {split} has no {what}" for split, what in _empty(run, published)]
+    if missing and not partial:
+        raise PublishError(
+            f"{place} is not complete: {'; '.join(missing)}. Finish the build (an empty split needs more inputs, or a "
+            "share of 0 in the recipe's `splits`), or publish what is there with --partial"
+        )
+    names = [name for splits in published.files.values() for files in splits.values() for name in files]
+    text = folder.read_file(CARD, lambda file: file.read()).decode("utf-8", "replace")
+    names += [f"{PICTURES}/{name}" for name in folder.names(PICTURES) if f"({PICTURES}/{name})" in text]
+    sizes = {f"{at}/{name}": info.size for at in ("", *OURS) for name, info in folder.listed(at)}
+    sizes = {name.lstrip("/"): size for name, size in sizes.items()}
+    return Prepared(folder, {name: sizes[name] for name in [*sorted(names), CARD]})
+
+
+def unfinished(run: Store) -> list[str]:
+    """What the latest build of a run has not done, in words; nothing if it has finished."""
+    notes = run.read_json(NOTES)
+    if notes is None or notes["state"] == "finished":
+        return [] if run.exists("run.json") else ["no build in it has finished"]
+    found = status(run)
+    left = [
+        f"{stage['stage']}: {count['left']:,} of {count['wanted']:,} rows of {model} are missing"
+        for stage in found["stages"]
+        for model, count in stage["models"].items()
+        if count["left"]
+    ]
+    return [f"the latest build is {found['state']}", *left]
+
+
+def _empty(run: Store, published: Published) -> list[tuple[str, str]]:
+    """Splits that have no inputs, or no pairs, although the recipe gives them a share."""
+    recipe = (run.read_json("run.json") or {}).get("recipe")
+    named = set(layout.SPLITS) & set(published.files["rankings"])
+    if recipe:
+        named = {split for split, share in recipe["splits"].items() if share > 0}
+    rows = {"rankings": "inputs", "pairs": "pairs"}
+    return [
+        (split, what)
+        for split in layout.SPLITS
+        for config, what in rows.items()
+        if split in named and split not in published.files.get(config, {})
+    ]
+
+
+def publish(prepared: Prepared, repo: str, private: bool = False, revision: str | None = None) -> Outcome:
+    """Bring a prepared dataset to the Hub: `repo` is "org/name", and `revision` a branch; what is not there is made.
+
+    Raises:
+        PublishError: for a name that is none, no token, no permission to write, a repository of another kind or of
+            another visibility, or a network that fails; after each the same call can be made again.
+    """
+    check_name(repo)
+    if "://" in prepared.folder.root:
+        raise PublishError(f"{prepared.folder.root} is not on this machine: copy it to a local folder first")
+    if HF_HUB_OFFLINE:
+        raise PublishError("HF_HUB_OFFLINE is set, so nothing can be published: unset it, or use --dry-run")
+    if not get_token():
+        raise PublishError("no token for the Hub: log in with `hf auth login`, or set HF_TOKEN to one that can write")
+    with _explained(repo):
+        api = HfApi()
+        _open(api, repo, private, revision)
+        before = _head(api, repo, revision)
+        _send(api, prepared, repo, revision)
+        after = _head(api, repo, revision)
+    return Outcome(f"{ENDPOINT}/datasets/{repo}", after, before != after)
+
+
+def check_name(repo: str) -> None:
+    """Refuse what cannot be a repository.
+
+    Raises:
+        PublishError: with the rule that it breaks.
+    """
+    try:
+        validate_repo_id(repo)
+        if repo.count("/") != 1:
+            raise HFValidationError("it must name a user or an organisation, and a dataset of theirs")
+    except HFValidationError as error:
+        rule = str(error).split(":")[0].replace("\n", " ")
+        raise PublishError(f"{repo!r:.120} is no repository ({rule}): give ORG/NAME") from error
+
+
+def _open(api: HfApi, repo: str, private: bool, revision: str | None) -> None:
+    """Make the repository and the branch, unless they are there."""
+    try:
+        there = api.repo_info(repo, repo_type="dataset")
+    except RepositoryNotFoundError:
+        for kind in ("model", "space"):
+            if api.repo_exists(repo, repo_type=kind):
+                raise PublishError(
+                    f"{repo} is a {kind} on the Hub, and no dataset: publish under another name"
+                ) from None
+        api.create_repo(repo, repo_type="dataset", private=private or None, exist_ok=True)
+    else:
+        if private and not there.private:
+            raise PublishError(
+                f"{repo} is there and is public, so it would not be private: publish under another name, or make it "
+                "private in its settings first"
+            )
+    if revision and revision != DEFAULT_REVISION:
+        api.create_branch(repo, branch=revision, repo_type="dataset", exist_ok=True)
+
+
+def _send(api: HfApi, prepared: Prepared, repo: str, revision: str | None) -> None:
+    """The two commits."""
+    where = {"repo_id": repo, "repo_type": "dataset", "folder_path": prepared.folder.root, "revision": revision}
+    data = [glob.escape(name) for name in prepared.files if name != CARD]
+    api.upload_folder(**where, allow_patterns=data, commit_message="Data of a new edition")
+    there = api.list_repo_files(repo, repo_type="dataset", revision=revision)
+    stale = [
+        glob.escape(name)
+        for name in there
+        if name.startswith(tuple(f"{at}/" for at in OURS)) and name not in prepared.files
+    ]
+    message = "Card of a new edition, without the files of the old one"
+    api.upload_folder(**where, allow_patterns=[CARD], delete_patterns=stale or None, commit_message=message)
+
+
+def _head(api: HfApi, repo: str, revision: str | None) -> str:
+    return str(api.repo_info(repo, repo_type="dataset", revision=revision).sha)
+
+
+@contextmanager
+def _explained(repo: str) -> Iterator[None]:
+    """What the client raises, as one clear error without its request: that could hold a token."""
+    said = logging.get_verbosity()
+    logging.set_verbosity_error()  # it would warn of a commit that needs not be made
+    try:
+        yield
+    except PublishError:
+        raise
+    except RevisionNotFoundError:
+        raise PublishError(f"{repo} has no such branch, and it could not be made: check --revision") from None
+    except HfHubHTTPError as error:
+        raise PublishError(_http(repo, error)) from None
+    except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        if isinstance(cause, HfHubHTTPError):
+            raise PublishError(_http(repo, cause)) from None
+        raise PublishError(f"publishing {repo} broke off ({_plain(cause)}): {AGAIN}") from None
+    finally:
+        logging.set_verbosity(said)
+
+
+def _http(repo: str, error: Any) -> str:
+    """What an answer of the Hub means."""
+    code = error.response.status_code
+    if code == 401:
+        return f"the Hub does not know this token (401): log in with `hf auth login`, or set HF_TOKEN, and {AGAIN}"
+    if code == 403:
+        return (
+            f"this token may not write to {repo} (403): use one with write access to {repo.split('/')[0]}, or "
+            "another organisation, and run the same command again"
+        )
+    said = f": {_plain(error.server_message)}" if error.server_message else ""
+    return f"publishing {repo} broke off, the Hub answered {code}{said}; {AGAIN}"
+
+
+def _plain(cause: Any) -> str:
+    """An error's class and message on one line, without the token."""
+    text = cause if isinstance(cause, str) else f"{type(cause).__name__}: {cause}"
+    for secret in filter(None, (get_token(), os.environ.get("HF_TOKEN"))):
+        text = text.replace(secret, "***")
+    return " ".join(text.split())[:300]

@@ -1,0 +1,82 @@
+"""The command line's words for datasets; what they do is imported when one runs."""
+
+import argparse
+from collections.abc import Callable
+
+from jobs.arguments import number, number_or_none, place, positive
+
+
+def add_dataset_commands(commands, add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `stats`, `publish` and `export`; `add(commands, name, run, about, examples)` makes one."""
+    stats = add(
+        commands, "stats", _stats, "say what a dataset is like before anyone trains on it: margins, biases, duplicates",
+        "examples:\n  cyclepref stats runs/mine\n  cyclepref stats runs/mine/dataset --json",
+    )  # fmt: skip
+    stats.add_argument("directory", metavar="DIR", type=place, help="run directory, or a folder with a dataset")
+    stats.add_argument("--json", action="store_true", help="print it as JSON")
+
+    publish = add(
+        commands, "publish", _publish, "upload a run's dataset to the Hugging Face Hub; safe to repeat",
+        "examples:\n  cyclepref publish runs/mine --repo org/name --dry-run    what would be sent\n"
+        "  cyclepref publish runs/mine --repo org/name --private",
+    )  # fmt: skip
+    publish.add_argument("directory", metavar="DIR", type=place, help="run directory, or a folder with a dataset")
+    publish.add_argument("--repo", metavar="ORG/NAME", required=True, help="dataset repository, new or of yours")
+    publish.add_argument("--private", action="store_true", help="make it private if it is new")
+    publish.add_argument("--revision", metavar="BRANCH", help="branch, made if it is not there (default: main)")
+    publish.add_argument("--dry-run", action="store_true", help="list files and sizes, and use no network")
+    publish.add_argument("--partial", action="store_true", help="publish what an unfinished run has")
+
+    export = add(
+        commands, "export", _export, "write a dataset's pairs in a layout that a trainer reads",
+        "examples:\n  cyclepref export runs/i2t2i --format trl-dpo-vision --out exports/dpo\n"
+        "  cyclepref export runs/t2i2t --format diffusion-dpo --out exports/sd --min-margin 0.05 --balance-by-model\n\n"
+        "formats:\n  text candidates (i2t2i):  trl-dpo-vision, trl-kto, trl-kto-vision, trl-reward, cycleprefdb\n"
+        "  image candidates (t2i2t): diffusion-dpo, imagereward, hpdv3, cycleprefdb",
+    )  # fmt: skip
+    export.add_argument("place", metavar="DIR", help="run directory, dataset folder, or org/name on the Hub")
+    export.add_argument("--format", dest="format_name", metavar="F", required=True, help="one of those below")
+    export.add_argument("--out", metavar="DIR2", required=True, help="folder, new or empty")
+    export.add_argument("--split", help="only this one (default: all that have pairs)")
+    export.add_argument("--min-margin", type=number, metavar="M", help="leave out pairs with a smaller margin")
+    export.add_argument("--max-margin", type=number, metavar="M", help="leave out pairs with a larger margin")
+    export.add_argument(
+        "--poor-chosen", type=number_or_none, metavar="S",
+        help="make pairs again, without those whose chosen one scores worse; none: keep these (default: as built)",
+    )  # fmt: skip
+    export.add_argument("--top-vs-bottom", action="store_true", help="of each input only its best against its worst")
+    export.add_argument("--max-pairs-per-input", type=positive, metavar="N", help="at most so many, chosen by hash")
+    export.add_argument(
+        "--balance-by-model", action="store_true", help="of each two models as many wins for the one as for the other"
+    )
+    export.add_argument("--prompt", help="what captions answer to in TRL's layouts (default: CyclePrefDB's question)")
+    export.add_argument("--seed", type=int, default=0, help="decides sides in diffusion-dpo (default: %(default)s)")
+    export.add_argument("--revision", help="of a repository on the Hub")
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    from jobs.publish import print_statistics
+
+    print_statistics(arguments.directory, arguments.json)
+    return 0
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    from jobs.publish import run_publish
+
+    run_publish(
+        arguments.directory, arguments.repo, arguments.private, arguments.revision, arguments.dry_run, arguments.partial
+    )
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from jobs.export import run_export
+
+    names = ("min_margin", "max_margin", "top_vs_bottom", "max_pairs_per_input", "balance_by_model")
+    filters = {name: getattr(arguments, name) for name in names}
+    options = {name: getattr(arguments, name) for name in ("split", "poor_chosen", "seed", "revision")}
+    if arguments.prompt is not None:
+        options["prompt"] = arguments.prompt
+    run_export(arguments.place, arguments.format_name, arguments.out, filters, **options)
+    return 0

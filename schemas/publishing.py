@@ -1,0 +1,40 @@
+"""What of a build is published, and how: sections of the recipe that no model reads."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from schemas.sources import Part
+
+
+class DatasetOptions(Part):
+    """What the dataset holds beside rankings and pairs, and what its card says.
+
+    `inputs_licence` is the licence of the images or prompts that the build starts from, as an SPDX or a Hub id
+    ("cc-by-4.0"; `builder/licences.py` lists those that are known); null says that it is not known.
+
+    `group_near_duplicates` puts inputs that are nearly the same into one split (see builder/groups.py); null means
+    yes, but for the scenes of the embedded world, which all look alike. `largest_group` is the most inputs that may
+    share a group: those beyond it are on their own, so that no chain of likenesses swallows a split.
+
+    `reconstructions` adds a third config with every reconstruction of the published candidates.
+    """
+
+    inputs_licence: str | None = None
+    reconstructions: bool = False
+    group_near_duplicates: bool | None = None
+    largest_group: Annotated[int, Field(ge=2)] = 50
+
+
+class Safety(Part):
+    """An image classifier whose verdict keeps images out of what is published.
+
+    `model` is a Hub id or a folder that transformers' AutoModelForImageClassification loads, `label` one of its
+    labels, and `threshold` the probability of that label from which on an image is flagged. `settings` are those of
+    `schemas.specs.SafetySpec` (batch_size, num_gpus, dtype, revision...).
+    """
+
+    model: str
+    label: str
+    threshold: Annotated[float, Field(gt=0, le=1)]
+    settings: dict[str, Any] = Field(default={})

@@ -1,0 +1,60 @@
+"""What writing a dataset costs: memory that does not grow with it, bytes beside its images, and inputs a second.
+
+    python tests/benchmarks/bench_dataset.py            # 1,000 and 3,000 inputs, 3 images of 49 kB each
+
+Fails if the larger one takes more memory at its peak by more than a tenth of what it has more to write, or if what is published is more than 1.05 times
+its images and its other columns.
+"""
+
+import sys
+import tempfile
+import time
+import tracemalloc
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "builder")]
+
+from dataset_run import make_run  # noqa: E402
+
+from builder.dataset import write_splits  # noqa: E402
+
+SIDE, SIZES = 128, (1000, 3000)
+
+
+def measure(place: Path, inputs: int) -> dict[str, float]:
+    """Write a dataset of noise; seconds, peak bytes of Python and Arrow together, bytes written, and their ratio."""
+    run = make_run(place, "t2i2t", inputs, side=SIDE)
+    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    begin = time.monotonic()
+    write_splits(run.store, run.views, run.plan(), "speed")
+    seconds = time.monotonic() - begin
+    pa.set_memory_pool(pool)
+    tracemalloc.start()
+    write_splits(run.store, run.views, run.plan(), "memory")
+    peak = tracemalloc.get_traced_memory()[1] + pool.max_memory()
+    tracemalloc.stop()
+    pa.set_memory_pool(before)
+    files = list((place / "dataset").rglob("*-speed-*"))
+    size = sum(path.stat().st_size for path in files)
+    content = sum(pq.read_table(path).nbytes for path in files)
+    return {"inputs": inputs, "seconds": seconds, "peak": peak, "bytes": size, "ratio": size / content}
+
+
+def main() -> int:
+    """Print the figures; 1 if one of them is out of bounds."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [measure(Path(folder, str(inputs)), inputs) for inputs in SIZES]
+    print("inputs  seconds  inputs/s  MB written  MB at the peak  published / content")
+    for row in rows:
+        speed, mb, peak = row["inputs"] / row["seconds"], row["bytes"] / 1e6, row["peak"] / 1e6
+        print(f"{row['inputs']:6}  {row['seconds']:7.2f}  {speed:8.0f}  {mb:10.1f}  {peak:14.1f}  {row['ratio']:.4f}")
+    small, large = rows
+    grown = (large["peak"] - small["peak"]) / (large["bytes"] - small["bytes"])
+    return int(grown > 0.1 or max(row["ratio"] for row in rows) > 1.05)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
