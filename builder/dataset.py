@@ -8,9 +8,8 @@ What is held in memory is the views, which are ids and numbers; content is read 
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder import layout
+from builder import layout, progress
 from builder.layout import SCORE_FIELDS, SPLITS
 from builder.pair import distinct_outputs
 from builder.score import of_metric
@@ -127,23 +126,28 @@ def write_splits(store: Store, views: Views, plan: Layout, edition: str) -> tupl
         by_split[split_of(plan.groups.get(input_id, input_id), plan.splits)].append(input_id)
     counts: dict[str, dict[str, int]] = {}
     written: set[str] = set()
-    for split, members in by_split.items():
-        if not members:
-            continue
-        made: dict[str, Callable[[], Iterator[Any]]] = {
-            "rankings": partial(_ranking_batches, store, views.cycle, tables, plan, members),
-            "pairs": partial(_pair_batches, tables, members),
-            "reconstructions": partial(_reconstruction_batches, store, views.cycle, tables, members),
-        }
-        rows = {}
-        for config in plan.configs:
-            name = f"dataset/{config}/{split}-{edition}"
-            names, rows[config] = write_shards(store, name, schemas[config], made[config]())
-            written |= names
-        counts[split] = {"inputs": rows["rankings"], "pairs": rows["pairs"]}
-        if plan.reconstructions:
-            counts[split]["reconstructions"] = rows["reconstructions"]
+    with progress.stage("dataset", len(tables.ranked.ids)) as tick:
+        for split, members in by_split.items():
+            if not members:
+                continue
+            batches: dict[str, Iterator[pa.Table]] = {
+                "rankings": _ticking(_ranking_batches(store, views.cycle, tables, plan, members), tick),
+                "pairs": _pair_batches(tables, members),
+            }
+            if plan.reconstructions:
+                batches["reconstructions"] = _reconstruction_batches(store, views.cycle, tables, members)
+            rows = {}
+            for config, made in batches.items():
+                names, rows[config] = write_shards(store, f"dataset/{config}/{split}-{edition}", schemas[config], made)
+                written |= names
+            counts[split] = {layout.ROWS[config]: count for config, count in rows.items()}
     return counts, written
+
+
+def _ticking(batches: Iterator[pa.Table], tick: progress.Tick) -> Iterator[pa.Table]:
+    for batch in batches:
+        yield batch
+        tick(batch.num_rows)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from schemas.cycle import Cycle, Modality
 
 CONFIGS = ("rankings", "pairs", "reconstructions")
 SPLITS = ("train", "validation", "test")
+# What a row of each config is, as counts call it.
+ROWS = {"rankings": "inputs", "pairs": "pairs", "reconstructions": "reconstructions"}
 # What is published of each metric's score of a candidate.
 SCORE_FIELDS = ("metric", "value", "spread", "n")
 WORDS = {3: "1K", 4: "10K", 5: "100K", 6: "1M", 7: "10M", 8: "100M", 9: "1B", 10: "10B", 11: "100B", 12: "1T"}
@@ -45,10 +47,9 @@ def metadata(counts: dict[str, dict[str, int]], configs: tuple[str, ...], editio
 
     `counts` are those of each split: inputs, pairs, reconstructions. `licence` is an id that the Hub knows.
     """
-    rows = {"rankings": "inputs", "pairs": "pairs", "reconstructions": "reconstructions"}
     found = []
     for config in configs:
-        splits = [split for split in counts if counts[split].get(rows[config])]
+        splits = [split for split in counts if counts[split].get(ROWS[config])]
         files = [{"split": split, "path": f"{config}/{split}-{edition}-*.parquet"} for split in splits]
         if files:
             found.append({"config_name": config, "data_files": files})

@@ -19,7 +19,7 @@ SHARD_BYTES = 256 * 2**20
 
 
 def in_batches(members: list[str], read: Callable[[list[str]], pa.Table]) -> Iterator[pa.Table]:
-    """What `read` makes of some inputs at a time, as many as fit into a quarter of BATCH_BYTES by the size of those before."""
+    """What `read` makes of some inputs at a time: as many as fit into a quarter of BATCH_BYTES, by those before."""
     at, count = 0, 4
     while at < len(members):
         table = read(members[at : at + count])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from builder import progress
 from builder.likeness import alike, signature
 from builder.published import Published
 from schemas.ids import digest
@@ -44,9 +45,12 @@ def statistics(published: Published) -> dict[str, Any]:
     - `scores`: by metric, a histogram over the candidates (edges and counts), mean and quantiles
     - `warnings`: sentences, where a shortcut predicts too much
     """
-    tally = Tally(min(1.0, NEAR_INPUTS / max(1, published.input_count)))
-    for split, row, pairs in published.inputs():
-        tally.add(split, row, pairs)
+    inputs = published.input_count
+    tally = Tally(min(1.0, NEAR_INPUTS / max(1, inputs)))
+    with progress.stage("statistics", inputs) as tick:
+        for split, row, pairs in published.inputs():
+            tally.add(split, row, pairs)
+            tick(1)
     return tally.result()
 
 

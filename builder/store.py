@@ -33,7 +33,7 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
 }
 VIEWS: dict[str, pa.Schema] = {"candidates": records.CANDIDATE, "scores": records.SCORE, "pairs": records.PAIR}
 
-# Small row groups, so that fetching one image reads little else: about a megabyte, and never more than 64 images; larger
+# Small row groups, about a megabyte and never more than 64 images, so that fetching one image reads little else; larger
 # ones where there is no image, so that reading one column of ten million rows does not open as many places.
 ROW_GROUP, ROW_GROUP_BYTES, ROW_GROUP_WITHOUT_IMAGES = 64, 2**20, 4096
 # Joined parts come first by name, since what they hold was first before (see builder/upkeep.py).

@@ -18,8 +18,9 @@ EXAMPLES = """examples:
   cyclepref demo                                          both cycles on the embedded world, on any machine
   cyclepref build jobs/recipes/shapeworld_i2t2i.yaml --out runs/i2t2i
   cyclepref status runs/i2t2i                             how it is doing, at any time and from another terminal
-  cyclepref export runs/i2t2i --format trl-dpo-vision --out exports/dpo
-                                                          its pairs as a trainer reads them
+  cyclepref stats runs/i2t2i                              what its pairs are like, before anyone trains on them
+  cyclepref export runs/i2t2i --format trl-dpo-vision --out exports/dpo        the pairs as a trainer reads them
+  cyclepref publish runs/i2t2i --repo org/name --dry-run  what would go to the Hugging Face Hub
   cyclepref models                                        every model and metric that a recipe can name
   cyclepref models llava-1.5-7b                           one of them, with all its settings
 """

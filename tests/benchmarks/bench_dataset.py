@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_dataset.py            # 1,000 and 3,000 inputs, 3 images of 49 kB each
 
-Fails if the larger one takes more memory at its peak by more than a tenth of what it has more to write, or if what is published is more than 1.05 times
-its images and its other columns.
+Fails if the larger one takes more memory at its peak by more than a tenth of what it has more to write, or if what is
+published is more than 1.05 times its images and its other columns.
 """
 
 import sys

@@ -136,6 +136,16 @@ def published_images(folder: Path) -> list:
     return [decode(data) for data in found]
 
 
+def test_a_run_of_which_everything_is_flagged_has_an_empty_dataset_and_a_card_that_says_so(tmp_path, classifier):
+    run = make_run(tmp_path, "i2t2i", safety=safety(classifier).model_dump())
+    model = resolve_safety(run.recipe.safety, {})
+    verdicts(run.store, model, dict.fromkeys(run.views.inputs["input_id"].to_pylist(), 0.9))
+    counts = release(_with(run.facts, model), run.views, run.accountant(), None, None)
+    assert counts["dataset"]["splits"] == {}
+    assert counts["flagged"] == {"images": 20, "inputs": 20, "candidates": 60, "pairs": 60}
+    assert "20 images, 20 inputs, 60 candidates, 60 pairs" in (tmp_path / "dataset" / "README.md").read_text()
+
+
 @pytest.mark.usefixtures("ray_local")
 def test_a_build_judges_each_image_once_and_another_threshold_loads_no_model(tmp_path, classifier):
     prompts = tmp_path / "prompts.txt"
