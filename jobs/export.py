@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import datasets
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +18,7 @@ def run_export(
     place: str, format_name: str, out: str, filters: dict[str, Any], poor_chosen: str | None = None, **options: Any
 ) -> None:
     """Write an export and print what became of each split; `options` are the others of `builder.exports.export`."""
+    datasets.disable_progress_bars()  # ours count what matters
     poor: Poor = AS_BUILT if poor_chosen is None else None if poor_chosen == "none" else float(poor_chosen)
     done = export(place, format_name, out, filters=Filters(**filters), poor_chosen=poor, **options)
     table = Table()
