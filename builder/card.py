@@ -46,9 +46,9 @@ class Facts:
         return {"inputs": self.inputs_licence, **{m.name: getattr(m.spec, "licence", None) for m in self.models}}
 
     @property
-    def licence(self) -> str:
-        """The Hub's id of the strictest licence: "other" where the Hub has none for it, or "unknown"."""
-        return strictest(self.licences)[0]
+    def licence(self) -> tuple[str, str]:
+        """The strictest licence: its id on the Hub, "other" where there is none, or "unknown"; and its name."""
+        return strictest(self.licences)[:2]
 
     def key(self) -> str:
         """All that decides the card apart from the statistics, as a text."""

@@ -4,7 +4,8 @@ Two configs: `rankings`, one row per input with its candidates, where each image
 names inputs and candidates by id; a third, `reconstructions`, where the recipe asks for it. An input's split is a
 function of its group alone, which is its own id unless it is a near-duplicate (builder/groups.py).
 
-What is held in memory is the views, which are ids and numbers; content is read and written some inputs at a time.
+What is held in memory is the views, which are ids and numbers (1 to 2 kB a candidate); content is read and written some
+inputs at a time (tests/benchmarks/bench_dataset.py).
 """
 
 import hashlib

@@ -42,10 +42,13 @@ def image_columns(schema: pa.Schema) -> list[str]:
     return [path for path in leaves(schema) if path.endswith("image.bytes")]
 
 
-def metadata(counts: dict[str, dict[str, int]], configs: tuple[str, ...], edition: str, licence: str) -> str:
+def metadata(
+    counts: dict[str, dict[str, int]], configs: tuple[str, ...], edition: str, licence: tuple[str, str]
+) -> str:
     """The card's YAML head: licence, size, tags, and which files are which config and split.
 
-    `counts` are those of each split: inputs, pairs, reconstructions. `licence` is an id that the Hub knows.
+    `counts` are those of each split: inputs, pairs, reconstructions. `licence` is an id that the Hub knows, and
+    the licence's name, which is told where that id is "other".
     """
     found = []
     for config in configs:
@@ -56,7 +59,8 @@ def metadata(counts: dict[str, dict[str, int]], configs: tuple[str, ...], editio
     if found:
         found[0]["default"] = True
     head = {
-        "license": licence,
+        "license": licence[0],
+        **({"license_name": licence[1]} if licence[0] == "other" else {}),
         "size_categories": [size_category(sum(count["inputs"] for count in counts.values()))],
         "task_categories": ["image-to-text", "text-to-image"],
         "tags": ["preference", "cycle-consistency", "image-text", "reward-model", "dpo"],

@@ -47,6 +47,8 @@ def examples(
     chosen = _spread(widest, inputs)
     mine = [rows.filter(pc.is_in(rows["input_id"], value_set=pa.array(chosen)))
             for rows in (widest, candidates, scores, reconstructions)]  # fmt: skip
+    # Of several reconstructions always the same one is drawn.
+    mine[-1] = mine[-1].sort_by([("source_id", "ascending"), ("content_id", "ascending")])
     rows = [_row(store, input_, *mine, columns) for input_ in chosen]
     # A cell is a title, a text and a picture: candidate and reconstruction are of different modalities.
     height = LINE * (LINES + 2) + CELL + GAP * 2

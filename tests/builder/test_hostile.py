@@ -87,7 +87,7 @@ def run_card(name: str, model: str) -> str:
 def test_no_name_changes_what_a_dataset_card_is_made_of(name, model):
     text = run_card(name, model)
     assert shape(text) == shape(run_card("name", "model"))
-    head = metadata({"train": {"inputs": 1, "pairs": 1}}, ("rankings", "pairs"), "edition", "mit")
+    head = metadata({"train": {"inputs": 1, "pairs": 1}}, ("rankings", "pairs"), "edition", ("mit", "mit"))
     _, front, rest = (head + text).split("---\n", 2)
     assert set(yaml.safe_load(front)) == {"license", "size_categories", "task_categories", "tags", "configs"}
     assert rest == text

@@ -2,8 +2,10 @@
 
 import pytest
 
+from builder.layout import metadata
 from builder.licences import LICENCES, inputs_licence, known, strictest
 from builder.models.catalog import CATALOG
+from builder.published import head_of
 from schemas.recipe import RecipeError
 from schemas.specs import ModelSpec
 
@@ -44,3 +46,16 @@ def test_inputs_of_our_own_making_are_under_our_licence_and_others_unknown_until
 
 def test_licences_are_written_as_the_hub_writes_them():
     assert all(name == name.lower() and " " not in name for name in LICENCES)
+
+
+@pytest.mark.parametrize(
+    ("licence", "expected"),
+    [
+        (("cc-by-4.0", "cc-by-4.0"), {"license": "cc-by-4.0"}),
+        (("unknown", "unknown"), {"license": "unknown"}),
+        (("other", "qwen-research"), {"license": "other", "license_name": "qwen-research"}),
+    ],
+)
+def test_a_licence_that_the_hub_has_no_id_for_is_named_in_the_head(licence, expected):
+    head = head_of(metadata({"train": {"inputs": 1, "pairs": 1}}, ("rankings",), "edition", licence))
+    assert {name: value for name, value in head.items() if name.startswith("license")} == expected
