@@ -148,7 +148,7 @@ def test_counts_of_images_and_texts_must_fit(model):
         model.score(images=IMAGES[:2], texts=TEXTS[:3])
     with pytest.raises(ValueError, match="got 0 images and 1 texts"):
         model.score(images=[], texts=TEXTS[0])
-    with pytest.raises(TypeError, match="PIL image or the path"):
+    with pytest.raises(TypeError, match="an image must be a PIL image, the path"):
         model.score(images=[3.0], texts=TEXTS[0])
     with pytest.raises(FileNotFoundError):
         model.score(images="nowhere.png", texts=TEXTS[0])
