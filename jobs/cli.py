@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from builder import __version__
+from jobs.reward_commands import add_reward_commands
 from schemas.errors import CyclePrefError, visible
 
 EXAMPLES = """examples:
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("first", metavar="A", type=_place, help="run directory")
     merge.add_argument("second", metavar="B", type=_place, help="run directory; its rows are left as they are")
     merge.add_argument("--into", metavar="C", type=_place, help="run directory, new or not (default: A)")
+    add_reward_commands(commands, _command)
     return parser
 
 
