@@ -2,13 +2,17 @@
 
 import json
 
+import pyarrow as pa
 import pytest
 import torch
 from plain_colours import COLOURS, caption, picture
 
+from builder.images import encode, to_store
 from builder.reward.errors import RewardError
 from builder.reward.groups import best_of_groups, open_groups
 from builder.reward.model import RewardModel
+from builder.store import Store
+from schemas.records import CANDIDATE, GENERATION, INPUT
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +78,35 @@ def test_folders_without_what_is_needed_are_refused(folder, tmp_path, model):
         (folder / "metadata.jsonl").write_text(line)
         with pytest.raises(RewardError, match=message):
             open_groups(folder)
+
+
+def test_a_runs_candidates_are_its_groups_and_equal_ones_count_once(tmp_path, model):
+    """A run of captions, of which two captioners said the same and one said nothing."""
+    store = Store(tmp_path)
+    images = {f"input {n}": to_store(encode(picture(colour, n))) for n, colour in enumerate(("red", "blue"))}
+    inputs = [{"input_id": name, "modality": "image", "image": image.data} for name, image in images.items()]
+    candidates = [
+        {"generation_id": f"{name} {n}", "input_id": name, "content_id": text or "none", "text": text, "model": "m"}
+        for name in images
+        for n, text in enumerate(["a picture of red", "blue", "blue", None])
+    ]
+    for rows in (candidates, inputs):
+        for row in rows:
+            row |= {key: None for key in (INPUT if rows is inputs else CANDIDATE).names if key not in row}
+    made = [{name: row.get(name) for name in GENERATION.names} for row in candidates if row["text"]]
+    store.write_part("inputs", pa.Table.from_pylist(inputs, schema=INPUT))
+    store.write_part("generations", pa.Table.from_pylist(made, schema=GENERATION))
+    rows = [{**row, "status": "ok" if row["text"] else "failed"} for row in candidates]
+    store.write_view("candidates", pa.Table.from_pylist(rows, schema=CANDIDATE))
+
+    count, groups = open_groups(tmp_path)
+    found = list(best_of_groups(model, groups, k=1))
+    assert count == len(found) == 2
+    for each, colour in zip(found, ("red", "blue"), strict=True):
+        ranking = model.rank_captions(
+            image=picture(colour, list(images).index(each.name)), texts=["a picture of red", "blue"]
+        )
+        name, reward, text = each.kept[0]
+        assert (name, text) == [(f"{each.name} 0", "a picture of red"), (f"{each.name} 1", "blue")][ranking.order[0]]
+        assert reward == pytest.approx(max(ranking.rewards), abs=1e-5)
+        assert each.of == 2
