@@ -29,6 +29,8 @@ def read_config(path: str | Path, revision: str | None = None) -> PreTrainedConf
     Raises:
         RewardError: if there is none that transformers knows.
     """
+    if Path(path).expanduser().is_absolute() and not Path(path).is_dir():
+        raise RewardError(f"no folder at {path}: give a folder with a model, or a Hub id")
     try:
         return AutoConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:

