@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 
 from builder.images import content_id
-from builder.reward.errors import ImageNotFound, RewardError, WrongType
-from builder.reward.preprocess import ImageLike, image_list, open_image, pad, pixels, tokenise, warn_of_cut
+from builder.reward.errors import RewardError, WrongType
+from builder.reward.preprocess import ImageLike, image_list, open_image, pad, pixels, read_image, tokenise, warn_of_cut
 from schemas.ids import digest
 
 # What the images of one block may take as keys and values: some 35 images of BLIP-large in single precision.
@@ -65,12 +65,17 @@ def paired(images: ImageLike | Sequence[ImageLike], texts: str | Sequence[str]) 
 def score_pairs(
     model: Any, images: list[ImageLike], texts: list[str], batch_size: int, tick: Callable[[int], None]
 ) -> Scores:
-    """Rewards of pairs (image i, text i); `tick` is told of pairs as they are done."""
+    """Rewards of pairs (image i, text i), without dropout; `tick` is told of pairs as they are done."""
     images, texts = _distinct(images, _image_key), _distinct(texts, _text_key)
     found = tokenise(model.need_processor(), texts.kinds, model.max_text_length)
     warn_of_cut(len(found.cut), len(texts.kinds), model.max_text_length)
     score = _score_joint if model.backbone.joint else _score_dual
-    rewards = score(model, images, Distinct(found.ids, texts.index), batch_size, tick)
+    training = model.training
+    model.eval()
+    try:
+        rewards = score(model, images, Distinct(found.ids, texts.index), batch_size, tick)
+    finally:
+        model.train(training)
     wrong = (~rewards.isfinite()).nonzero().flatten().tolist()
     if wrong:
         raise RewardError(
@@ -159,12 +164,7 @@ def _image_key(image: ImageLike) -> str:
     """The same for images that are the same: of a file its bytes, else the pixels; no file is decoded for it."""
     if not isinstance(image, str | Path):
         return content_id(open_image(image))
-    try:
-        return digest("file", Path(image).read_bytes())
-    except FileNotFoundError as error:
-        raise ImageNotFound(f"no such image: {image}") from error
-    except OSError as error:
-        raise RewardError(f"cannot read the image {image}: {error.strerror}") from error
+    return digest("file", read_image(image))
 
 
 def _text_key(text: str) -> str:

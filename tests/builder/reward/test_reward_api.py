@@ -147,6 +147,15 @@ def test_a_model_of_another_dtype_scores_and_its_head_may_differ(fresh, dtype):
     assert fresh.score(images=IMAGES, texts=TEXTS) == pytest.approx(expected, abs=0.05)
 
 
+def test_a_model_in_training_scores_without_dropout_and_goes_on_training(captioner):
+    torch.manual_seed(1)
+    model = RewardModel.from_captioner(captioner, head_sizes=[16], head_dropout=0.5)
+    expected = model.score(images=IMAGES, texts=TEXTS)
+    model.train()
+    assert model.score(images=IMAGES, texts=TEXTS) == expected
+    assert model.training
+
+
 def test_a_reward_that_is_no_number_is_an_error(fresh):
     torch.nn.init.constant_(fresh.head[-1].bias, torch.nan)
     with pytest.raises(RewardError, match=r"the reward of pair 0 is nan \(4 of 4"):
