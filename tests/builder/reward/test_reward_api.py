@@ -13,6 +13,7 @@ from builder.reward.config import RewardConfig
 from builder.reward.errors import ImageNotFound, RewardError, WrongType
 from builder.reward.model import RewardModel
 from builder.reward.preprocess import pixels, tokens
+from builder.reward.scoring import _batches
 
 IMAGES = [picture(colour, seed) for seed, colour in enumerate(COLOURS)]
 TEXTS = [caption(colour) for colour in COLOURS]
@@ -107,6 +108,18 @@ def test_the_texts_of_many_images_stay_with_them_whatever_the_batch(model):
         found = model.score(images=images, texts=texts, batch_size=batch_size, tick=done.append)
         assert found == pytest.approx(expected, abs=1e-5)
     assert sum(done) == 4 * 13
+
+
+def test_batches_hold_every_pair_once_and_little_padding():
+    lengths = sorted([5, 6, 7, 60, 62, 62, 64, 66, 70, 70] * 3)
+    for free in (0, 32, 4096):
+        batches = list(_batches(list(range(30)), lengths, 8, free))
+        assert [pair for batch in batches for pair in batch] == list(range(30))
+        for batch in batches:
+            real = sum(lengths[pair] for pair in batch)
+            assert len(batch) <= 8
+            assert len(batch) * lengths[batch[-1]] - real <= real / 16 + free
+    assert len(batches) == 4  # as few as can be where padding is free
 
 
 def test_rewards_of_pixels_have_gradients_and_take_any_dtype(model):
