@@ -12,6 +12,7 @@ from types import FrameType
 from builder import __version__
 from jobs.arguments import place, positive
 from jobs.dataset_commands import add_dataset_commands
+from jobs.reward_commands import add_reward_commands
 from schemas.errors import CyclePrefError, visible
 
 EXAMPLES = """examples:
@@ -118,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("--into", metavar="C", type=place, help="run directory, new or not (default: A)")
 
     add_dataset_commands(commands, _command)
+    add_reward_commands(commands, _command)
     return parser
 
 

@@ -5,6 +5,34 @@ from typing import Any
 
 from builder.card import escape
 
+PLAIN = """\
+---
+library_name: cyclepref
+tags: [reward-model, image-text-alignment]
+---
+
+# Reward model
+
+Scores how well an image and a text belong together; higher is better.{about}
+
+```python
+from builder.reward.model import RewardModel
+
+model = RewardModel.from_pretrained("path/to/this/folder")
+model.score(images="a.png", texts=["one caption", "another"])
+model.rank(prompt="one red circle on a white background", images=["a.png", "b.png"])
+```
+
+| | |
+|---|---|
+{rows}
+"""
+# What a reader wants to know of a config, in this order.
+SHOWN = (
+    "backbone", "pooling", "text_mask", "head_sizes", "head_activation", "head_dropout", "head_output",
+    "likelihood_weight", "fix_rate", "max_text_length", "reward_mean", "reward_std",
+)  # fmt: skip
+
 CARD = """\
 ---
 library_name: cyclepref
@@ -45,6 +73,17 @@ def write_card(folder: Path, metrics: dict[str, Any]) -> None:
     start = Path(metrics["start"]).name if Path(metrics["start"]).exists() else metrics["start"]
     text = CARD.format(start=escape(start), kept=escape(str(metrics["kept"])), rows="\n".join(rows))
     (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def write_plain_card(folder: Path, config: Any, about: str = "", overwrite: bool = False) -> None:
+    """Write README.md about a model of which no training is known: its shape. A card that is there stays, unless
+    `overwrite`."""
+    card = folder / "README.md"
+    if card.exists() and not overwrite:
+        return
+    rows = [f"| {name} | {escape(str(getattr(config, name)))} |" for name in SHOWN]
+    text = PLAIN.format(about=f" {escape(about)}" if about else "", rows="\n".join(rows))
+    card.write_text(text, encoding="utf-8")
 
 
 def _share(accuracy: float | None) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset, Image, List, load_dataset_builder
-from transformers import BlipProcessor
+from transformers import ProcessorMixin
 
 from builder.images import decode
 from builder.rankings import CYCLE_OF_COLUMN, cache_folder
@@ -210,7 +210,7 @@ class Collate:
     epoch to the next, up to `cache_mb` megabytes (2**20 bytes).
     """
 
-    def __init__(self, processor: BlipProcessor, max_text_length: int, cache_mb: int):
+    def __init__(self, processor: ProcessorMixin, max_text_length: int, cache_mb: int):
         self.processor, self.max_text_length = processor, max_text_length
         self._cache: dict[str, torch.Tensor] = {}
         self._room = cache_mb * 2**20

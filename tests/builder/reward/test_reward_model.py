@@ -2,7 +2,7 @@ import pytest
 import torch
 from plain_colours import COLOURS, caption, picture
 from safetensors import safe_open
-from transformers import AutoConfig, BertConfig, BertModel, BlipForConditionalGeneration
+from transformers import AutoConfig, BertConfig, BertModel, BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 from builder.reward.model import RewardConfig, RewardModel
 from builder.reward.preprocess import pixels, tokens
@@ -32,6 +32,20 @@ def test_the_towers_are_those_of_the_captioner(model, captioner):
         assert torch.equal(model.encode_images(pixel_values), expected)
     for name, weight in source.text_decoder.bert.state_dict().items():
         assert torch.equal(model.text_model.state_dict()[name], weight), name
+
+
+def test_an_image_text_matcher_is_a_start_as_well(captioner, tmp_path):
+    torch.manual_seed(0)
+    matcher = BlipForImageTextRetrieval(BlipForConditionalGeneration.from_pretrained(captioner).config)
+    matcher.save_pretrained(tmp_path)
+    RewardModel.from_captioner(captioner).processor.save_pretrained(tmp_path)
+    model = RewardModel.from_backbone(tmp_path, head_sizes=[])
+    inputs, pixel_values = tokens(model.processor, TEXTS, 16), pixels(model.processor, IMAGES)
+    with torch.no_grad():
+        expected = matcher.eval()(pixel_values=pixel_values, **inputs).itm_score[:, 1].tolist()
+        model.head[0].weight.copy_(matcher.itm_head.weight[1:])
+        model.head[0].bias.copy_(matcher.itm_head.bias[1:])
+    assert model.score(images=IMAGES, texts=TEXTS) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_half_precision_captioner_is_trained_in_single_precision(captioner, tmp_path):
@@ -148,7 +162,7 @@ def test_counts_of_images_and_texts_must_fit(model):
         model.score(images=IMAGES[:2], texts=TEXTS[:3])
     with pytest.raises(ValueError, match="got 0 images and 1 texts"):
         model.score(images=[], texts=TEXTS[0])
-    with pytest.raises(TypeError, match="PIL image or the path"):
+    with pytest.raises(TypeError, match="an image must be a PIL image, the path"):
         model.score(images=[3.0], texts=TEXTS[0])
     with pytest.raises(FileNotFoundError):
         model.score(images="nowhere.png", texts=TEXTS[0])

@@ -1,0 +1,55 @@
+"""The towers that a reward model can stand on, one file each.
+
+A backbone has no weights of its own: the towers are modules of the model, under the names that transformers gives
+them, and a backbone knows how to make, read and freeze them.
+"""
+
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from builder.reward.backbones.blip import Blip
+from builder.reward.backbones.clip import Clip
+from builder.reward.backbones.siglip import Siglip
+from builder.reward.backbones.tower import Tower
+from builder.reward.config import RewardConfig
+
+
+class Backbone(Protocol):
+    """How one kind of towers reads images and texts. `model` is the reward model whose modules they are."""
+
+    # Whether a text is read together with its image, or both can be embedded apart and once.
+    joint: bool
+
+    def towers(self, config: RewardConfig) -> dict[str, nn.Module]:
+        """New modules with random weights, by name."""
+
+    def width(self, config: RewardConfig) -> int:
+        """Width of the state that the head reads."""
+
+    def encode_images(self, model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
+        """States of images: (images, 3, height, width) -> (images, ...)."""
+
+    def read_images(self, model: Any, image_states: torch.Tensor) -> Any:
+        """What reading a text needs of the images, made once for all texts."""
+
+    def encode_texts(self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Embeddings of texts (texts, width); only where `joint` is False."""
+
+    def pair_states(
+        self,
+        model: Any,
+        memory: Any,
+        image_index: torch.Tensor | None,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        text_index: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """The states (n, width) that the head reads, and what is added to its output."""
+
+    def parts(self, model: Any) -> list[Tower]:
+        """The towers, as far as training may leave them alone."""
+
+
+BACKBONES: dict[str, Backbone] = {"blip": Blip(), "clip": Clip(), "siglip": Siglip()}

@@ -1,0 +1,100 @@
+"""Reward models that begin with the towers of a pretrained model, and a head that has yet to learn."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    BlipForConditionalGeneration,
+    BlipForImageTextRetrieval,
+    CLIPModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    SiglipModel,
+)
+
+from builder.reward.config import RewardConfig
+from builder.reward.errors import RewardError
+
+Parts = dict[str, dict[str, torch.Tensor]]
+DUAL_PARTS = ("vision_model", "text_model", "visual_projection", "text_projection")
+
+
+def read_config(path: str | Path, revision: str | None = None, **hub: Any) -> PreTrainedConfig:
+    """The config of a model at a Hub id or in a folder; `hub` as `from_pretrained` takes them (token, cache_dir...).
+
+    Raises:
+        RewardError: if there is none that transformers knows.
+    """
+    if Path(path).expanduser().is_absolute() and not Path(path).is_dir():
+        raise RewardError(f"no folder at {path}: give a folder with a model, or a Hub id")
+    try:
+        return AutoConfig.from_pretrained(path, revision=revision, **hub)
+    except (OSError, ValueError) as error:
+        raise RewardError(f"{path} has no model that transformers can read: {' '.join(str(error).split())}") from error
+
+
+def start(model_class: type, path: str | Path, revision: str | None, config: dict[str, Any]) -> Any:
+    """A `model_class` (`RewardModel`) with the towers of the model at `path`; `config` sets fields of `RewardConfig`.
+
+    Raises:
+        RewardError: for an architecture that no backbone is made of.
+    """
+    found = read_config(path, revision)
+    if found.model_type not in STARTS:
+        kinds = ", ".join(STARTS)
+        raise RewardError(f"a reward model starts from one of {kinds}, but {path} is {found.model_type!r}")
+    towers, parts = STARTS[found.model_type](found, path, revision)
+    settings = {"text_config": found.text_config, "vision_config": found.vision_config, **towers, **config}
+    model = model_class(RewardConfig(backbone=found.model_type, **settings))
+    for name, weights in parts.items():
+        if name in dict(model.named_children()):
+            model.get_submodule(name).load_state_dict(weights)
+    model.processor = AutoProcessor.from_pretrained(path, revision=revision)
+    return model.eval()
+
+
+def _blip(found: PreTrainedConfig, path: str | Path, revision: str | None) -> tuple[dict[str, Any], Parts]:
+    """A captioner's caption decoder, or an image-text matcher's image-grounded text encoder."""
+    if "BlipForImageTextRetrieval" in (found.architectures or ()):
+        matcher = _load(BlipForImageTextRetrieval, path, revision)
+        return {}, {"vision_model": matcher.vision_model.state_dict(), "text_model": matcher.text_encoder.state_dict()}
+    captioner = _load(BlipForConditionalGeneration, path, revision)
+    predictions = captioner.text_decoder.cls.predictions
+    likelihood = {f"transform.{name}": weight for name, weight in predictions.transform.state_dict().items()}
+    return {}, {
+        "vision_model": captioner.vision_model.state_dict(),
+        "text_model": captioner.text_decoder.bert.state_dict(),
+        "likelihood": {**likelihood, "bias": predictions.decoder.bias.data},
+    }
+
+
+def _clip(found: PreTrainedConfig, path: str | Path, revision: str | None) -> tuple[dict[str, Any], Parts]:
+    return {"projection_dim": found.projection_dim}, _children(_load(CLIPModel, path, revision))
+
+
+def _siglip(found: PreTrainedConfig, path: str | Path, revision: str | None) -> tuple[dict[str, Any], Parts]:
+    return {}, _children(_load(SiglipModel, path, revision))
+
+
+def _children(model: PreTrainedModel) -> Parts:
+    return {name: part.state_dict() for name, part in model.named_children() if name in DUAL_PARTS}
+
+
+def _load(kind: type[PreTrainedModel], path: str | Path, revision: str | None) -> PreTrainedModel:
+    """In single precision, whole: a part without weights would stay random, and nobody would know."""
+    model, info = kind.from_pretrained(
+        path, revision=revision, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+    )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise RewardError(
+            f"{path} has no weights for {', '.join(missing[:5])} ({len(missing)} in all): name a whole {kind.__name__}"
+        )
+    return model
+
+
+STARTS: dict[str, Callable[..., tuple[dict[str, Any], Parts]]] = {"blip": _blip, "clip": _clip, "siglip": _siglip}
