@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from builder.memory import Fitting
 from builder.metrics import load_metric
 from builder.metrics.catalog import LPIPS_OWN_HIGH
 from builder.models.catalog import CATALOG
@@ -100,12 +101,11 @@ def test_any_sentence_transformers_folder_is_an_sbert(sbert, tmp_path):
 
 
 def test_a_metrics_nan_is_a_failure_with_its_reason():
-    class Broken:
-        def compare(self, inputs, reconstructions):
-            return [math.nan if text == "bad" else 0.5 for text in reconstructions]
+    def broken(inputs, reconstructions):
+        return [math.nan if text == "bad" else 0.5 for text in reconstructions]
 
-    comparer = Comparer.__new__(Comparer)
-    comparer.metrics, comparer.batch_sizes = {"broken": Broken()}, {"broken": 4}
+    comparer = Comparer([])
+    comparer.compare, comparer.batch_sizes = {"broken": Fitting(None, broken)}, {"broken": 4}
     none = pa.array([None, None], pa.binary())
     ids = {"similarity_id": ["1", "2"], "model": ["broken", "broken"]}
     block = pa.table({**ids, "x_text": ["a", "a"], "x_image": none, "y_text": ["good", "bad"], "y_image": none})

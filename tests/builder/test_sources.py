@@ -323,7 +323,8 @@ def test_a_failing_file_whose_name_is_not_utf8_is_a_row_that_can_be_stored(tmp_p
     os.symlink(tmp_path / "nothing", os.fsencode(tmp_path) + b"/caf\xe9.png")
     source = open_source(ImageFolder(source="images", path=str(tmp_path)), "image")
     found = inputs.identify(inputs._items(source, source.items(), "image"), source, "image")
-    inputs.write_sources(found, Store(tmp_path / "run"))
+    first_try = found.append_column("attempt", pa.array([1] * found.num_rows))
+    inputs.write_sources(first_try, Store(tmp_path / "run"))
     [row] = Store(tmp_path / "run").rows("failures").to_pylist()
     assert (row["source"], row["error_class"]) == ("caf\\xe9.png", "FileNotFoundError")
     assert "caf" in row["message"]
