@@ -14,7 +14,8 @@ class DatasetOptions(Part):
     ("cc-by-4.0"; `builder/licences.py` lists those that are known); null says that it is not known.
 
     `group_near_duplicates` puts inputs that are nearly the same into one split (see builder/groups.py); null means
-    yes, but for the scenes of the embedded world, which all look alike. `largest_group` is the most inputs that may
+    yes, but for the scenes of the embedded world, which all look alike. Once on, no input moves when others come;
+    turning it on or off for a run that is there moves near-duplicates. `largest_group` is the most inputs that may
     share a group: those beyond it are on their own, so that no chain of likenesses swallows a split.
 
     `reconstructions` adds a third config with every reconstruction of the published candidates.
