@@ -102,7 +102,8 @@ class Engine:
         return found
 
     def run_tasks(self, blocks: list[pa.Table], *steps: Step) -> Iterator[pa.Table]:
-        """Run blocks through CPU tasks alone; yields the receipts that the last step returns, in any order.
+        """Run blocks through CPU tasks alone; yields what the last step returns, receipts or a row for each row, in
+        any order.
 
         Raises:
             EngineError: if a step raises; the message is the error's own.
@@ -319,7 +320,7 @@ def _results(dataset: ray.data.Dataset, stream: Stream) -> Iterator[pa.Table]:
                     log.info("%s", receipt["trace"][0])
                     raise EngineError(f"a worker failed: {receipt['trouble'][0]}")
                 if receipt.num_rows:
-                    done += sum(receipt["done"].to_pylist())
+                    done += _rows_done(receipt)
                     yield receipt
                 if begun and done >= begun[0]:
                     break
@@ -328,6 +329,11 @@ def _results(dataset: ray.data.Dataset, stream: Stream) -> Iterator[pa.Table]:
     except ray.exceptions.RayError as error:
         log.info("the cause, as Ray tells it:", exc_info=error)
         raise EngineError(f"a worker failed: {_last_line(error)}") from error
+
+
+def _rows_done(result: pa.Table) -> int:
+    """How many rows a stream's result stands for: a receipt says so, other tables have a row for each."""
+    return sum(result["done"].to_pylist()) if "done" in result.column_names else result.num_rows
 
 
 def _last_line(error: BaseException) -> str:

@@ -62,7 +62,8 @@ def test_a_model_that_computes_nan_fails_its_rows_with_the_reason(classifier, tm
     torch.nn.init.constant_(judge.model.classifier.weight, float("nan"))
     made = judge(block([noise(0)]))
     assert made["value"].to_pylist() == [None]
-    for name, value in {"verdict_id": "0" * 32, "content_id": "1" * 32, "model": "safety", "fingerprint": "f"}.items():
+    ids = {"verdict_id": "0" * 32, "content_id": "1" * 32, "model": "safety", "fingerprint": "f", "attempt": 1}
+    for name, value in ids.items():
         made = made.append_column(name, pa.array([value]))
     store = Store(tmp_path)
     assert write_verdicts(made, store)["failed"].to_pylist() == [1]
