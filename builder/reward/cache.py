@@ -121,7 +121,7 @@ def fill_images(
     example = next(iter(missing.values()))
     size = _images(model, cache.half, [example])[0].numel() * cache.dtype.itemsize
     _announce(cache, "images", len(missing), len(missing) * size)
-    mine = sorted(missing)[share[0] :: share[1]]
+    mine = sorted(filter(_is_mine(share), missing))
     made = (
         (key, state)
         for some in _batches(mine)
@@ -145,7 +145,7 @@ def fill_texts(
     by_key = dict(zip(missing, ids, strict=True))
     places = sum(_text_places(model, cache.half, each) for each in ids)
     _announce(cache, "texts", len(missing), places * _text_width(model, cache.half) * cache.dtype.itemsize)
-    mine = sorted(sorted(missing)[share[0] :: share[1]], key=lambda key: (len(by_key[key]), key))
+    mine = sorted(filter(_is_mine(share), missing), key=lambda key: (len(by_key[key]), key))
     made = (
         (key, state)
         for some in _batches(mine)
@@ -215,6 +215,11 @@ def _announce(cache: PrefixCache, what: str, count: int, size: int) -> None:
             f"{cache.folder} has {_size(free)} free, and the frozen layers' output takes {_size(size)}: "
             "give another --cache, or set prefix_cache to null to compute it in every step"
         )
+
+
+def _is_mine(share: tuple[int, int]) -> Callable[[str], bool]:
+    """Whose a key is does not depend on what others have written meanwhile."""
+    return lambda key: int(key[:8], 16) % share[1] == share[0]
 
 
 def _batches(keys: list[str]) -> Iterator[list[str]]:

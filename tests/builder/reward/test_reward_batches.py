@@ -1,3 +1,5 @@
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,7 @@ def steps(passes: Passes) -> list[list[str]]:
     """The inputs of each step that count."""
     found = [[each for each in passes[index] if each.pairs] for index in range(len(passes))]
     width = passes.passes_per_step
-    return [names(sum(found[start : start + width], [])) for start in range(0, len(found), width)]
+    return [names(chain.from_iterable(found[start : start + width])) for start in range(0, len(found), width)]
 
 
 def test_every_epoch_sees_each_input_once_and_each_step_its_share_of_both_cycles(splits):
@@ -35,8 +37,8 @@ def test_every_epoch_sees_each_input_once_and_each_step_its_share_of_both_cycles
     first = steps(passes)
     passes.set_epoch(1)
     second = steps(passes)
-    everything = sorted(sum(first, []))
-    assert everything == sorted(sum(second, []))
+    everything = sorted(chain.from_iterable(first))
+    assert everything == sorted(chain.from_iterable(second))
     assert len(set(everything)) == 30
     assert first != second
     assert [sum(name.startswith("i2t2i") for name in step) for step in first] == [2] * 5
@@ -96,7 +98,7 @@ def test_best_candidates_come_again_with_perturbed_texts(splits, model):
     inputs = [split[index] for split in splits for index in range(3)]
     batch = collate.one_pass([inputs])
     plain = collate(inputs)
-    best = {c for c in plain["chosen"].tolist()} - {r for r in plain["rejected"].tolist()}
+    best = set(plain["chosen"].tolist()) - set(plain["rejected"].tolist())
     rows = sum(len(each.generation_ids) for each in inputs)
     assert set(batch["examples"][:, 0].tolist()) <= best
     assert len(batch["image_index"]) == rows + 2 * len(batch["examples"])

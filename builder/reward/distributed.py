@@ -1,0 +1,189 @@
+"""Training with several workers: Ray Train starts them and joins them in a `torch.distributed` group.
+
+Beside builder/engine.py the only file that imports ray. What a worker runs is `builder.reward.train.train_reward`, which
+shares out each step among however many there are: one worker or eight make the same model, up to rounding.
+"""
+
+import json
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from builder.engine import Engine
+from builder.progress import Tick, stage
+from builder.reward.errors import RewardError
+from builder.reward.settings import TrainRecipe
+
+# Beside the checkpoints, in the folder that all nodes see.
+STEPS, RAY = "steps.json", "ray"
+# A worker that dies takes the others with it; all start again from the last checkpoint.
+MAX_FAILURES = 2
+LOOK_EVERY_S = 1.0
+
+
+def train_with_workers(
+    sources: list[str], recipe: TrainRecipe, out: Path, workers: int, cache: Path | None = None
+) -> dict[str, Any]:
+    """As `train_reward`, with so many workers, each on a GPU where the cluster has any; returns the metrics.
+
+    Joins the cluster that RAY_ADDRESS or a Ray job names, or starts Ray on this machine. `sources` that are folders,
+    `out` and `cache` must be folders that all nodes see.
+
+    Raises:
+        RewardError: if the cluster has too few GPUs or cores, a step too few inputs, or a worker failed; what it said
+            ends the message.
+    """
+    from builder.reward.train import WORK
+
+    out = out.resolve()
+    work = out / WORK
+    with Engine() as engine:
+        gpus, cpus = engine.cluster.gpus, engine.cluster.cpus
+        _check_room(workers, gpus, cpus)
+        work.mkdir(parents=True, exist_ok=True)
+        (work / STEPS).unlink(missing_ok=True)
+        told = {
+            "sources": [_absolute(source) for source in sources],
+            "recipe": recipe.model_copy(update={"start": _absolute(recipe.start)}).model_dump(mode="json"),
+            "out": str(out),
+            "cache": str(cache.resolve()) if cache is not None else None,
+        }
+        resources = {"GPU": 1} if gpus else {"CPU": max(1, cpus // workers)}
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config=told,
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=bool(gpus), resources_per_worker=resources),
+            run_config=RunConfig(
+                name="train-reward",
+                storage_path=str(work / RAY),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            ),
+        )
+        with _shown(work / STEPS), _quiet():
+            _fit(trainer)
+    shutil.rmtree(work / RAY, ignore_errors=True)
+    return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+
+
+def _check_room(workers: int, gpus: float, cpus: int) -> None:
+    """Ray would wait for ever for what it does not have."""
+    have, what = (int(gpus), "GPUs") if gpus else (cpus, "CPU cores")
+    if workers > have:
+        raise RewardError(
+            f"--workers {workers} needs as many {what}, and the cluster has {have}: ask for {have} or less"
+        )
+
+
+def _absolute(path: str) -> str:
+    """Workers start in a folder of their own."""
+    return str(Path(path).resolve()) if Path(path).exists() else path
+
+
+def _fit(trainer: TorchTrainer) -> None:
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise RewardError(f"a worker failed: {lines[-1].strip() if lines else 'it did not say why'}") from error
+
+
+def _work(told: dict[str, Any]) -> None:
+    """What each worker runs."""
+    import datasets
+    import transformers
+
+    from builder.reward.train import WORK, train_reward
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    recipe = TrainRecipe.model_validate({name: value for name, value in told["recipe"].items() if value is not None})
+    noted = Path(told["out"]) / WORK / STEPS if ray.train.get_context().get_world_rank() == 0 else None
+
+    @contextmanager
+    def progress(label: str, total: int) -> Iterator[Tick]:
+        note = _Note(noted, label, total)
+        yield note.tick
+        note.write()
+
+    train_reward(
+        told["sources"], recipe.start, told["out"], recipe, progress, revision=recipe.revision, cache=told["cache"]
+    )
+
+
+class _Note:
+    """Progress as a small file that the driver reads."""
+
+    def __init__(self, path: Path | None, label: str, total: int):
+        self.path, self.label, self.total, self.done, self.said = path, label, total, 0, 0.0
+
+    def tick(self, count: int) -> None:
+        """So many more are done."""
+        self.done += count
+        if time.monotonic() - self.said >= LOOK_EVERY_S:
+            self.write()
+
+    def write(self) -> None:
+        """Write it down, whole or not at all."""
+        self.said = time.monotonic()
+        if self.path is not None:
+            scratch = self.path.with_suffix(".tmp")
+            scratch.write_text(json.dumps([self.label, self.total, self.done]), encoding="utf-8")
+            scratch.replace(self.path)
+
+
+@contextmanager
+def _shown(path: Path) -> Iterator[None]:
+    """Show what the first worker notes, while it works."""
+    ended = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(path, ended), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _watch(path: Path, ended: threading.Event) -> None:
+    found = _read(path)
+    while found is None and not ended.wait(LOOK_EVERY_S):
+        found = _read(path)
+    while found is not None:
+        label, total, shown = found[0], found[1], 0
+        with stage(label, total) as tick:
+            while found is not None and found[0] == label:
+                tick(found[2] - shown)
+                shown = found[2]
+                if ended.wait(LOOK_EVERY_S):
+                    last = _read(path)
+                    if last is not None and last[0] == label:
+                        tick(last[2] - shown)
+                    return
+                found = _read(path)
+
+
+def _read(path: Path) -> list[Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray Train's own reports, which ours stand for; what fails still raises."""
+    loggers = [logging.getLogger(name) for name in ("ray.train", "ray.tune")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
