@@ -1,7 +1,7 @@
 """Training with several workers: Ray Train starts them and joins them in a `torch.distributed` group.
 
-Beside builder/engine.py the only file that imports ray. What a worker runs is `builder.reward.train.train_reward`, which
-shares out each step among however many there are: one worker or eight make the same model, up to rounding.
+Beside builder/engine.py the only file that imports ray. What a worker runs is `builder.reward.train.train_reward`,
+which shares out each step among however many there are: one worker or eight make the same model, up to rounding.
 """
 
 import json

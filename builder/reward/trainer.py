@@ -139,6 +139,7 @@ def training_arguments(
         warmup_steps=settings.warmup_share,
         bf16=settings.precision == "bf16",
         fp16=settings.precision == "fp16",
+        use_cpu=not torch.cuda.is_available(),
         **when,
         eval_strategy=when["save_strategy"] if validated else "no",
         load_best_model_at_end=validated,
