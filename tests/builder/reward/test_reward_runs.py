@@ -25,22 +25,23 @@ def weights(out) -> dict[str, torch.Tensor]:
     return load_file(out / "model.safetensors")
 
 
-def assert_equal(one, other, **close):
+def assert_equal(one, other, but=(), **close):
     one, other = weights(one), weights(other)
-    for name in one:
+    for name in set(one) - set(but):
         torch.testing.assert_close(one[name], other[name], msg=name, **(close or {"atol": 0, "rtol": 0}))
 
 
 def test_many_small_passes_make_the_model_of_one_large_pass(datasets, captioner, tmp_path):
     train_reward(datasets, captioner, tmp_path / "one", FEW)
     train_reward(datasets, captioner, tmp_path / "many", FEW.model_copy(update={"inputs_per_pass": 1}))
-    assert_equal(tmp_path / "one", tmp_path / "many", atol=2e-5, rtol=0)
+    # No difference of rewards depends on the last bias: what moves it is rounding, which Adam makes as large as a step.
+    assert_equal(tmp_path / "one", tmp_path / "many", but=["head.3.bias"], atol=2e-5, rtol=0)
 
 
 def test_the_model_is_the_same_with_and_without_the_cache(datasets, captioner, tmp_path):
     train_reward(datasets, captioner, tmp_path / "with", FEW)
     train_reward(datasets, captioner, tmp_path / "without", FEW.model_copy(update={"prefix_cache": None}))
-    assert_equal(tmp_path / "with", tmp_path / "without", atol=2e-5, rtol=0)
+    assert_equal(tmp_path / "with", tmp_path / "without", but=["head.3.bias"], atol=2e-5, rtol=0)
     assert list((tmp_path / "with" / "work" / "prefixes").rglob("*.safetensors"))
     assert not (tmp_path / "without" / "work" / "prefixes").exists()
 
