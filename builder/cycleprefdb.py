@@ -157,7 +157,24 @@ def _checked(where: str, row: Any) -> dict[str, Any]:
         raise LoadError(f"{where}: generations must be texts (captions, or paths of images)")
     if not all(isinstance(score, int | float) and math.isfinite(score) for score in scores):
         raise LoadError(f"{where}: scores must be finite numbers, got {scores!r:.200}")
+    _check_additions(where, row)
     return {**row, "input": row[keys[0]]}
+
+
+def _check_additions(where: str, row: dict[str, Any]) -> None:
+    """What CyclePref's own exports add, where it is there."""
+    texts = lambda found: isinstance(found, list) and all(isinstance(each, str) for each in found)  # noqa: E731
+    count, models = len(row["generations"]), row.get("models", [])
+    if not all(map(texts, models)) or ("models" in row and len(models) != count):
+        raise LoadError(f"{where}: models must be a list of names for each generation")
+    ids = row.get("generation_ids", [])
+    if not texts(ids) or ("generation_ids" in row and len(ids) != count) or len(set(ids)) != len(ids):
+        raise LoadError(f"{where}: generation_ids must be an id of its own for each generation")
+    if "pairs" in row and not ("generation_ids" in row and isinstance(row["pairs"], list)):
+        raise LoadError(f"{where}: pairs must be a list, and go with generation_ids")
+    for name, kind in (("id", str), ("metric", str), ("higher_is_better", bool)):
+        if name in row and not isinstance(row[name], kind):
+            raise LoadError(f"{where}: {name} must be a {kind.__name__}, got {row[name]!r:.100}")
 
 
 def _cycle(path: Path, rows: list[dict[str, Any]]) -> Cycle:
@@ -205,7 +222,11 @@ def _pairs(path: Path, rows: list[dict[str, Any]], candidates: pa.Table) -> pa.T
     for number, row in enumerate(rows, 1):
         ids = row["generation_ids"]
         for pair in row.get("pairs", ()):
-            if not (len(pair) == 2 and all(isinstance(at, int) and 0 <= at < len(ids) for at in pair)):
+            if not (
+                isinstance(pair, list)
+                and len(pair) == 2
+                and all(isinstance(at, int) and 0 <= at < len(ids) for at in pair)
+            ):
                 raise LoadError(f"{path.name}, input {number}: {pair!r:.100} is no pair of two of its generations")
             chosen.append(ids[pair[0]])
             rejected.append(ids[pair[1]])

@@ -5,8 +5,7 @@ pairs = load_pairs("runs/mine", split="train", min_margin=0.1)
 pairs[0]["image"], pairs[0]["chosen"], pairs[0]["rejected"], pairs[0]["margin"]
 """
 
-import io
-import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
-from PIL import Image
+from PIL.Image import Image
 
 from builder.cycleprefdb import CyclePrefDB
 from builder.filters import FilterError, Filters
+from builder.folder import Folder
+from builder.images import decode
 from builder.notes import FILE
 from builder.pair import UNIT, Direction, pair
 from builder.rankings import PAIRS, LoadError, Published, Rankings
@@ -120,10 +121,10 @@ def open_source(path_or_repo: str | Path, revision: str | None = None) -> Source
     return Source(Published(str(path)), None)
 
 
-def _finished(path: Path) -> dict[str, Any]:
+def _finished(path: Path) -> dict[str, Any] | None:
     """The content of run.json, if the latest build has come to its end."""
-    notes = path / FILE
-    state = json.loads(notes.read_text())["state"] if notes.is_file() else "finished"
+    store = Folder(path)
+    state = (store.read_json(FILE) or {"state": "finished"})["state"]
     missing = [name for name in ("run.json", "dataset/README.md") if not (path / name).is_file()]
     if state != "finished" or missing:
         what = f"its latest build is {state}" if state != "finished" else f"it has no {missing[0]}"
@@ -131,7 +132,7 @@ def _finished(path: Path) -> dict[str, Any]:
         raise LoadError(
             f"{path} is not finished: {what}. `cyclepref status {path}` says what is missing; build to the end{older}"
         )
-    return json.loads((path / "run.json").read_text(encoding="utf-8"))
+    return store.read_json("run.json")
 
 
 def select(
@@ -149,7 +150,7 @@ def select(
         pairs, removed = _pair_again(rankings, rule, higher_is_better)
     assert pairs is not None, "where no pairs were published there is a rule"
     kept, more = filters.apply(rankings, pairs)
-    return _in_order(rankings, kept), removed | more
+    return _in_order(rankings, kept), removed | {name: count for name, count in more.items() if count or not removed}
 
 
 def _in_order(rankings: Rankings, pairs: pa.Table) -> pa.Table:
@@ -175,6 +176,8 @@ def _new_rule(rankings: Rankings, min_margin: float | None, poor_chosen: Poor) -
     """The rule to make pairs by, or None where those that were published hold all that are asked for."""
     built = rankings.rule
     if poor_chosen != AS_BUILT:
+        if poor_chosen is not None and not math.isfinite(poor_chosen):
+            raise FilterError(f"poor_chosen is {poor_chosen!r}: give a score, or None to keep all")
         if min_margin is None and built is None:
             raise LoadError(
                 f"poor_chosen makes pairs again, and {rankings} does not say from which margin on: say min_margin"
@@ -262,12 +265,8 @@ class Contents:
         read |= dict.fromkeys(("chosen", "rejected"), self._candidate)
         return {name: list(map(read[name], values)) if name in read else values for name, values in batch.items()}
 
-    def _input_image(self, row: int) -> Image.Image:
-        return _decoded(self._images.of_input(row))
+    def _input_image(self, row: int) -> Image:
+        return decode(self._images.of_input(row))
 
-    def _candidate(self, place: int) -> str | Image.Image:
-        return self._texts[place].as_py() if self._of_text else _decoded(self._images.of_candidate(place))
-
-
-def _decoded(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data)).convert("RGB")
+    def _candidate(self, place: int) -> str | Image:
+        return self._texts[place].as_py() if self._of_text else decode(self._images.of_candidate(place))

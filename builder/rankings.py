@@ -4,6 +4,7 @@ Texts and scores are in memory, images stay where they are (memory-mapped Arrow,
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,7 +75,7 @@ class Published:
 
     def splits(self) -> list[str]:
         """The splits that have inputs."""
-        return list(self._config("rankings"))
+        return list(self._configs["rankings"])
 
     def read(self, split: str, run: dict[str, Any] | None = None) -> Rankings:
         """One of its splits; `run` is the content of run.json where there is one.
@@ -82,7 +83,7 @@ class Published:
         Raises:
             LoadError: if the dataset does not hold together.
         """
-        rows, where = self._config("rankings")[split], f"split {split!r} of {self.place}"
+        rows, where = self._configs["rankings"][split], f"split {split!r} of {self.place}"
         column = [name for name in CYCLE_OF_COLUMN if name in rows.column_names]
         if len(column) != 1:
             raise LoadError(
@@ -90,10 +91,10 @@ class Published:
                 f"got {', '.join(rows.column_names)}"
             )
         cycle, table = CYCLES[CYCLE_OF_COLUMN[column[0]]], rows.data.table
-        published = {name: found.data.table for name, found in self._config("pairs").items()}
+        published = {name: found.data.table for name, found in self._configs["pairs"].items()}
         candidates = _candidates(where, table, cycle, published)
         texts = table["prompt"] if cycle.input == "text" else pa.nulls(table.num_rows, pa.string())
-        inputs = pa.table({"input_id": table["input_id"], "text": texts})
+        inputs = pa.table({"input_id": table["input_id"], "text": texts}).combine_chunks()
         found = published.get(split)
         pairs = PAIRS.empty_table() if found is None else _pairs(where, found, candidates)
         rule = Pairing.model_validate(run["recipe"]["pairs"]) if run else None
@@ -102,24 +103,31 @@ class Published:
             self.place, split, cycle, inputs, candidates, pairs, metric, higher, rule, ArrowImages(rows, column[0])
         )
 
-    def _config(self, name: str) -> dict[str, datasets.Dataset]:
-        """The splits of a config that have rows; none where the dataset has no such config."""
-        local = Path(self.place).is_dir()
+    @cached_property
+    def _configs(self) -> dict[str, dict[str, datasets.Dataset]]:
+        """The splits that have rows, of either config; none where the dataset has no such config."""
         try:
-            if name not in datasets.get_dataset_config_names(self.place, revision=self.revision):
-                return {}
-            builder = datasets.load_dataset_builder(
-                self.place, name, revision=self.revision, cache_dir=cache_folder(Path(self.place)) if local else None
-            )
-            builder.download_and_prepare()
-        except (OSError, ValueError) as error:
+            known = datasets.get_dataset_config_names(self.place, revision=self.revision)
+            if "rankings" not in known:
+                raise LoadError(
+                    f"{self.place} has no config `rankings`, only {', '.join(known)}: it is no dataset of CyclePref. "
+                    "One in CyclePrefDB's layout is read from a folder: download it, and give that"
+                )
+            return {name: self._splits(name) if name in known else {} for name in ("rankings", "pairs")}
+        except LoadError:
+            raise
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise LoadError(
-                f"cannot read {name} of {self.place} ({type(error).__name__}: {str(error).splitlines()[0]}): give a "
+                f"cannot read the dataset {self.place} ({type(error).__name__}: {str(error).splitlines()[0]}): give a "
                 "run directory, a dataset folder, or a repository on the Hub that can be reached"
             ) from error
-        return {
-            split: builder.as_dataset(split=split) for split, info in builder.info.splits.items() if info.num_examples
-        }
+
+    def _splits(self, config: str) -> dict[str, datasets.Dataset]:
+        cache = cache_folder(Path(self.place)) if Path(self.place).is_dir() else None
+        builder = datasets.load_dataset_builder(self.place, config, revision=self.revision, cache_dir=cache)
+        builder.download_and_prepare()
+        filled = [name for name, split in builder.info.splits.items() if split.num_examples]
+        return {name: builder.as_dataset(split=name) for name in filled}
 
 
 def cache_folder(path: Path) -> str:
@@ -189,7 +197,7 @@ def _candidates(where: str, rankings: pa.Table, cycle: Cycle, published: dict[st
             "value": values,
             "same": ids,  # rankings list equal outputs once
         }
-    )
+    ).combine_chunks()
 
 
 def _models(

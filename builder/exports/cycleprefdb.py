@@ -47,7 +47,7 @@ def _lines(part: Part, put: Callable[[str, Callable[[], bytes]], str]) -> Iterat
             # The one that the pairs name comes first.
             "models": [sorted(each["models"], key=lambda name, each=each: name != each["model"]) for each in some],
             "metric": rankings.metric,
-            "higher_is_better": _higher(group[0], some, first),
+            "higher_is_better": rankings.higher_is_better,
             "pairs": [[pair["chosen"] - first, pair["rejected"] - first] for pair in group],
         }
 
@@ -65,10 +65,6 @@ def _places(part: Part) -> dict[int, tuple[int, int]]:
         first, count = found.get(row, (at, 0))
         found[row] = (first, count + 1)
     return found
-
-
-def _higher(pair: dict[str, Any], candidates: list[dict[str, Any]], first: int) -> bool:
-    return candidates[pair["chosen"] - first]["value"] > candidates[pair["rejected"] - first]["value"]
 
 
 def _add(tar: tarfile.TarFile, id_: str, data: bytes) -> str:

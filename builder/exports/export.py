@@ -15,6 +15,7 @@ from builder.card import escape
 from builder.exports import cycleprefdb, images, trl
 from builder.exports.writing import Part
 from builder.filters import Filters
+from builder.folder import NO_SPACE
 from builder.load import AS_BUILT, Poor, open_source, refuse_empty, select
 from builder.progress import stage
 from builder.rankings import Rankings
@@ -23,6 +24,7 @@ from schemas.errors import CyclePrefError
 
 # What CyclePrefDB's captioners were asked (hjbahng/cyclereward).
 PROMPT = "Write a detailed description of the given image."
+EVERY_PAIR = Filters()
 
 
 class ExportError(CyclePrefError, ValueError):
@@ -68,7 +70,7 @@ def export(
     format_name: str,
     out: str | Path,
     split: str | None = None,
-    filters: Filters = Filters(),  # noqa: B008 (frozen)
+    filters: Filters = EVERY_PAIR,
     poor_chosen: Poor = AS_BUILT,
     prompt: str = PROMPT,
     seed: int = 0,
@@ -80,7 +82,7 @@ def export(
     conversations; `seed` decides which side wins in diffusion-dpo.
 
     Raises:
-        ExportError: for an unknown format, one that the cycle cannot fill, or a folder that is not empty.
+        ExportError: for an unknown format, one that the cycle cannot fill, a folder that is not empty, or a full disk.
         LoadError: if there is nothing to read there.
         FilterError: for a filter outside of its range, or if no pair is left in any split.
     """
@@ -108,6 +110,10 @@ def export(
         refuse_empty(sum(each.pairs for each in done), str(place), total)
         (unfinished / "README.md").write_text(_readme(format_name, filters, done), encoding="utf-8")
         os.replace(unfinished, out)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise ExportError(f"the disk of {out} is full ({error.strerror}): free some space, or name another") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return done
@@ -117,7 +123,7 @@ def _write(rankings: Rankings, pairs: pa.Table, name: str, folder: Path, prompt:
     with stage(f"{name}: {rankings.split}", pairs.num_rows) as tick:
         part = Part(rankings, pairs, prompt, seed, tick)
         FORMATS[name].write(part, folder)
-        return part.stem
+        return part.stem if FORMATS[name].files else rankings.split
 
 
 def _refuse_other_cycle(name: str, rankings: Rankings) -> None:

@@ -70,20 +70,15 @@ def write_imagereward(part: Part, folder: Path) -> None:
     """
     files = ImageFiles(folder)
     values = np.rint(np.asarray(part.rankings.candidates["value"]) / UNIT).astype(np.int64)
-    better = bool(_higher(part, values))
     items = (
         {
             "id": id_, "prompt": group[0]["caption"], "generations": [_put(part, files, *one) for one in shown],
             "ranking": ranking,
         }
         for _, group in part.groups()
-        for id_, shown, ranking in _items(group, values if better else -values)
+        for id_, shown, ranking in _items(group, values if part.rankings.higher_is_better else -values)
     )  # fmt: skip
     write_json_list(folder / _json_name(part), items)
-
-
-def _higher(part: Part, values: np.ndarray) -> bool:
-    return values[part.pairs["chosen"][0].as_py()] > values[part.pairs["rejected"][0].as_py()]
 
 
 def _items(group: list[dict[str, Any]], values: np.ndarray):

@@ -21,6 +21,8 @@ from schemas.ids import digest
 SAFE_ID = re.compile(r"[0-9a-f]{32}")
 ENDING = {"jpeg": "jpg"}
 ROWS_PER_BATCH = 1024
+# What of a row says only where its contents lie.
+PLACES = ("row", "chosen", "rejected")
 # Rows with images are some megabytes each.
 BATCH_BYTES, SHARD_BYTES = 32 * 2**20, 256 * 2**20
 
@@ -44,8 +46,10 @@ class Part:
         """The split with an id of all that the rows are made of, for names of files that the datasets library reads:
         it takes two folders of one name whose cards are equal for one dataset, and serves the first one's rows for
         both (5.2)."""
-        rows = (str(value) for row in self.rows(quietly=True) for value in row.values())
-        return f"{self.rankings.split}-{digest(self.prompt, self.seed, *rows)[:12]}"
+        id_ = digest(self.prompt, self.seed)
+        for row in self.rows(quietly=True):
+            id_ = digest(id_, *(str(value) for name, value in row.items() if name not in PLACES))
+        return f"{self.rankings.split}-{id_[:12]}"
 
     def rows(self, quietly: bool = False) -> Iterator[dict[str, Any]]:
         """The pairs: pair_id, margin, row (of the input), and for either side its place, id, model and text."""

@@ -153,7 +153,7 @@ def test_a_run_that_is_not_finished_is_refused(runs, tmp_path, damage, message):
     ("place", "message"),
     [
         ("no/such/folder", "no folder at no/such/folder"),
-        ("org/repo-nobody-has", r"cannot read rankings of org/repo-nobody-has \(.*that can be reached"),
+        ("org/repo-nobody-has", r"cannot read the dataset org/repo-nobody-has \(.*that can be reached"),
         ("s3://bucket/run", "is an address: pairs are read from this machine or the Hub"),
     ],
 )
