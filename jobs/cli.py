@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 from builder import __version__
+from jobs.reward_commands import add_reward_commands
+from jobs.train_command import add_train_command
 from schemas.errors import CyclePrefError, visible
 
 EXAMPLES = """examples:
@@ -115,28 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--prompt", help="what captions answer to in TRL's layouts (default: CyclePrefDB's question)")
     export.add_argument("--seed", type=int, default=0, help="decides sides in diffusion-dpo (default: %(default)s)")
     export.add_argument("--revision", help="of a repository on the Hub")
-
-    train = _command(
-        commands, "train-reward", _train_reward, "train a reward model on preference pairs; the same again goes on",
-        "examples:\n  cyclepref train-reward runs/i2t2i runs/t2i2t --out runs/reward \\\n"
-        "    --recipe jobs/recipes/rewards/shapeworld.yaml                  both cycles at once (Combo)\n"
-        "  cyclepref train-reward org/my-pairs --out runs/reward --start Salesforce/blip-itm-large-coco --workers 8\n"
-        "  cyclepref train-reward runs/t2i2t --recipe my_reward.yaml --set learning_rate=1e-5 --out runs/reward",
-    )  # fmt: skip
-    train.add_argument(
-        "sources", metavar="SOURCE", nargs="+",
-        help="run directory, dataset folder, Hub repository, or folder in a known layout; one of each cycle",
-    )  # fmt: skip
-    train.add_argument("--out", type=_folder, required=True, help="folder for the model, and for what can be resumed")
-    train.add_argument("--recipe", type=Path, help="YAML file of settings; see jobs/recipes/rewards")
-    train.add_argument("--start", help="what to start from: a BLIP, CLIP, SigLIP or reward model, by Hub id or folder")
-    train.add_argument(
-        "--set", metavar="NAME=VALUE", action="append", default=[], help="a setting in place of the recipe's"
-    )
-    train.add_argument(
-        "--workers", type=_positive, default=1, help="processes that share each step, by Ray (default: 1)"
-    )
-    train.add_argument("--cache", type=_folder, help="folder for what frozen layers make of images (default: in OUT)")
+    add_reward_commands(commands, _command)
+    add_train_command(commands, _command)
     return parser
 
 
@@ -151,7 +133,7 @@ def _command(commands, name: str, run, about: str, examples: str) -> argparse.Ar
 
 def _folder(value: str) -> Path:
     if "://" in value:
-        raise argparse.ArgumentTypeError(f"{value!r} is not a folder of this machine, which this command needs")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a folder of this machine, which the demo needs")
     return Path(value).expanduser()
 
 
@@ -220,14 +202,6 @@ def _export(arguments: argparse.Namespace) -> int:
     if arguments.prompt is not None:
         options["prompt"] = arguments.prompt
     run_export(arguments.place, arguments.format_name, arguments.out, filters, **options)
-    return 0
-
-
-def _train_reward(arguments: argparse.Namespace) -> int:
-    from jobs.train_reward import parse_changes, run_train_reward
-
-    changes = parse_changes(arguments.set) | ({"start": arguments.start} if arguments.start else {})
-    run_train_reward(arguments.sources, arguments.out, arguments.recipe, changes, arguments.workers, arguments.cache)
     return 0
 
 

@@ -21,7 +21,10 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 RECIPES = sorted((ROOT / "jobs" / "recipes").glob("*.yaml"))
 REWARD_RECIPES = sorted((ROOT / "jobs" / "recipes" / "rewards").glob("*.yaml"))
 MAX_LINES = 350
-COMMANDS = ("train-reward", "build", "demo", "export", "models", "status", "prune", "merge")
+COMMANDS = (
+    "build", "demo", "export", "models", "status", "prune", "merge", "score", "rank", "best-of-n", "convert-reward",
+    "train-reward",
+)  # fmt: skip
 # Reading a pickle runs whatever code is in it.
 PICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 

@@ -20,6 +20,9 @@ from builder.reward.preprocess import ImageLike, image_list, tokens
 from builder.reward.scoring import Ranking, Scores, paired, ranking, score_pairs
 from builder.reward.start import read_config, start
 
+# What `from_pretrained` takes that says where to find a model and its processor.
+HUB_OPTIONS = ("token", "cache_dir", "local_files_only", "force_download", "subfolder")
+
 
 class RewardModel(PreTrainedModel):
     """Scores image-text pairs; higher is better. Rewards of different models do not compare.
@@ -85,7 +88,8 @@ class RewardModel(PreTrainedModel):
         Raises:
             RewardError: if there is no reward model, or one with weights missing or too many.
         """
-        found = read_config(path, revision).model_type
+        hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+        found = read_config(path, revision, **hub).model_type
         if found != RewardConfig.model_type:
             raise RewardError(
                 f"{path} is no reward model but {found!r}: train one that starts from it, or give the folder that "
@@ -100,7 +104,7 @@ class RewardModel(PreTrainedModel):
                 raise RewardError(
                     f"{path} does not fit its config: {what} {', '.join(names[:5])} ({len(names)} in all)"
                 )
-        model.processor = AutoProcessor.from_pretrained(path, revision=revision)
+        model.processor = AutoProcessor.from_pretrained(path, revision=revision, **hub)
         return (model, info) if wanted else model
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
@@ -132,7 +136,8 @@ class RewardModel(PreTrainedModel):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         options = {"revision": revision, "create_pr": create_pr, "commit_message": commit_message}
         if folder is not None:
-            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
+            # What training left beside the model (builder/reward/train.py) is of use to nobody else.
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, ignore_patterns="work/**", **options))
         with tempfile.TemporaryDirectory(prefix="cyclepref-reward-") as saved:
             self.save_pretrained(saved)
             return str(api.upload_folder(repo_id=repo_id, folder_path=saved, **options))

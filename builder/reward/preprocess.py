@@ -12,6 +12,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
 from transformers import ProcessorMixin
 
+from builder.files import read_file
 from builder.images import UnreadableImage, decode, encode
 from builder.reward.errors import ImageNotFound, RewardError, WrongType
 
@@ -66,13 +67,23 @@ def open_image(image: ImageLike) -> Image.Image:
     return image if image.mode == "RGB" else decode(encode(image))
 
 
+def read_image(path: str | Path) -> bytes:
+    """The bytes of an image's file.
+
+    Raises:
+        ImageNotFound, RewardError: if there is no file, or it is none that can be read (a folder, a pipe).
+    """
+    data = read_file(Path(path))
+    if isinstance(data, FileNotFoundError):
+        raise ImageNotFound(f"no such image: {path}") from data
+    if isinstance(data, OSError):
+        raise RewardError(f"cannot read the image {path}: {data.strerror or data}") from data
+    return data
+
+
 def _open_file(path: Path) -> Image.Image:
     try:
-        return decode(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ImageNotFound(f"no such image: {path}") from error
-    except OSError as error:
-        raise RewardError(f"cannot read the image {path}: {error.strerror}") from error
+        return decode(read_image(path))
     except UnreadableImage as error:
         raise UnreadableImage(f"{path}: {error}") from error
 

@@ -23,14 +23,16 @@ Parts = dict[str, dict[str, torch.Tensor]]
 DUAL_PARTS = ("vision_model", "text_model", "visual_projection", "text_projection")
 
 
-def read_config(path: str | Path, revision: str | None = None) -> PreTrainedConfig:
-    """The config of a model at a Hub id or in a folder.
+def read_config(path: str | Path, revision: str | None = None, **hub: Any) -> PreTrainedConfig:
+    """The config of a model at a Hub id or in a folder; `hub` as `from_pretrained` takes them (token, cache_dir...).
 
     Raises:
         RewardError: if there is none that transformers knows.
     """
+    if Path(path).expanduser().is_absolute() and not Path(path).is_dir():
+        raise RewardError(f"no folder at {path}: give a folder with a model, or a Hub id")
     try:
-        return AutoConfig.from_pretrained(path, revision=revision)
+        return AutoConfig.from_pretrained(path, revision=revision, **hub)
     except (OSError, ValueError) as error:
         raise RewardError(f"{path} has no model that transformers can read: {' '.join(str(error).split())}") from error
 

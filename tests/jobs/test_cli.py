@@ -53,7 +53,23 @@ def test_models_lists_the_whole_catalog_and_shows_one_entry(capsys):
     assert json.loads(capsys.readouterr().out)["steps"] == CATALOG["shapeworld-sd3"].steps
 
 
-@pytest.mark.parametrize("command", [["demo"], ["build"], ["models"], ["status"], ["prune"], ["merge"], ["export"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["demo"],
+        ["build"],
+        ["models"],
+        ["status"],
+        ["prune"],
+        ["merge"],
+        ["score"],
+        ["rank"],
+        ["best-of-n"],
+        ["convert-reward"],
+        ["export"],
+        ["train-reward"],
+    ],
+)
 def test_every_command_has_help_with_examples(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([*command, "--help"])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from plain_colours import COLOURS, caption, picture
 from safetensors import safe_open
-from transformers import AutoConfig, BertConfig, BertModel, BlipForConditionalGeneration
+from transformers import AutoConfig, BertConfig, BertModel, BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 from builder.reward.model import RewardConfig, RewardModel
 from builder.reward.preprocess import pixels, tokens
@@ -32,6 +32,20 @@ def test_the_towers_are_those_of_the_captioner(model, captioner):
         assert torch.equal(model.encode_images(pixel_values), expected)
     for name, weight in source.text_decoder.bert.state_dict().items():
         assert torch.equal(model.text_model.state_dict()[name], weight), name
+
+
+def test_an_image_text_matcher_is_a_start_as_well(captioner, tmp_path):
+    torch.manual_seed(0)
+    matcher = BlipForImageTextRetrieval(BlipForConditionalGeneration.from_pretrained(captioner).config)
+    matcher.save_pretrained(tmp_path)
+    RewardModel.from_captioner(captioner).processor.save_pretrained(tmp_path)
+    model = RewardModel.from_backbone(tmp_path, head_sizes=[])
+    inputs, pixel_values = tokens(model.processor, TEXTS, 16), pixels(model.processor, IMAGES)
+    with torch.no_grad():
+        expected = matcher.eval()(pixel_values=pixel_values, **inputs).itm_score[:, 1].tolist()
+        model.head[0].weight.copy_(matcher.itm_head.weight[1:])
+        model.head[0].bias.copy_(matcher.itm_head.bias[1:])
+    assert model.score(images=IMAGES, texts=TEXTS) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_half_precision_captioner_is_trained_in_single_precision(captioner, tmp_path):

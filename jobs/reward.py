@@ -1,0 +1,126 @@
+"""Reward models on the command line: `cyclepref score`, `rank`, `best-of-n` and `convert-reward`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from rich.console import Console
+from rich.table import Table
+
+from builder.progress import plain, stage
+from builder.reward.card import write_plain_card
+from builder.reward.checkpoint import read_tokenizer, read_weights
+from builder.reward.convert import convert, kind_of
+from builder.reward.errors import RewardError
+from builder.reward.groups import Kept, best_of_groups, open_groups
+from builder.reward.model import RewardModel
+from builder.reward.scoring import Ranking, paired
+
+# What a command answers goes to stdout, and what it says of its work to stderr.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def open_model(path: str, device: str | None) -> RewardModel:
+    """A reward model, on the GPU if there is one, unless `device` says otherwise.
+
+    Raises:
+        RewardError: if there is no such model or device.
+    """
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return RewardModel.from_pretrained(path).to(where).eval()
+    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
+        raise RewardError(f"cannot use the device {device!r}: {' '.join(str(error).split())}") from error
+
+
+def run_score(images: list[str], texts: list[str], model: RewardModel, batch_size: int, as_json: bool) -> None:
+    """Print the reward of each pair."""
+    images, texts = paired(images, texts)
+    with stage("score", len(texts)) as tick:
+        scores = model.score(images=images, texts=texts, batch_size=batch_size, tick=tick)
+    cut = set(scores.truncated)
+    rows = [
+        {"image": image, "text": text, "reward": reward, "truncated": place in cut}
+        for place, (image, text, reward) in enumerate(zip(images, texts, scores, strict=True))
+    ]
+    if as_json:
+        print(json.dumps({"scores": rows}, indent=2, ensure_ascii=False))
+        return
+    _print_rows("", [(row["reward"], row["image"], _marked(row["text"], row["truncated"])) for row in rows])
+
+
+def run_rank(of: Literal["image", "text"], one: str, many: list[str], model: RewardModel, as_json: bool) -> None:
+    """Print images for the prompt `one`, or captions for the image `one`, best first."""
+    found = model.rank(prompt=one, images=many) if of == "image" else model.rank_captions(image=one, texts=many)
+    if as_json:
+        print(json.dumps(_ranking(of, one, many, found), indent=2, ensure_ascii=False))
+        return
+    cut = set(found.truncated)
+    _print_rows(one, [(found.rewards[at], _marked(many[at], at in cut)) for at in found.order])
+
+
+def run_best_of_n(folder: Path, k: int, model: RewardModel, batch_size: int, as_json: bool) -> None:
+    """Print the best k candidates of each input: a table, or JSON a line."""
+    count, groups = open_groups(folder)
+    found: list[Kept] = []
+    with stage("best of n", count) as tick:
+        for each in best_of_groups(model, groups, k, batch_size):
+            found.append(each)
+            tick(1)
+            if as_json:
+                kept = [
+                    {"candidate": name, "reward": reward} | ({"text": text} if text else {})
+                    for name, reward, text in each.kept
+                ]
+                print(json.dumps({"input": each.name, "kept": kept, "of": each.of}, ensure_ascii=False), flush=True)
+    if not as_json:
+        for each in found:
+            _print_rows(
+                f"{each.name}  ({len(each.kept)} of {each.of})",
+                [(reward, name, text or "") for name, reward, text in each.kept],
+            )
+    kept = [reward for each in found for _, reward, _ in each.kept]
+    few = sum(each.of < k for each in found)
+    line = f"{len(kept)} kept of {sum(each.of for each in found)}: mean reward {sum(kept) / len(kept):.4f}, of all "
+    line += f"{sum(each.mean * each.of for each in found) / sum(each.of for each in found):.4f}"
+    print(line + (f"; {few} inputs have fewer than {k} candidates, all of them kept" if few else ""), file=sys.stderr)
+
+
+def run_convert(checkpoint: Path, kind: str, out: Path, tokenizer: str) -> None:
+    """Write the reward model that a published checkpoint is.
+
+    Raises:
+        RewardError: if `out` has something in it, or the checkpoint does not fit.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RewardError(f"{out} is there already: --out must name a new or empty folder")
+    model = convert(read_weights(checkpoint), kind, read_tokenizer(tokenizer))
+    model.save_pretrained(out)
+    write_plain_card(out, model.config, about=f"These are {kind_of(kind).about}.", overwrite=True)
+    weights = sum(weight.numel() for weight in model.parameters())
+    console.print(plain(f"{out}: {kind}, {weights / 1e6:.1f} million weights"), soft_wrap=True)
+    console.print(plain(f"next: cyclepref score --model {out} --image FILE --text TEXT"), soft_wrap=True)
+
+
+def _ranking(of: str, one: str, many: list[str], found: Ranking) -> dict[str, Any]:
+    rows = [{of: many[at], "reward": found.rewards[at], "truncated": at in found.truncated} for at in found.order]
+    return {"prompt" if of == "image" else "image": one, "ranking": rows}
+
+
+def _marked(text: str, cut: bool) -> str:
+    return f"{text} [cut]" if cut else text
+
+
+def _print_rows(title: str, rows: list[tuple[Any, ...]]) -> None:
+    table = Table(title=plain(title) if title else None, title_justify="left", show_header=False, box=None)
+    for reward, *names in rows:
+        table.add_row(f"{reward:+.4f}", *(plain(_short(name)) for name in names))
+    console.print(table)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else text[:200] + "..."

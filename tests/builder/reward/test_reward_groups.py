@@ -1,0 +1,112 @@
+"""Best-of-n over folders and runs."""
+
+import json
+
+import pyarrow as pa
+import pytest
+import torch
+from plain_colours import COLOURS, caption, picture
+
+from builder.images import encode, to_store
+from builder.reward.errors import RewardError
+from builder.reward.groups import best_of_groups, open_groups
+from builder.reward.model import RewardModel
+from builder.store import Store
+from schemas.records import CANDIDATE, GENERATION, INPUT
+
+
+@pytest.fixture(scope="module")
+def model(captioner):
+    torch.manual_seed(1)
+    return RewardModel.from_captioner(captioner, head_sizes=[16, 4])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four pictures for each of two prompts, in two folders, with metadata."""
+    rows = []
+    for prompt in ("red", "blue"):
+        (tmp_path / prompt).mkdir()
+        for number, colour in enumerate(COLOURS):
+            name = f"{prompt}/{number}.png"
+            picture(colour, number).save(tmp_path / name)
+            rows.append({"file_name": name, "prompt": caption(prompt)})
+    # U+2028 ends a line for some readers, not for JSON.
+    rows[0]["note"] = "\u2028"
+    (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    return tmp_path
+
+
+def test_the_best_k_pictures_of_each_prompt_are_kept(folder, model):
+    count, groups = open_groups(folder)
+    found = list(best_of_groups(model, groups, k=2))
+    assert count == len(found) == 2
+    for each in found:
+        name = each.name.split()[-1]
+        ranking = model.rank(prompt=each.name, images=[folder / f"{name}/{n}.png" for n in range(4)])
+        assert [kept for kept, _, _ in each.kept] == [f"{name}/{at}.png" for at in ranking.order[:2]]
+        assert [reward for _, reward, _ in each.kept] == pytest.approx(sorted(ranking.rewards)[::-1][:2], abs=1e-5)
+        assert (each.of, each.mean) == (4, pytest.approx(sum(ranking.rewards) / 4, abs=1e-5))
+
+
+def test_prompts_may_lie_beside_the_pictures(tmp_path, model):
+    for number, colour in enumerate(COLOURS):
+        picture(colour, number).save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text(caption("red") + "\n")
+    count, groups = open_groups(tmp_path)
+    (found,) = best_of_groups(model, groups, k=9)
+    assert (count, found.name, len(found.kept), found.of) == (1, caption("red"), 4, 4)
+
+
+def test_folders_without_what_is_needed_are_refused(folder, tmp_path, model):
+    with pytest.raises(RewardError, match="k must be positive, got 0"):
+        list(best_of_groups(model, open_groups(folder)[1], k=0))
+    with pytest.raises(RewardError, match="no folder at"):
+        open_groups(folder / "nothing")
+    (folder / "empty").mkdir()
+    with pytest.raises(RewardError, match="has no candidates"):
+        open_groups(folder / "empty")
+    with pytest.raises(RewardError, match=r"4 pictures have no prompt, '0.png' among them: write metadata.jsonl"):
+        open_groups(folder / "red")
+    for line, message in [
+        ("no json", "line 1: not JSON"),
+        ('{"file_name": "red/0.png"}', "line 1: not JSON with file_name and prompt"),
+        ('{"file_name": "../secret.png", "prompt": "a"}', "line 1: '../secret.png' is no picture in the folder"),
+        ('{"file_name": "red/0.png", "prompt": 3}', "its prompt is no text"),
+        ('{"file_name": "red/0.png", "prompt": "a"}', "has no prompt for 7 pictures, 'blue/0.png' among them"),
+    ]:
+        (folder / "metadata.jsonl").write_text(line)
+        with pytest.raises(RewardError, match=message):
+            open_groups(folder)
+
+
+def test_a_runs_candidates_are_its_groups_and_equal_ones_count_once(tmp_path, model):
+    """A run of captions, of which two captioners said the same and one said nothing."""
+    store = Store(tmp_path)
+    images = {f"input {n}": to_store(encode(picture(colour, n))) for n, colour in enumerate(("red", "blue"))}
+    inputs = [{"input_id": name, "modality": "image", "image": image.data} for name, image in images.items()]
+    candidates = [
+        {"generation_id": f"{name} {n}", "input_id": name, "content_id": text or "none", "text": text, "model": "m"}
+        for name in images
+        for n, text in enumerate(["a picture of red", "blue", "blue", None])
+    ]
+    for rows in (candidates, inputs):
+        for row in rows:
+            row |= {key: None for key in (INPUT if rows is inputs else CANDIDATE).names if key not in row}
+    made = [{name: row.get(name) for name in GENERATION.names} for row in candidates if row["text"]]
+    store.write_part("inputs", pa.Table.from_pylist(inputs, schema=INPUT))
+    store.write_part("generations", pa.Table.from_pylist(made, schema=GENERATION))
+    rows = [{**row, "status": "ok" if row["text"] else "failed"} for row in candidates]
+    store.write_view("candidates", pa.Table.from_pylist(rows, schema=CANDIDATE))
+
+    count, groups = open_groups(tmp_path)
+    found = list(best_of_groups(model, groups, k=1))
+    assert count == len(found) == 2
+    for each, colour in zip(found, ("red", "blue"), strict=True):
+        ranking = model.rank_captions(
+            image=picture(colour, list(images).index(each.name)), texts=["a picture of red", "blue"]
+        )
+        name, reward, text = each.kept[0]
+        assert (name, text) == [(f"{each.name} 0", "a picture of red"), (f"{each.name} 1", "blue")][ranking.order[0]]
+        assert reward == pytest.approx(max(ranking.rewards), abs=1e-5)
+        assert each.of == 2
