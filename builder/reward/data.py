@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from builder.filters import Filters
+from builder.layouts import find_layout
 from builder.load import open_source, select
 from builder.rankings import LoadError, Rankings
 
@@ -103,15 +104,16 @@ def load_preferences(
 ) -> dict[str, PreferenceSplit]:
     """All splits of a preference dataset that have inputs, by name; every pair is in exactly one.
 
-    `source` is what `builder.load.load_pairs` reads: a finished run, a dataset folder, CyclePrefDB's layout, or a
-    repository on the Hub. `filters` leave out pairs (see `builder.filters.Filters`).
+    `source` is what `builder.load.load_pairs` reads (a finished run, a dataset folder, CyclePrefDB's layout, or a
+    repository on the Hub), or one of the layouts of builder/layouts.py. `filters` leave out pairs (see
+    `builder.filters.Filters`).
 
     Raises:
         LoadError: if there is no dataset, or it does not hold together.
         PreferenceError: if there is no input in it; if a margin is missing or no finite number; if a pair compares
             candidates of two inputs, one candidate with itself, or two that another pair compares.
     """
-    opened = open_source(source, revision)
+    opened = find_layout(source) or open_source(source, revision)
     splits = {name: opened.read(name) for name in opened.splits()}
     if not splits:
         raise PreferenceError(f"the dataset at {source} is empty: it has no input in any split")

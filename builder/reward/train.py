@@ -81,9 +81,9 @@ def train_reward(
     identity = run_identity(splits, start, revision, settings)
     if (finished := _finished(out, identity)) is not None:
         return TrainResult(out, finished)
-    checkpoints = _checkpoints(out, identity)
     set_seed(settings.seed)
     model = _start(start, revision, settings)
+    checkpoints = _checkpoints(out, identity)
     cached = Path(cache) if cache is not None else out / WORK / "prefixes"
     reader, collate = _reading(model, splits, settings, cached, progress)
     train = [by_name["train"] for by_name in splits]
