@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +29,7 @@ from schemas.ids import digest
 
 Progress = Callable[[str, int], AbstractContextManager[Tick]]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-BATCH = 32
+BATCH, THREADS = 32, 8
 PART_BYTES = 64 * 2**20
 
 
@@ -99,9 +100,9 @@ def text_key(text: str) -> str:
 def keys_of(pictures: Sequence[Picture], progress: Progress) -> dict[Picture, str]:
     """The key of each image; reads them all, and decodes none."""
     found = {}
-    with progress("reward model: images read", len(pictures)) as tick:
-        for picture in pictures:
-            found[picture] = image_key(picture.read())
+    with progress("reward model: images read", len(pictures)) as tick, ThreadPoolExecutor(THREADS) as pool:
+        for picture, key in zip(pictures, pool.map(lambda picture: image_key(picture.read()), pictures), strict=True):
+            found[picture] = key
             tick(1)
     return found
 
@@ -156,7 +157,9 @@ def fill_texts(
 
 @torch.inference_mode()
 def _images(model: Any, half: Half, pictures: Sequence[Picture]) -> list[torch.Tensor]:
-    values = pixels(model.need_processor(), [open_picture(picture) for picture in pictures])
+    with ThreadPoolExecutor(THREADS) as pool:  # decoding waits for no other thread
+        opened = list(pool.map(open_picture, pictures))
+    values = pixels(model.need_processor(), opened)
     states = begin_images(model, half, values.to(model.device))
     return list(states.cpu() if states.ndim == 3 else states.cpu()[:, None])
 

@@ -19,12 +19,14 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from builder.engine import Engine
+from builder.plan import Cluster
 from builder.progress import Tick, stage
 from builder.reward.errors import RewardError
 from builder.reward.settings import TrainRecipe
+from schemas.errors import CyclePrefError
 
 # Beside the checkpoints, in the folder that all nodes see.
-STEPS, RAY = "steps.json", "ray"
+STEPS, ERROR, RAY = "steps.json", "error.txt", "ray"
 # A worker that dies takes the others with it; all start again from the last checkpoint.
 MAX_FAILURES = 2
 LOOK_EVERY_S = 1.0
@@ -50,14 +52,17 @@ def train_with_workers(
         gpus, cpus = engine.cluster.gpus, engine.cluster.cpus
         _check_room(workers, gpus, cpus)
         work.mkdir(parents=True, exist_ok=True)
-        (work / STEPS).unlink(missing_ok=True)
+        for name in (STEPS, ERROR):
+            (work / name).unlink(missing_ok=True)
         told = {
             "sources": [_absolute(source) for source in sources],
-            "recipe": recipe.model_copy(update={"start": _absolute(recipe.start)}).model_dump(mode="json"),
+            "recipe": recipe.model_copy(update={"start": _absolute(recipe.start)}).model_dump(
+                mode="json", exclude_unset=True
+            ),
             "out": str(out),
             "cache": str(cache.resolve()) if cache is not None else None,
         }
-        resources = {"GPU": 1} if gpus else {"CPU": max(1, cpus // workers)}
+        resources = {"CPU": 1, "GPU": 1} if gpus else {"CPU": cores_each(engine.cluster, workers)}
         trainer = TorchTrainer(
             _work,
             train_loop_config=told,
@@ -69,7 +74,7 @@ def train_with_workers(
             ),
         )
         with _shown(work / STEPS), _quiet():
-            _fit(trainer)
+            _fit(trainer, work / ERROR)
     shutil.rmtree(work / RAY, ignore_errors=True)
     return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
 
@@ -83,17 +88,29 @@ def _check_room(workers: int, gpus: float, cpus: int) -> None:
         )
 
 
+def cores_each(cluster: Cluster, workers: int) -> int:
+    """The most cores that each of so many workers can have, all of a worker's on one node."""
+    most = max(node.cpus for node in cluster.nodes)
+    return next(
+        (cores for cores in range(most, 1, -1) if sum(node.cpus // cores for node in cluster.nodes) >= workers), 1
+    )
+
+
 def _absolute(path: str) -> str:
     """Workers start in a folder of their own."""
     return str(Path(path).resolve()) if Path(path).exists() else path
 
 
-def _fit(trainer: TorchTrainer) -> None:
+def _fit(trainer: TorchTrainer, error: Path) -> None:
+    """Run the workers to their end; raise what one of them noted before it stopped."""
     try:
         trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        raise RewardError(f"a worker failed: {lines[-1].strip() if lines else 'it did not say why'}") from error
+    except ray.train.TrainingFailedError as failure:
+        if not error.is_file():
+            lines = [line for line in str(failure).splitlines() if line.strip()]
+            raise RewardError(f"a worker failed: {lines[-1].strip() if lines else 'it did not say why'}") from failure
+    if error.is_file():
+        raise RewardError(error.read_text(encoding="utf-8"))
 
 
 def _work(told: dict[str, Any]) -> None:
@@ -105,8 +122,11 @@ def _work(told: dict[str, Any]) -> None:
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
-    recipe = TrainRecipe.model_validate({name: value for name, value in told["recipe"].items() if value is not None})
-    noted = Path(told["out"]) / WORK / STEPS if ray.train.get_context().get_world_rank() == 0 else None
+    work = Path(told["out"]) / WORK
+    if (work / ERROR).is_file():
+        return  # what is wrong with the data or the settings does not get better by a new start
+    recipe = TrainRecipe.model_validate(told["recipe"])
+    noted = work / STEPS if ray.train.get_context().get_world_rank() == 0 else None
 
     @contextmanager
     def progress(label: str, total: int) -> Iterator[Tick]:
@@ -114,9 +134,13 @@ def _work(told: dict[str, Any]) -> None:
         yield note.tick
         note.write()
 
-    train_reward(
-        told["sources"], recipe.start, told["out"], recipe, progress, revision=recipe.revision, cache=told["cache"]
-    )
+    try:
+        train_reward(
+            told["sources"], recipe.start, told["out"], recipe, progress, revision=recipe.revision, cache=told["cache"]
+        )
+    except CyclePrefError as error:
+        (work / ERROR).write_text(str(error), encoding="utf-8")
+        raise  # so that the others are stopped, who may wait for this one
 
 
 class _Note:

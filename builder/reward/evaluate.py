@@ -1,6 +1,6 @@
 """How well a reward model orders candidates."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,11 +77,13 @@ def input_rewards(
     split: PreferenceSplit,
     read: tuple[Reader, Collate] | None = None,
     rows: Sequence[int] | None = None,
+    tick: Callable[[int], None] = lambda done: None,
 ) -> list[torch.Tensor]:
     """For each input of a split (or of some `rows` of it) the rewards (candidates,) of its candidates, float on the
     CPU.
 
-    `read` may know what an earlier pass or the frozen layers made of the images.
+    `read` may know what an earlier pass or the frozen layers made of the images. `tick` is told of inputs as they are
+    done.
     """
     rows = range(len(split)) if rows is None else rows
     reader, collate = read or (Reader(model), Collate(model.need_processor(), model.max_text_length, cache_mb=0))
@@ -93,6 +95,7 @@ def input_rewards(
         batch = {name: value.to(model.device) for name, value in collate(inputs).items()}
         scored = reader(**batch).float().cpu()
         rewards += scored.split([len(each.generation_ids) for each in inputs])
+        tick(len(inputs))
     model.train(training)
     return rewards
 

@@ -68,7 +68,8 @@ class TrainSettings(Part):
     `prefix_cache` numbers; null computes it in every pass. `precision` is that of training: fp32, bf16 or fp16 with
     weights in fp32. `save_steps` is the number of steps from one checkpoint to the next; null makes one after each
     epoch. `patience` is how many epochs without a better validation accuracy end the run; null trains every epoch.
-    `pixel_cache_mb` bounds the memory for images whose frozen part is not kept.
+    `pixel_cache_mb` bounds the memory for images whose frozen part is not kept; `loaders` are processes that make
+    batches beside the model, which brings something where a GPU would wait for images.
     `head` describes a model that starts from a captioner; a reward model that is trained on keeps its own.
     """
 
@@ -93,6 +94,7 @@ class TrainSettings(Part):
     save_steps: Annotated[int, Field(ge=1)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
     pixel_cache_mb: Annotated[int, Field(ge=0)] = 512
+    loaders: Annotated[int, Field(ge=0)] = 0
     head: HeadSettings = HeadSettings()
 
     @model_validator(mode="after")

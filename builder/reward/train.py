@@ -3,8 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,15 @@ import torch.distributed as workers
 from transformers import set_seed
 
 from builder.filters import Filters
-from builder.progress import Tick, console, plain, stage
-from builder.reward.batches import Collate, Frozen, Passes, inputs_for_pairs
-from builder.reward.cache import PrefixCache, fill_images, fill_texts, keys_of
+from builder.progress import console, plain, stage
+from builder.reward.batches import Collate, Passes, inputs_for_pairs
+from builder.reward.cache import Progress
 from builder.reward.card import write_card
 from builder.reward.data import PreferenceError, PreferenceSplit, load_preferences
 from builder.reward.errors import RewardError
 from builder.reward.evaluate import accuracy_of, input_rewards
 from builder.reward.model import RewardConfig, RewardModel
-from builder.reward.perturb import perturber
-from builder.reward.prefix import frozen_half
+from builder.reward.reading import prepare, wait, worker
 from builder.reward.settings import TrainSettings
 from builder.reward.start import read_config
 from builder.reward.step import Reader
@@ -36,7 +34,6 @@ SPLITS = ("train", *HELD_OUT)
 WORK = "work"
 
 Splits = list[dict[str, PreferenceSplit]]
-Progress = Callable[[str, int], AbstractContextManager[Tick]]
 
 
 @dataclass(frozen=True)
@@ -85,11 +82,11 @@ def train_reward(
     model = _start(start, revision, settings)
     checkpoints = _checkpoints(out, identity)
     cached = Path(cache) if cache is not None else out / WORK / "prefixes"
-    reader, collate = _reading(model, splits, settings, cached, progress)
+    reader, collate = prepare(model, splits, settings, cached, progress)
     train = [by_name["train"] for by_name in splits]
     validation = [s["validation"] for s in splits if "validation" in s and s["validation"].pair_count]
     passes = _passes(train, settings)
-    before = _rewards(reader, splits, collate, HELD_OUT)
+    before = _rewards(reader, splits, collate, HELD_OUT, progress)
     with progress("reward model: steps", settings.epochs * passes.steps) as tick:
         trainer = RewardTrainer(reader, passes, validation, collate, settings, checkpoints, tick)
         done = last_checkpoint(checkpoints)
@@ -97,7 +94,7 @@ def train_reward(
             console.print(plain(f"going on from {done}"), soft_wrap=True)
         set_seed(settings.seed)
         trainer.train(resume_from_checkpoint=str(done) if done is not None else None)
-    after = _rewards(reader, splits, collate, SPLITS)
+    after = _rewards(reader, splits, collate, SPLITS, progress)
     if settings.loss != "mse":
         average = torch.cat([reward for scored in after for reward in scored["train"]]).mean().item()
         model.config.reward_mean += model.config.reward_std * average
@@ -112,12 +109,12 @@ def train_reward(
         "datasets": [str(path) for path in datasets],
         "settings": settings.model_dump(),
         "identity": identity,
-        "workers": _world()[1],
+        "workers": worker()[1],
         "seconds": round(time.monotonic() - began, 1),
     }
-    if _world()[0] == 0:
+    if worker()[0] == 0:
         _save(model, out, metrics)
-    _wait()
+    wait()
     return TrainResult(out, metrics)
 
 
@@ -128,7 +125,7 @@ def run_identity(splits: Splits, start: str | Path, revision: str | None, settin
         for by_name in splits
         for name, split in by_name.items()
     ]
-    other = {"inputs_per_pass", "pixel_cache_mb", "start", "revision"}
+    other = {"inputs_per_pass", "pixel_cache_mb", "loaders", "start", "revision"}
     return {
         "pairs": digest(*pairs),
         "start": f"{start}@{revision}" if revision else str(start),
@@ -163,7 +160,7 @@ def _finished(out: Path, identity: dict[str, str]) -> dict[str, Any] | None:
 def _checkpoints(out: Path, identity: dict[str, str]) -> Path:
     """The folder of this run's checkpoints; whose they are is written beside them before the first."""
     folder, noted = out / WORK / "checkpoints", out / WORK / "run.json"
-    _wait()
+    wait()
     if noted.is_file():
         other = json.loads(noted.read_text(encoding="utf-8"))
         different = [name for name, value in identity.items() if other.get(name) != value]
@@ -172,8 +169,8 @@ def _checkpoints(out: Path, identity: dict[str, str]) -> Path:
                 f"{out} has checkpoints of a training with other {' and '.join(different)}: give another folder, or "
                 f"delete {out / WORK} to begin anew"
             )
-    _wait()  # what the others look for is not yet written
-    if _world()[0] == 0:
+    wait()  # what the others look for is not yet written
+    if worker()[0] == 0:
         (out / "metrics.json").unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         noted.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
@@ -196,64 +193,34 @@ def _device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def _reading(
-    model: RewardModel, splits: Splits, settings: TrainSettings, folder: Path, progress: Progress
-) -> tuple[Reader, Collate]:
-    """How batches are made and read; what the frozen layers make of images and texts is there afterwards."""
-    model.eval()
-    perturb = None
-    if settings.auxiliary is not None:
-        perturb = perturber(settings.auxiliary.prompts, settings.seed, model.max_text_length)
-    halves = {tower: frozen_half(model, tower) for tower in ("image", "text")}
-    frozen = Frozen()
-    if settings.prefix_cache is not None:
-        caches = {
-            tower: PrefixCache(folder, model, half, settings.prefix_cache) if half is not None else None
-            for tower, half in halves.items()
-        }
-        inputs = [by_name[name][row] for by_name in splits for name in by_name for row in range(len(by_name[name]))]
-        keys = keys_of([picture for each in inputs for picture in each.images], progress) if caches["image"] else {}
-        if caches["image"] is not None:
-            fill_images(model, caches["image"], keys, progress, _world())
-        if caches["text"] is not None:
-            texts = dict.fromkeys(text for each in inputs for text in each.texts)
-            more = [other for text in texts for other in perturb(text)] if perturb else []
-            fill_texts(model, caches["text"], dict.fromkeys([*texts, *more]), progress, _world())
-        _wait()
-        for cache in filter(None, caches.values()):
-            cache.reread()
-        frozen = Frozen(caches["image"], caches["text"], keys)
-    collate = Collate(model.need_processor(), model.max_text_length, settings.pixel_cache_mb, frozen, perturb)
-    return Reader(model, halves["image"], halves["text"]), collate
-
-
 def _passes(train: list[PreferenceSplit], settings: TrainSettings) -> Passes:
     per_step = settings.inputs_per_step
     if settings.pairs_per_step is not None:
         per_step = inputs_for_pairs(train, settings.pairs_per_step)
-    return Passes(train, settings.seed, per_step, settings.inputs_per_pass or per_step, _world()[1])
-
-
-def _world() -> tuple[int, int]:
-    """This worker's rank, and how many there are."""
-    if workers.is_available() and workers.is_initialized():
-        return workers.get_rank(), workers.get_world_size()
-    return 0, 1
-
-
-def _wait() -> None:
-    if _world()[1] > 1:
-        workers.barrier()
+    return Passes(train, settings.seed, per_step, settings.inputs_per_pass or per_step, worker()[1])
 
 
 def _rewards(
-    reader: Reader, splits: Splits, collate: Collate, names: Sequence[str]
+    reader: Reader, splits: Splits, collate: Collate, names: Sequence[str], progress: Progress
 ) -> list[dict[str, list[torch.Tensor]]]:
     """For each dataset: split -> rewards of the candidates of each input."""
     return [
-        {name: input_rewards(reader.reward, by_name[name], (reader, collate)) for name in names if name in by_name}
+        {name: _shared_rewards(reader, by_name[name], collate, progress) for name in names if name in by_name}
         for by_name in splits
     ]
+
+
+def _shared_rewards(reader: Reader, split: PreferenceSplit, collate: Collate, progress: Progress) -> list[torch.Tensor]:
+    """As `input_rewards`; each worker scores its share, and all have the whole."""
+    rank, count = worker()
+    rows = range(rank, len(split), count)
+    with progress(f"reward model: {split.cycle} {split.name} scored", len(rows)) as tick:
+        mine = input_rewards(reader.reward, split, (reader, collate), rows, tick)
+    if count == 1:
+        return mine
+    parts: list[Any] = [None] * count
+    workers.all_gather_object(parts, mine)
+    return [parts[row % count][row // count] for row in range(len(split))]
 
 
 def _accuracy_table(

@@ -149,6 +149,7 @@ def training_arguments(
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
+        dataloader_num_workers=settings.loaders,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
         report_to="none",

@@ -33,7 +33,7 @@ def assert_equal(one, other, but=(), **close):
 
 def test_many_small_passes_make_the_model_of_one_large_pass(datasets, captioner, tmp_path):
     train_reward(datasets, captioner, tmp_path / "one", FEW)
-    train_reward(datasets, captioner, tmp_path / "many", FEW.model_copy(update={"inputs_per_pass": 1}))
+    train_reward(datasets, captioner, tmp_path / "many", FEW.model_copy(update={"inputs_per_pass": 1, "loaders": 1}))
     # No difference of rewards depends on the last bias: what moves it is rounding, which Adam makes as large as a step.
     assert_equal(tmp_path / "one", tmp_path / "many", but=["head.3.bias"], atol=2e-5, rtol=0)
 

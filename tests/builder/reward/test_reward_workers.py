@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from builder.reward.distributed import train_with_workers
+from builder.plan import Cluster, Node
+from builder.reward.distributed import cores_each, train_with_workers
 from builder.reward.errors import RewardError
 from builder.reward.settings import HeadSettings, TrainRecipe
 from builder.reward.train import train_reward
@@ -44,3 +45,10 @@ def test_a_worker_s_error_is_the_command_s(ray_local, build, captioner, tmp_path
 def test_more_workers_than_cores_are_refused(ray_local, build, captioner, tmp_path):
     with pytest.raises(RewardError, match="--workers 64 needs as many CPU cores; the cluster has 2"):
         train_with_workers(["anything"], recipe(captioner), tmp_path / "out", 64)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "cores"), [([8], 2, 4), ([3, 3], 3, 1), ([3, 3], 2, 3), ([2, 16], 4, 4), ([1], 1, 1)]
+)
+def test_workers_get_the_cores_that_lie_on_one_node(nodes, workers, cores):
+    assert cores_each(Cluster.of([Node(cpus, 0) for cpus in nodes]), workers) == cores
