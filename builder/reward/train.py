@@ -1,5 +1,6 @@
 """Training a reward model on preference datasets: the table of contents of a run."""
 
+import hashlib
 import json
 import shutil
 import time
@@ -119,7 +120,7 @@ def train_reward(
 
 
 def run_identity(splits: Splits, start: str | Path, revision: str | None, settings: TrainSettings) -> dict[str, str]:
-    """What makes two runs the same: their pairs, the name of their start, and the settings that change the result."""
+    """What makes two runs the same: their pairs, what they start from, and the settings that change the result."""
     pairs = [
         digest(name, *split.generation_ids, *(str(each) for each in zip(split.pairs, split.margins, strict=True)))
         for by_name in splits
@@ -128,9 +129,18 @@ def run_identity(splits: Splits, start: str | Path, revision: str | None, settin
     other = {"inputs_per_pass", "pixel_cache_mb", "loaders", "start", "revision"}
     return {
         "pairs": digest(*pairs),
-        "start": f"{start}@{revision}" if revision else str(start),
+        "start": _identity_of_start(Path(start)) if Path(start).is_dir() else f"{start}@{revision or 'main'}",
         "settings": fingerprint(settings.model_dump(mode="json", exclude=other)),
     }
+
+
+def _identity_of_start(folder: Path) -> str:
+    """Of a folder what its files hold, wherever it lies."""
+    parts = []
+    for file in sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".txt")):
+        with file.open("rb") as opened:
+            parts += [file.name, hashlib.file_digest(opened, "blake2b").hexdigest()]
+    return digest(*parts)
 
 
 def _load(datasets: Sequence[str | Path], settings: TrainSettings) -> Splits:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from plain_colours import make_rows, write_dataset
 
+from builder.filters import Filters
 from builder.images import decode
 from builder.rankings import LoadError
 from builder.reward.batches import Collate
@@ -146,3 +147,8 @@ def test_a_split_without_pairs_has_no_accuracy(build, model):
     assert len(candidate_rewards(model, path, "test")) == 4
     with pytest.raises(LoadError, match=r"no inputs in a split 'validation'. Choose from: train, test"):
         candidate_rewards(model, path, "validation")
+
+
+def test_filters_leave_pairs_out(build):
+    split = load_preferences(build("i2t2i", train=3), Filters(max_pairs_per_input=1))["train"]
+    assert split.pair_count == len(split) == 3

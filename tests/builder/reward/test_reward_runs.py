@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from tiny_duals import make_dual
 
 from builder.reward.errors import RewardError
+from builder.reward.model import RewardModel
 from builder.reward.settings import AuxiliarySettings, HeadSettings, TrainSettings, load_train_recipe
 from builder.reward.train import train_reward
 from builder.reward.trainer import Watch, last_checkpoint
@@ -99,6 +100,9 @@ def test_checkpoints_of_other_settings_are_refused(datasets, captioner, tmp_path
         train_reward(datasets, captioner, tmp_path, other)
     with pytest.raises(RewardError, match="of a training with other pairs"):
         train_reward(datasets[:1], captioner, tmp_path, FEW)
+    RewardModel.from_captioner(captioner).save_pretrained(tmp_path / "start")
+    with pytest.raises(RewardError, match="of a training with other start"):
+        train_reward(datasets, tmp_path / "start", tmp_path, FEW)
 
 
 def test_a_checkpoint_of_another_shape_is_refused(datasets, captioner, tmp_path, stopped_after):
