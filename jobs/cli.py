@@ -13,6 +13,7 @@ from builder import __version__
 from jobs.arguments import place, positive
 from jobs.dataset_commands import add_dataset_commands
 from jobs.reward_commands import add_reward_commands
+from jobs.train_command import add_train_command
 from schemas.errors import CyclePrefError, visible
 
 EXAMPLES = """examples:
@@ -24,6 +25,7 @@ EXAMPLES = """examples:
   cyclepref publish runs/i2t2i --repo org/name --dry-run  what would go to the Hugging Face Hub
   cyclepref models                                        every model and metric that a recipe can name
   cyclepref models llava-1.5-7b                           one of them, with all its settings
+  cyclepref train-reward runs/i2t2i --out runs/reward --recipe jobs/recipes/rewards/shapeworld.yaml
 """
 
 
@@ -120,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_dataset_commands(commands, _command)
     add_reward_commands(commands, _command)
+    add_train_command(commands, _command)
     return parser
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from builder.models.resolve import metric_spec, model_spec
+from builder.reward.settings import load_train_recipe
 from schemas.recipe import MetricChoice, load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -18,10 +19,11 @@ LAYERS = ("schemas", "builder", "jobs")
 SOURCES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 RECIPES = sorted((ROOT / "jobs" / "recipes").glob("*.yaml"))
+REWARD_RECIPES = sorted((ROOT / "jobs" / "recipes" / "rewards").glob("*.yaml"))
 MAX_LINES = 350
 COMMANDS = (
     "build", "demo", "models", "status", "prune", "merge", "stats", "publish", "export",
-    "score", "rank", "best-of-n", "convert-reward",
+    "score", "rank", "best-of-n", "convert-reward", "train-reward",
 )  # fmt: skip
 # Reading a pickle runs whatever code is in it.
 PICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
@@ -104,8 +106,9 @@ def test_imports_go_from_jobs_to_builder_to_schemas_and_never_back(trees):
     assert [name for name, tree in trees.items() if "tests" in packages(tree)] == []
 
 
-def test_only_the_engine_imports_ray(trees):
-    assert [name for name, tree in trees.items() if "ray" in packages(tree)] == ["builder/engine.py"]
+def test_only_the_engine_and_distributed_training_import_ray(trees):
+    found = [name for name, tree in trees.items() if "ray" in packages(tree)]
+    assert found == ["builder/engine.py", "builder/reward/distributed.py"]
 
 
 def test_schemas_bring_in_neither_torch_nor_ray():
@@ -167,6 +170,18 @@ def test_every_recipe_opens_with_the_command_that_runs_it(path):
     comment = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
     assert f"cyclepref build {name_of(path)} --out " in comment
     assert "trust_remote_code" not in yaml.safe_dump(yaml.safe_load(path.read_text()))
+
+
+@pytest.mark.parametrize("path", REWARD_RECIPES, ids=name_of)
+def test_every_reward_recipe_loads_and_opens_with_its_command(path):
+    assert load_train_recipe(path).start
+    comment = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+    assert f"--recipe {name_of(path)} --out " in comment
+    assert "Hardware: " in comment
+
+
+def test_there_are_recipes_of_rewards():
+    assert {path.stem for path in REWARD_RECIPES} >= {"shapeworld", "cyclereward", "lee2023"}
 
 
 # The scans above must find what they look for.

@@ -41,9 +41,8 @@ tags: [reward-model, image-text-alignment, cycle-consistency, preference]
 
 # Reward model
 
-Scores how well an image and a text belong together; higher is better. Learned with the Bradley-Terry loss from cycle
-consistency preferences (CycleReward, arXiv 2506.02095), without human labels. An average training candidate has
-reward 0; the difference of two rewards is the log-odds that the first candidate is the preferred one.
+Scores how well an image and a text belong together; higher is better. Learned from preference pairs, which cycle
+consistency makes without human labels (CycleReward, arXiv 2506.02095). {learned}
 
 ```python
 from builder.reward.model import RewardModel
@@ -61,6 +60,17 @@ Started from {start}. Kept: {kept}. Settings are in `metrics.json`.
 """
 
 
+# What a reward means, by the loss it was learned with.
+LEARNED = {
+    "bradley-terry": "The loss is that of Bradley and Terry: an average training candidate has reward 0, and the "
+    "difference of two rewards is the log-odds that the first candidate is the preferred one.",
+    "margin": "The loss is that of Bradley and Terry with the pairs' margins: an average training candidate has "
+    "reward 0, and the difference of two rewards grows with the margin to expect.",
+    "mse": "The loss is the squared error against 1 for chosen and 0 for rejected candidates, as of Lee et al. (arXiv "
+    "2302.12192).",
+}
+
+
 def write_card(folder: Path, metrics: dict[str, Any]) -> None:
     """Write README.md into a model's folder from the content of its metrics.json."""
     before = metrics["pairwise_accuracy_before_training"]
@@ -71,7 +81,8 @@ def write_card(folder: Path, metrics: dict[str, Any]) -> None:
         for split, found in by_split.items()
     ]
     start = Path(metrics["start"]).name if Path(metrics["start"]).exists() else metrics["start"]
-    text = CARD.format(start=escape(start), kept=escape(str(metrics["kept"])), rows="\n".join(rows))
+    learned = LEARNED[metrics["settings"]["loss"]]
+    text = CARD.format(learned=learned, start=escape(start), kept=escape(str(metrics["kept"])), rows="\n".join(rows))
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 

@@ -5,80 +5,85 @@ encoded once and every candidate is scored once, however many pairs it is in: 8 
 is 8 rewards instead of 56.
 """
 
-import math
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
-from datasets import Dataset, Image, List, load_dataset_builder
-from transformers import ProcessorMixin
 
-from builder.images import decode
-from builder.rankings import CYCLE_OF_COLUMN, cache_folder
-from builder.reward.preprocess import pixels, tokens
-from schemas.errors import CyclePrefError
-
-# The part of a batch that `RewardModel.forward` takes.
-MODEL_INPUTS = ("pixel_values", "image_index", "input_ids", "attention_mask")
+from builder.filters import Filters
+from builder.layouts import find_layout
+from builder.load import open_source, select
+from builder.rankings import LoadError, Rankings
 
 
-class PreferenceError(CyclePrefError, ValueError):
+class PreferenceError(LoadError):
     """A preference dataset that cannot be learned from; the message names the place, the value and the rule."""
+
+
+class Picture(NamedTuple):
+    """An image of a split, read from where it is when asked for."""
+
+    split: "PreferenceSplit"
+    of: str  # "input" or "candidate"
+    place: int
+
+    def read(self) -> bytes:
+        """The encoded image."""
+        images = self.split.rankings.images
+        return images.of_input(self.place) if self.of == "input" else images.of_candidate(self.place)
+
+    def __str__(self) -> str:
+        rankings = self.split.rankings
+        table, column = (rankings.inputs, "input_id") if self.of == "input" else (rankings.candidates, "generation_id")
+        return f"{self.of} {table[column][self.place].as_py()} of {self.split}"
 
 
 @dataclass(frozen=True)
 class PreferenceInput:
     """One input with its candidates: one image and many texts (i2t2i), or many images and one text (t2i2t).
 
-    `images` are encoded bytes under the id of what they are. Candidate k is (image k, text k), the shared side being
-    the same for each. `pairs` are (chosen, rejected) as indices of candidates.
+    Candidate k is (image k, text k), the shared side being the same for each. `pairs` are (chosen, rejected) as
+    indices of candidates; `margins`, one for each pair, are in the units of the score that decided.
     """
 
     cycle: str
     generation_ids: list[str]
-    images: dict[str, bytes]
+    images: list[Picture]
     texts: list[str]
     pairs: list[tuple[int, int]]
+    margins: list[float]
 
 
 class PreferenceSplit(torch.utils.data.Dataset):
-    """One split of a preference dataset: `split[i]` is its i-th input, read from disk when asked for.
+    """One split of a preference dataset: `split[i]` is its i-th input; its images are read when asked for.
 
-    `generation_ids` are those of all candidates, input by input; `pairs[i]` are the pairs of input i.
+    `generation_ids` are those of all candidates, input by input; `pairs[i]` and `margins[i]` are of input i.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        name: str,
-        rankings: Dataset,
-        generation_ids: list[str],
-        pairs: list[list[tuple[int, int]]],
-    ):
-        self.path, self.name, self.generation_ids, self.pairs = path, name, generation_ids, pairs
-        column = _input_column(path, rankings)
-        self.cycle = CYCLE_OF_COLUMN[column]
-        self._rows, self._column = _undecoded(rankings, column), column
+    def __init__(self, rankings: Rankings, pairs: pa.Table):
+        self.rankings, self.name = rankings, rankings.split
+        self.cycle = rankings.cycle.name
+        self.generation_ids: list[str] = rankings.candidates["generation_id"].to_pylist()
+        rows = np.asarray(rankings.candidates["row"])
+        self._first = np.searchsorted(rows, np.arange(rankings.inputs.num_rows + 1))
+        self.pairs, self.margins = _grouped(str(self), rows, self._first, pairs)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> PreferenceInput:
-        row = self._rows[index]
-        candidates = row["candidates"]
-        ids = [candidate["generation_id"] for candidate in candidates]
+        places = range(self._first[index], self._first[index + 1])
         if self.cycle == "i2t2i":
-            images = {row["input_id"]: row["image"]["bytes"]}
-            texts = [candidate["text"] for candidate in candidates]
+            images = [Picture(self, "input", index)]
+            texts = self.rankings.candidates["text"][places.start : places.stop].to_pylist()
         else:
-            images = {candidate["generation_id"]: candidate["image"]["bytes"] for candidate in candidates}
-            texts = [row["prompt"]]
-        return PreferenceInput(self.cycle, ids, images, texts, self.pairs[index])
+            images = [Picture(self, "candidate", place) for place in places]
+            texts = [self.rankings.inputs["text"][index].as_py()]
+        ids = self.generation_ids[places.start : places.stop]
+        return PreferenceInput(self.cycle, ids, images, texts, self.pairs[index], self.margins[index])
 
     @property
     def pair_count(self) -> int:
@@ -91,158 +96,53 @@ class PreferenceSplit(torch.utils.data.Dataset):
         return [index for index, pairs in enumerate(self.pairs) if pairs]
 
     def __str__(self) -> str:
-        return f"split {self.name!r} of {self.path}"
+        return str(self.rankings)
 
 
-def load_preferences(path: str | Path) -> dict[str, PreferenceSplit]:
-    """All splits of a preference dataset folder that have inputs, by name; every pair is in exactly one.
+def load_preferences(
+    source: str | Path, filters: Filters | None = None, revision: str | None = None
+) -> dict[str, PreferenceSplit]:
+    """All splits of a preference dataset that have inputs, by name; every pair is in exactly one.
+
+    `source` is what `builder.load.load_pairs` reads (a finished run, a dataset folder, CyclePrefDB's layout, or a
+    repository on the Hub), or one of the layouts of builder/layouts.py. `filters` leave out pairs (see
+    `builder.filters.Filters`).
 
     Raises:
-        PreferenceError: if there is no dataset or no input in it; if a score is missing or no finite number; if a pair
-            is there twice, or names an input or candidate that is not.
+        LoadError: if there is no dataset, or it does not hold together.
+        PreferenceError: if there is no input in it; if a margin is missing or no finite number; if a pair compares
+            candidates of two inputs, one candidate with itself, or two that another pair compares.
     """
-    path = Path(path)
-    if not path.is_dir():
-        raise PreferenceError(f"no dataset folder at {path}: give the folder that a build wrote as `dataset`")
-    rankings, pairs = _read(path, "rankings"), _read(path, "pairs")
-    if not rankings:
-        raise PreferenceError(f"the dataset at {path} is empty: it has no input in any split")
-    splits = {}
-    for name in [*rankings, *(name for name in pairs if name not in rankings)]:
-        where = f"split {name!r} of {path}"
-        table = _arrow(pairs[name]) if name in pairs else None
-        index = _candidates(where, _arrow(rankings[name])) if name in rankings else {}
-        grouped = _group_pairs(where, index, table)
-        if index:
-            ids = [generation_id for _, places in index.values() for generation_id in places]
-            splits[name] = PreferenceSplit(path, name, rankings[name], ids, grouped)
-    return splits
+    opened = find_layout(source) or open_source(source, revision)
+    splits = {name: opened.read(name) for name in opened.splits()}
+    if not splits:
+        raise PreferenceError(f"the dataset at {source} is empty: it has no input in any split")
+    filters = filters or Filters()
+    return {name: PreferenceSplit(read, select(read, filters)[0]) for name, read in splits.items()}
 
 
-def _read(path: Path, config: str) -> dict[str, Dataset]:
-    """The splits of a config that have rows; `load_dataset` itself refuses a config with an empty split."""
-    builder = load_dataset_builder(str(path), config, cache_dir=cache_folder(path))
-    builder.download_and_prepare()
-    return {name: builder.as_dataset(split=name) for name, split in builder.info.splits.items() if split.num_examples}
+def _grouped(
+    where: str, rows: np.ndarray, first: np.ndarray, pairs: pa.Table
+) -> tuple[list[list[tuple[int, int]]], list[list[float]]]:
+    """The pairs of each input, as (chosen, rejected) places among its candidates, and their margins."""
+    grouped: list[list[tuple[int, int]]] = [[] for _ in first[1:]]
+    margins: list[list[float]] = [[] for _ in first[1:]]
+    seen: set[frozenset[int]] = set()
+    columns = (pairs[name].to_pylist() for name in ("pair_id", "chosen", "rejected", "margin"))
+    for pair_id, chosen, rejected, margin in zip(*columns, strict=True):
+        _check(where, pair_id, rows, chosen, rejected, margin, seen)
+        row = rows[chosen]
+        grouped[row].append((int(chosen - first[row]), int(rejected - first[row])))
+        margins[row].append(float(margin))
+    return grouped, margins
 
 
-def _arrow(rows: Dataset) -> pa.Table:
-    return rows.with_format("arrow")[:]
-
-
-def _input_column(path: Path, rankings: Dataset) -> str:
-    found = [column for column in CYCLE_OF_COLUMN if column in rankings.column_names]
-    if len(found) != 1:
-        raise PreferenceError(
-            f"{path}: rankings need exactly one of the columns image (i2t2i) and prompt (t2i2t), "
-            f"got {', '.join(rankings.column_names)}"
-        )
-    return found[0]
-
-
-def _undecoded(rankings: Dataset, column: str) -> Dataset:
-    """Rows whose images stay bytes, so that what is decoded is what will be used."""
-    if column == "image":
-        return rankings.cast_column("image", Image(decode=False))
-    fields: dict[str, Any] = dict(rankings.features["candidates"].feature)
-    return rankings.cast_column("candidates", List({**fields, "image": Image(decode=False)}))
-
-
-def _candidates(where: str, rankings: pa.Table) -> dict[str, tuple[int, dict[str, int]]]:
-    """input_id -> (row, generation_id -> place among the row's candidates), scores checked; reads no image."""
-    candidates = rankings["candidates"].combine_chunks()
-    rows = pc.list_parent_indices(candidates).to_pylist()
-    flat = candidates.flatten()
-    ids, scores = flat.field("generation_id").to_pylist(), flat.field("score").to_pylist()
-    places: list[dict[str, int]] = [{} for _ in range(len(rankings))]
-    for row, generation_id, score in zip(rows, ids, scores, strict=True):
-        _check_score(where, f"candidate {generation_id}", score)
-        if generation_id in places[row]:
-            raise PreferenceError(f"{where}: candidate {generation_id} is listed twice for one input")
-        places[row][generation_id] = len(places[row])
-    index = {input_id: (row, places[row]) for row, input_id in enumerate(rankings["input_id"].to_pylist())}
-    if len(index) != len(rankings):
-        raise PreferenceError(f"{where}: {len(rankings)} rows of rankings name only {len(index)} inputs")
-    return index
-
-
-def _group_pairs(
-    where: str, index: dict[str, tuple[int, dict[str, int]]], pairs: pa.Table | None
-) -> list[list[tuple[int, int]]]:
-    """The pairs of each row of rankings, as (chosen, rejected) places among its candidates."""
-    grouped: list[list[tuple[int, int]]] = [[] for _ in index]
-    seen: dict[int, set[frozenset[int]]] = defaultdict(set)
-    columns = ["pair_id", "input_id", "chosen_id", "rejected_id", "chosen_score", "rejected_score"]
-    for pair in pairs.select(columns).to_pylist() if pairs is not None else []:
-        what = f"pair {pair['pair_id']}"
-        _check_score(where, what, pair["chosen_score"])
-        _check_score(where, what, pair["rejected_score"])
-        if pair["input_id"] not in index:
-            raise PreferenceError(f"{where}: {what} names the input {pair['input_id']}, which rankings do not have")
-        row, places = index[pair["input_id"]]
-        for side in ("chosen_id", "rejected_id"):
-            if pair[side] not in places:
-                raise PreferenceError(
-                    f"{where}: {what} names the candidate {pair[side]} as {side}, which its input "
-                    f"{pair['input_id']} does not have"
-                )
-        chosen, rejected = places[pair["chosen_id"]], places[pair["rejected_id"]]
-        if chosen == rejected or frozenset((chosen, rejected)) in seen[row]:
-            raise PreferenceError(f"{where}: {what} compares two candidates that are one, or were compared before")
-        seen[row].add(frozenset((chosen, rejected)))
-        grouped[row].append((chosen, rejected))
-    return grouped
-
-
-def _check_score(where: str, what: str, score: float | None) -> None:
-    if score is None or not math.isfinite(score):
-        raise PreferenceError(f"{where}: {what} has the score {score}; scores must be finite numbers")
-
-
-class Collate:
-    """Turns inputs into one batch of tensors for `RewardModel.forward`, and the pairs among its rewards.
-
-    Three inputs, [one image, texts a b c], [one image, texts d e], [images p q, one text f], make seven candidates of
-    four images: image_index [0 0 0 1 1 2 3], texts [a b c d e f f]. A pair (2, 0) of the first input stays (2, 0);
-    (1, 0) of the last becomes (6, 5). `is_image_pair` tells pairs of images from pairs of texts.
-
-    Decoding and resizing an image costs more than scoring it with a small model, so pixel values are kept from one
-    epoch to the next, up to `cache_mb` megabytes (2**20 bytes).
-    """
-
-    def __init__(self, processor: ProcessorMixin, max_text_length: int, cache_mb: int):
-        self.processor, self.max_text_length = processor, max_text_length
-        self._cache: dict[str, torch.Tensor] = {}
-        self._room = cache_mb * 2**20
-
-    def __call__(self, inputs: Sequence[PreferenceInput]) -> dict[str, torch.Tensor]:
-        """One batch: `MODEL_INPUTS`, and `chosen`, `rejected`, `is_image_pair`, each (pairs,)."""
-        images = {key: data for each in inputs for key, data in each.images.items()}
-        place = {key: index for index, key in enumerate(images)}
-        texts, image_index, pairs, of_images = [], [], [], []
-        for each in inputs:
-            first, count = len(texts), len(each.generation_ids)
-            image_index += [place[key] for key in each.images] * (count // len(each.images))
-            texts += each.texts * (count // len(each.texts))
-            pairs += [(first + chosen, first + rejected) for chosen, rejected in each.pairs]
-            of_images += [each.cycle == "t2i2t"] * len(each.pairs)
-        chosen, rejected = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).unbind(1)
-        return {
-            "pixel_values": self._pixels(images),
-            "image_index": torch.tensor(image_index),
-            **tokens(self.processor, texts, self.max_text_length),
-            "chosen": chosen,
-            "rejected": rejected,
-            "is_image_pair": torch.tensor(of_images, dtype=torch.bool),
-        }
-
-    def _pixels(self, images: dict[str, bytes]) -> torch.Tensor:
-        new = {key: decode(data) for key, data in images.items() if key not in self._cache}
-        made = dict(zip(new, pixels(self.processor, list(new.values())), strict=True)) if new else {}
-        batch = torch.stack([made[key] if key in made else self._cache[key] for key in images])
-        for key, values in made.items():
-            size = values.numel() * values.element_size()
-            if size <= self._room:
-                self._room -= size
-                self._cache[key] = values.clone()
-        return batch
+def _check(where: str, pair_id: str, rows: Any, chosen: int, rejected: int, margin: Any, seen: set) -> None:
+    both = frozenset((chosen, rejected))
+    if margin is None or not 0 <= margin < float("inf"):
+        raise PreferenceError(f"{where}: pair {pair_id} has the margin {margin}; it must be a number of 0 or more")
+    if rows[chosen] != rows[rejected]:
+        raise PreferenceError(f"{where}: pair {pair_id} compares candidates of two inputs")
+    if len(both) < 2 or both in seen:
+        raise PreferenceError(f"{where}: pair {pair_id} compares two candidates that are one, or were compared before")
+    seen.add(both)

@@ -1,13 +1,16 @@
 """How well a reward model orders candidates."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import torch
 
-from builder.reward.data import MODEL_INPUTS, Collate, PreferenceError, PreferenceSplit, load_preferences
+from builder.reward.batches import Collate
+from builder.reward.data import PreferenceError, PreferenceSplit, load_preferences
 from builder.reward.model import RewardModel
+from builder.reward.step import Reader
 
 INPUTS_PER_BATCH = 16
 
@@ -53,32 +56,46 @@ def accuracy_of(split: PreferenceSplit, rewards: list[torch.Tensor]) -> Pairwise
         raise PreferenceError(
             f"{split} has no pairs to measure accuracy on: choose another split, or build more inputs"
         )
-    differences = torch.cat(
-        [
-            reward[[chosen for chosen, _ in pairs]] - reward[[rejected for _, rejected in pairs]]
-            for reward, pairs in zip(rewards, split.pairs, strict=True)
-            if pairs
-        ]
-    )
-    right = (differences > 0).sum().item() + 0.5 * (differences == 0).sum().item()
-    return PairwiseAccuracy(split.cycle, split.name, len(split.with_pairs), len(differences), right / len(differences))
+    right, pairs = right_of(split.pairs, rewards)
+    return PairwiseAccuracy(split.cycle, split.name, len(split.with_pairs), pairs, right / pairs)
+
+
+def right_of(pairs: Sequence[list[tuple[int, int]]], rewards: Sequence[torch.Tensor]) -> tuple[float, int]:
+    """How many pairs have the larger reward for their chosen candidate (equal rewards count one half), and how many
+    there are; input by input."""
+    right, count = 0.0, 0
+    for places, reward in zip(pairs, rewards, strict=True):
+        differences = [float(reward[chosen] - reward[rejected]) for chosen, rejected in places]
+        right += sum(0.5 if difference == 0 else difference > 0 for difference in differences)
+        count += len(places)
+    return right, count
 
 
 @torch.inference_mode()
-def input_rewards(model: RewardModel, split: PreferenceSplit, collate: Collate | None = None) -> list[torch.Tensor]:
-    """For each input of a split the rewards (candidates,) of its candidates, float on the CPU.
+def input_rewards(
+    model: RewardModel,
+    split: PreferenceSplit,
+    read: tuple[Reader, Collate] | None = None,
+    rows: Sequence[int] | None = None,
+    tick: Callable[[int], None] = lambda done: None,
+) -> list[torch.Tensor]:
+    """For each input of a split (or of some `rows` of it) the rewards (candidates,) of its candidates, float on the
+    CPU.
 
-    `collate` may know pixel values of an earlier pass.
+    `read` may know what an earlier pass or the frozen layers made of the images. `tick` is told of inputs as they are
+    done.
     """
-    collate = collate or Collate(model.processor, model.max_text_length, cache_mb=0)
+    rows = range(len(split)) if rows is None else rows
+    reader, collate = read or (Reader(model), Collate(model.need_processor(), model.max_text_length, cache_mb=0))
     rewards: list[torch.Tensor] = []
     training = model.training
     model.eval()
-    for start in range(0, len(split), INPUTS_PER_BATCH):
-        inputs = [split[index] for index in range(start, min(start + INPUTS_PER_BATCH, len(split)))]
-        batch = collate(inputs)
-        scored = model(**{name: batch[name].to(model.device) for name in MODEL_INPUTS}).float().cpu()
+    for start in range(0, len(rows), INPUTS_PER_BATCH):
+        inputs = [split[row] for row in rows[start : start + INPUTS_PER_BATCH]]
+        batch = {name: value.to(model.device) for name, value in collate(inputs).items()}
+        scored = reader(**batch).float().cpu()
         rewards += scored.split([len(each.generation_ids) for each in inputs])
+        tick(len(inputs))
     model.train(training)
     return rewards
 

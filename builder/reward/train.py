@@ -1,37 +1,40 @@
-"""Training a reward model on preference datasets with the Bradley-Terry loss."""
+"""Training a reward model on preference datasets: the table of contents of a run."""
 
+import hashlib
 import json
-import tempfile
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch.nn.functional import logsigmoid
-from torch.utils.data import ConcatDataset, Sampler, Subset
-from transformers import (
-    AutoConfig,
-    EarlyStoppingCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-    set_seed,
-)
-from transformers.trainer_callback import PrinterCallback
+import torch.distributed as workers
+from transformers import set_seed
 
-from builder.progress import Tick, stage
+from builder.filters import Filters
+from builder.progress import console, plain, stage
+from builder.reward.batches import Collate, Passes, inputs_for_pairs
+from builder.reward.cache import Progress
 from builder.reward.card import write_card
-from builder.reward.data import MODEL_INPUTS, Collate, PreferenceError, PreferenceSplit, load_preferences
+from builder.reward.data import PreferenceError, PreferenceSplit, load_preferences
+from builder.reward.errors import RewardError
 from builder.reward.evaluate import accuracy_of, input_rewards
 from builder.reward.model import RewardConfig, RewardModel
+from builder.reward.reading import prepare, wait, worker
 from builder.reward.settings import TrainSettings
+from builder.reward.start import read_config
+from builder.reward.step import Reader
+from builder.reward.trainer import RewardTrainer, last_checkpoint
+from schemas.ids import digest, fingerprint
 
 HELD_OUT = ("validation", "test")
 SPLITS = ("train", *HELD_OUT)
+# What a run leaves beside the model: it may be deleted at any time, and costs only time then.
+WORK = "work"
+
+Splits = list[dict[str, PreferenceSplit]]
 
 
 @dataclass(frozen=True)
@@ -42,108 +45,196 @@ class TrainResult:
     metrics: dict[str, Any]
 
 
-def bradley_terry_loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
-    """-log sigmoid(r_chosen - r_rejected) of each pair: its negative log-likelihood under Bradley & Terry (1952).
-
-    Rewards and losses are (pairs,); differences of rewards are log-odds.
-    """
-    return -logsigmoid(chosen - rejected)
-
-
-def combo_loss(losses: torch.Tensor, is_image_pair: torch.Tensor, image_weight: float) -> torch.Tensor:
-    """L_text + lambda * L_image, each the mean over its pairs (CycleReward-Combo); without pairs a term is 0."""
-    parts = ((losses[~is_image_pair], 1.0), (losses[is_image_pair], image_weight))
-    return sum(weight * part.mean() for part, weight in parts if len(part))
-
-
 def train_reward(
     datasets: Sequence[str | Path],
     start: str | Path,
     out: str | Path,
     settings: TrainSettings,
-    progress: Callable[[str, int], AbstractContextManager[Tick]] = stage,
+    progress: Progress = stage,
+    revision: str | None = None,
+    cache: str | Path | None = None,
 ) -> TrainResult:
-    """Train a reward model on the train splits of preference datasets; the epoch best on validation is kept.
+    """Train a reward model on the train splits of preference datasets; the checkpoint best on validation is kept.
 
-    `start` is a BLIP captioner or a reward model, as a folder or Hub id. `out` receives the model, its processor, a
-    model card and metrics.json: pairwise accuracy and pair counts for each cycle and split, settings, seconds.
-    Sets the global random seeds: on one CPU type and thread count, equal arguments give equal weights. Rewards are
-    shifted so that the mean over the training candidates is 0, which changes no difference. `progress` is given a label
-    and the number of steps, and yields what is told of each.
+    `datasets` are what `load_preferences` reads, at most one of each cycle: both make a Combo. `start` is a BLIP, CLIP
+    or SigLIP, or a reward model, as a folder or Hub id at `revision`. `out` receives the model, its processor, a model
+    card and metrics.json: pairwise accuracy and pair counts for each cycle and split, settings, seconds. `out/work`
+    holds checkpoints, from which the same call goes on after it was stopped, and, unless `cache` names another folder,
+    what the frozen layers made of the images.
+
+    Sets the global random seeds: on one CPU type and thread count, equal arguments give equal weights. With the loss of
+    Bradley and Terry rewards are shifted so that the mean over the training candidates is 0, which changes no
+    difference. `progress` is given a label and a number of steps, and yields what is told of each.
+
+    Within a `torch.distributed` group (see builder/reward/distributed.py) the workers share each step.
 
     Raises:
-        PreferenceError: if there are no datasets, one is broken (see `load_preferences`), two are of one cycle, or one
-            has no pairs in its train split.
-        ValueError: if `start` is a model of another architecture.
+        LoadError: if a dataset cannot be read (PreferenceError: if it is broken, two are of one cycle, or one has no
+            pairs in its train split).
+        RewardError: if `start` is a model of another architecture, or `out` has checkpoints of another run.
+        UnreadableImage: for an image that does not decode; the message names it.
     """
-    began = time.monotonic()
-    splits = _load(datasets)
+    began, out = time.monotonic(), Path(out)
+    splits = _load(datasets, settings)
+    identity = run_identity(splits, start, revision, settings)
+    if (finished := _finished(out, identity)) is not None:
+        return TrainResult(out, finished)
     set_seed(settings.seed)
-    model = _start(start, settings)
-    collate = Collate(model.processor, model.max_text_length, settings.pixel_cache_mb)
+    model = _start(start, revision, settings)
+    checkpoints = _checkpoints(out, identity)
+    cached = Path(cache) if cache is not None else out / WORK / "prefixes"
+    reader, collate = prepare(model, splits, settings, cached, progress)
     train = [by_name["train"] for by_name in splits]
     validation = [s["validation"] for s in splits if "validation" in s and s["validation"].pair_count]
-    before = _rewards(model, splits, collate, HELD_OUT)
-    with tempfile.TemporaryDirectory(prefix="cyclepref-reward-") as scratch:
-        trainer = RewardTrainer(model, train, validation, collate, settings, scratch)
-        with progress("reward model: steps", settings.epochs * len(trainer.get_train_dataloader())) as tick:
-            trainer.add_callback(_Report(tick))
-            trainer.train()
-    after = _rewards(model, splits, collate, SPLITS)
-    average = torch.cat([reward for scored in after for reward in scored["train"]]).mean().item()
-    model.config.reward_mean += model.config.reward_std * average
+    passes = _passes(train, settings)
+    before = _rewards(reader, splits, collate, HELD_OUT, progress)
+    with progress("reward model: steps", settings.epochs * passes.steps) as tick:
+        trainer = RewardTrainer(reader, passes, validation, collate, settings, checkpoints, tick)
+        done = last_checkpoint(checkpoints)
+        if done is not None:
+            console.print(plain(f"going on from {done}"), soft_wrap=True)
+        set_seed(settings.seed)
+        trainer.train(resume_from_checkpoint=str(done) if done is not None else None)
+    after = _rewards(reader, splits, collate, SPLITS, progress)
+    if settings.loss != "mse":
+        average = torch.cat([reward for scored in after for reward in scored["train"]]).mean().item()
+        model.config.reward_mean += model.config.reward_std * average
     metrics = {
         "pairwise_accuracy": _accuracy_table(splits, after, SPLITS),
         "pairwise_accuracy_before_training": _accuracy_table(splits, before, HELD_OUT),
         "kept": "best epoch on validation" if validation else "last epoch: there are no validation pairs",
         "epochs": _epochs(trainer.state.log_history),
+        "inputs_per_step": sum(len(split.with_pairs) for split in train) / passes.steps,
+        "pairs_per_step": sum(split.pair_count for split in train) / passes.steps,
         "start": str(start),
         "datasets": [str(path) for path in datasets],
         "settings": settings.model_dump(),
+        "identity": identity,
+        "workers": worker()[1],
         "seconds": round(time.monotonic() - began, 1),
     }
-    out = Path(out)
-    model.save_pretrained(out)
-    write_card(out, metrics)
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    if worker()[0] == 0:
+        _save(model, out, metrics)
+    wait()
     return TrainResult(out, metrics)
 
 
-def _load(datasets: Sequence[str | Path]) -> list[dict[str, PreferenceSplit]]:
+def run_identity(splits: Splits, start: str | Path, revision: str | None, settings: TrainSettings) -> dict[str, str]:
+    """What makes two runs the same: their pairs, what they start from, and the settings that change the result."""
+    pairs = [
+        digest(name, *split.generation_ids, *(str(each) for each in zip(split.pairs, split.margins, strict=True)))
+        for by_name in splits
+        for name, split in by_name.items()
+    ]
+    other = {"inputs_per_pass", "pixel_cache_mb", "loaders", "start", "revision"}
+    return {
+        "pairs": digest(*pairs),
+        "start": _identity_of_start(Path(start)) if Path(start).is_dir() else f"{start}@{revision or 'main'}",
+        "settings": fingerprint(settings.model_dump(mode="json", exclude=other)),
+    }
+
+
+def _identity_of_start(folder: Path) -> str:
+    """Of a folder what its files hold, wherever it lies."""
+    parts = []
+    for file in sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".txt")):
+        with file.open("rb") as opened:
+            parts += [file.name, hashlib.file_digest(opened, "blake2b").hexdigest()]
+    return digest(*parts)
+
+
+def _load(datasets: Sequence[str | Path], settings: TrainSettings) -> Splits:
     if not datasets:
-        raise PreferenceError("no datasets to train on: give at least one folder")
-    loaded = [load_preferences(path) for path in datasets]
-    for path, splits in zip(datasets, loaded, strict=True):
+        raise PreferenceError("no datasets to train on: give at least one")
+    filters = Filters(**settings.pairs.model_dump())
+    loaded = [load_preferences(source, filters) for source in datasets]
+    for source, splits in zip(datasets, loaded, strict=True):
         if "train" not in splits or not splits["train"].pair_count:
-            raise PreferenceError(f"{path} has no pairs in its train split: build more inputs, or lower min_margin")
+            raise PreferenceError(f"{source} has no pairs in its train split: build more inputs, or lower min_margin")
     cycles = [splits["train"].cycle for splits in loaded]
     if len(set(cycles)) < len(cycles):
         raise PreferenceError(f"each cycle can have one dataset, got {', '.join(cycles)}")
     return loaded
 
 
-def _start(start: str | Path, settings: TrainSettings) -> RewardModel:
+def _finished(out: Path, identity: dict[str, str]) -> dict[str, Any] | None:
+    """The metrics of this very run, if it has ended."""
+    path = out / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if metrics.get("identity") != identity:
+        return None
+    console.print(plain(f"{out} is finished"), soft_wrap=True)
+    return metrics
+
+
+def _checkpoints(out: Path, identity: dict[str, str]) -> Path:
+    """The folder of this run's checkpoints; whose they are is written beside them before the first."""
+    folder, noted = out / WORK / "checkpoints", out / WORK / "run.json"
+    wait()
+    if noted.is_file():
+        other = json.loads(noted.read_text(encoding="utf-8"))
+        different = [name for name, value in identity.items() if other.get(name) != value]
+        if different and last_checkpoint(folder) is not None:
+            raise RewardError(
+                f"{out} has checkpoints of a training with other {' and '.join(different)}: give another folder, or "
+                f"delete {out / WORK} to begin anew"
+            )
+    wait()  # what the others look for is not yet written
+    if worker()[0] == 0:
+        (out / "metrics.json").unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        noted.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def _start(start: str | Path, revision: str | None, settings: TrainSettings) -> RewardModel:
     """The model at the start of training, without what `fix_rate` freezes."""
-    if AutoConfig.from_pretrained(start).model_type == RewardConfig.model_type:
-        model = RewardModel.from_pretrained(start, dtype=torch.float32)
+    if read_config(start, revision).model_type == RewardConfig.model_type:
+        model = RewardModel.from_pretrained(start, revision=revision or "main", dtype=torch.float32)
     else:
-        model = RewardModel.from_captioner(start, **settings.head.model_dump())
+        model = RewardModel.from_backbone(start, revision=revision, **settings.head.model_dump())
     model.freeze(settings.fix_rate)
-    return model
+    return model.to(_device())
+
+
+def _device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _passes(train: list[PreferenceSplit], settings: TrainSettings) -> Passes:
+    per_step = settings.inputs_per_step
+    if settings.pairs_per_step is not None:
+        per_step = inputs_for_pairs(train, settings.pairs_per_step)
+    return Passes(train, settings.seed, per_step, settings.inputs_per_pass or per_step, worker()[1])
 
 
 def _rewards(
-    model: RewardModel, splits: list[dict[str, PreferenceSplit]], collate: Collate, names: Sequence[str]
+    reader: Reader, splits: Splits, collate: Collate, names: Sequence[str], progress: Progress
 ) -> list[dict[str, list[torch.Tensor]]]:
     """For each dataset: split -> rewards of the candidates of each input."""
-    model.eval()
     return [
-        {name: input_rewards(model, by_name[name], collate) for name in names if name in by_name} for by_name in splits
+        {name: _shared_rewards(reader, by_name[name], collate, progress) for name in names if name in by_name}
+        for by_name in splits
     ]
 
 
+def _shared_rewards(reader: Reader, split: PreferenceSplit, collate: Collate, progress: Progress) -> list[torch.Tensor]:
+    """As `input_rewards`; each worker scores its share, and all have the whole."""
+    rank, count = worker()
+    rows = range(rank, len(split), count)
+    with progress(f"reward model: {split.cycle} {split.name} scored", len(rows)) as tick:
+        mine = input_rewards(reader.reward, split, (reader, collate), rows, tick)
+    if count == 1:
+        return mine
+    parts: list[Any] = [None] * count
+    workers.all_gather_object(parts, mine)
+    return [parts[row % count][row // count] for row in range(len(split))]
+
+
 def _accuracy_table(
-    splits: list[dict[str, PreferenceSplit]], rewards: list[dict[str, list[torch.Tensor]]], names: Sequence[str]
+    splits: Splits, rewards: list[dict[str, list[torch.Tensor]]], names: Sequence[str]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """cycle -> split -> inputs, pairs, accuracy; a split without pairs has 0 and null."""
     table: dict[str, dict[str, dict[str, Any]]] = {}
@@ -167,98 +258,9 @@ def _epochs(log: list[dict[str, float]]) -> list[dict[str, float]]:
     return list(epochs.values())
 
 
-class RewardTrainer(Trainer):
-    """transformers' Trainer with the Bradley-Terry loss, inputs as examples, and pairwise accuracy as its metric."""
-
-    def __init__(
-        self,
-        model: RewardModel,
-        train: list[PreferenceSplit],
-        validation: list[PreferenceSplit],
-        collate: Collate,
-        settings: TrainSettings,
-        scratch: str,
-    ):
-        self.settings = settings
-        subsets = [Subset(split, split.with_pairs) for split in train]
-        self.sizes = [len(subset) for subset in subsets]
-        arguments = TrainingArguments(
-            output_dir=scratch,
-            seed=settings.seed,
-            num_train_epochs=settings.epochs,
-            per_device_train_batch_size=settings.inputs_per_step,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            lr_scheduler_type="cosine",
-            warmup_steps=settings.warmup_share,
-            eval_strategy="epoch" if validation else "no",
-            save_strategy="best" if validation else "no",
-            load_best_model_at_end=bool(validation),
-            metric_for_best_model="accuracy" if validation else None,
-            greater_is_better=True,
-            save_only_model=True,
-            save_total_limit=1,
-            logging_strategy="epoch",
-            remove_unused_columns=False,
-            dataloader_pin_memory=torch.cuda.is_available(),
-            disable_tqdm=True,
-            report_to="none",
-        )
-        super().__init__(
-            model,
-            arguments,
-            data_collator=collate,
-            train_dataset=ConcatDataset(subsets),
-            eval_dataset=validation or None,
-        )
-        self.remove_callback(PrinterCallback)
-        if validation and settings.patience is not None:
-            self.add_callback(EarlyStoppingCallback(settings.patience))
-
-    def compute_loss(
-        self, model: RewardModel, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **_: Any
-    ) -> Any:
-        """Combo loss of the pairs among one step's inputs."""
-        rewards = model(**{name: inputs[name] for name in MODEL_INPUTS})
-        losses = bradley_terry_loss(rewards[inputs["chosen"]], rewards[inputs["rejected"]])
-        loss = combo_loss(losses, inputs["is_image_pair"], self.settings.image_weight)
-        return (loss, rewards) if return_outputs else loss
-
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Pairwise accuracy on validation: the mean over cycles, so that the larger one does not decide alone."""
-        found = [
-            accuracy_of(split, input_rewards(self.model, split, self.data_collator)) for split in self.eval_dataset
-        ]
-        metrics = {"eval_accuracy": float(np.mean([each.accuracy for each in found]))}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def _get_train_sampler(self, *_: Any) -> Sampler[int]:
-        return Interleaved(self.sizes, self.args.seed)
-
-
-class Interleaved(Sampler[int]):
-    """Each epoch a new shuffle of several datasets, spread evenly: every step sees each in its proportion."""
-
-    def __init__(self, sizes: list[int], seed: int):
-        self.sizes, self.random = sizes, np.random.default_rng(seed)
-
-    def __len__(self) -> int:
-        return sum(self.sizes)
-
-    def __iter__(self) -> Iterator[int]:
-        offsets = np.cumsum([0, *self.sizes[:-1]])
-        shuffled = [offset + self.random.permutation(size) for offset, size in zip(offsets, self.sizes, strict=True)]
-        places = np.concatenate([(np.arange(size) + 0.5) / size for size in self.sizes])
-        yield from np.concatenate(shuffled)[np.argsort(places, kind="stable")].tolist()
-
-
-class _Report(TrainerCallback):
-    """Counts steps."""
-
-    def __init__(self, tick: Tick):
-        self.tick = tick
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.tick(1)
+def _save(model: RewardModel, out: Path, metrics: dict[str, Any]) -> None:
+    """The model with its card, and last of all metrics.json: its being there means that training has ended."""
+    model.save_pretrained(out)
+    write_card(out, metrics)
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(out / WORK / "checkpoints")

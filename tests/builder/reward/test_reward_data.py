@@ -4,10 +4,14 @@ import pytest
 import torch
 from plain_colours import make_rows, write_dataset
 
+from builder.filters import Filters
 from builder.images import decode
-from builder.reward.data import Collate, PreferenceError, load_preferences
+from builder.rankings import LoadError
+from builder.reward.batches import Collate
+from builder.reward.data import load_preferences
 from builder.reward.evaluate import candidate_rewards, pairwise_accuracy
 from builder.reward.model import RewardModel
+from builder.reward.step import Reader
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +46,18 @@ def test_two_folders_of_one_name_are_two_datasets(tmp_path):
 @pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])
 def test_a_batch_scores_each_candidate_as_it_is_scored_alone(build, model, cycle):
     split = load_preferences(build(cycle, train=3))["train"]
-    collate = Collate(model.processor, model.max_text_length, cache_mb=1)
+    collate, reader = Collate(model.processor, model.max_text_length, cache_mb=1), Reader(model)
     for _ in range(2):  # the second time with cached pixels
         batch = collate([split[index] for index in range(3)])
-        assert len(batch["pixel_values"]) == (3 if cycle == "i2t2i" else 12)
-        rewards = model(
-            **{name: batch[name] for name in ("pixel_values", "image_index", "input_ids", "attention_mask")}
-        )
+        distinct = {picture.read() for index in range(3) for picture in split[index].images}
+        assert len(batch["pixel_values"]) == len(distinct)
         single = [collate([split[index]]) for index in range(3)]
-        names = ("pixel_values", "image_index", "input_ids", "attention_mask")
-        alone = torch.cat([model(**{name: each[name] for name in names}) for each in single])
-        torch.testing.assert_close(rewards, alone, atol=1e-5, rtol=0)
+        alone = torch.cat([reader(**each) for each in single])
+        torch.testing.assert_close(reader(**batch), alone, atol=1e-5, rtol=0)
     offsets = torch.tensor([0, 4, 8]).repeat_interleave(torch.tensor([len(each["chosen"]) for each in single]))
     assert torch.equal(batch["chosen"], torch.cat([each["chosen"] for each in single]) + offsets)
     assert torch.equal(batch["rejected"], torch.cat([each["rejected"] for each in single]) + offsets)
-    assert batch["is_image_pair"].all() == (cycle == "t2i2t")
+    assert batch["of_images"].all() == (cycle == "t2i2t")
 
 
 def test_an_image_in_two_datasets_is_encoded_once(build, model):
@@ -72,7 +73,7 @@ def test_rewards_of_candidates_come_as_a_table(build, model):
     assert table["generation_id"].to_pylist() == [each["generation_id"] for row in rows for each in row["candidates"]]
     first = load_preferences(path)["test"][0]
     (shared,) = first.texts
-    alone = model.score(images=[decode(data) for data in first.images.values()], texts=shared)
+    alone = model.score(images=[decode(picture.read()) for picture in first.images], texts=shared)
     assert table["reward"].to_pylist()[:4] == pytest.approx(alone, abs=1e-5)
 
 
@@ -107,22 +108,20 @@ def _candidate(score):
 
 
 BROKEN = {
-    "a NaN score of a pair": (_set("pairs", "train", 0, chosen_score=math.nan), "has the score nan"),
-    "a missing score of a pair": (_set("pairs", "train", 0, rejected_score=None), "has the score None"),
-    "an infinite score of a candidate": (_candidate(math.inf), "candidate i2t2i-0-1 has the score inf"),
-    "an unknown candidate": (
-        _set("pairs", "train", 1, rejected_id="nobody"),
-        "names the candidate nobody as rejected_id",
-    ),
-    "an unknown input": (_set("pairs", "train", 0, input_id="nothing"), "names the input nothing"),
+    "a NaN margin": (_set("pairs", "train", 0, margin=math.nan), "has the margin nan"),
+    "a missing margin": (_set("pairs", "train", 0, margin=None), "has the margin None"),
+    "an infinite score": (_candidate(math.inf), "a candidate has no score, or one that is no finite number"),
+    "a NaN score": (_candidate(math.nan), "a candidate has no score, or one that is no finite number"),
+    "an unknown candidate": (_set("pairs", "train", 1, rejected_id="nobody"), "name the candidate nobody as rejected"),
+    "another input's candidate": (_set("pairs", "train", 0, rejected_id="i2t2i-1-0"), "candidates of two inputs"),
     "a pair twice": (lambda rows: rows["pairs"]["train"].append(rows["pairs"]["train"][0]), "were compared before"),
     "an input twice": (
         lambda rows: rows["rankings"]["train"].append(rows["rankings"]["train"][0]),
-        "3 rows of rankings name only 2 inputs",
+        "a generation_id stands there twice",
     ),
     "a candidate twice": (
         lambda rows: rows["rankings"]["train"][0]["candidates"].append(rows["rankings"]["train"][0]["candidates"][0]),
-        "is listed twice for one input",
+        "a generation_id stands there twice",
     ),
 }
 
@@ -130,21 +129,26 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_dataset_is_refused(build, name):
     edit, message = BROKEN[name]
-    with pytest.raises(PreferenceError, match=message):
+    with pytest.raises(LoadError, match=message):
         load_preferences(build("i2t2i", edit=edit, train=2))
 
 
 def test_an_empty_dataset_is_refused(build, tmp_path):
-    with pytest.raises(PreferenceError, match="is empty: it has no input in any split"):
+    with pytest.raises(LoadError, match="is empty: it has no input in any split"):
         load_preferences(build("i2t2i", train=0))
-    with pytest.raises(PreferenceError, match="no dataset folder at"):
+    with pytest.raises(LoadError, match="no folder at"):
         load_preferences(tmp_path / "nowhere")
 
 
 def test_a_split_without_pairs_has_no_accuracy(build, model):
     path = build("i2t2i", edit=lambda rows: rows["pairs"]["test"].clear(), train=2, test=1)
-    with pytest.raises(PreferenceError, match=r"split 'test' of .* has no pairs"):
+    with pytest.raises(LoadError, match=r"split 'test' of .* has no pairs"):
         pairwise_accuracy(model, path, "test")
     assert len(candidate_rewards(model, path, "test")) == 4
-    with pytest.raises(PreferenceError, match=r"no inputs in a split 'validation'. Choose from: train, test"):
+    with pytest.raises(LoadError, match=r"no inputs in a split 'validation'. Choose from: train, test"):
         candidate_rewards(model, path, "validation")
+
+
+def test_filters_leave_pairs_out(build):
+    split = load_preferences(build("i2t2i", train=3), Filters(max_pairs_per_input=1))["train"]
+    assert split.pair_count == len(split) == 3

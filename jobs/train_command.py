@@ -1,0 +1,48 @@
+"""The command line's words for training; what they do is in jobs/train_reward.py, imported when they are said."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+
+def add_train_command(commands, add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `train-reward`; `add(commands, name, run, about, examples)` makes a command."""
+    train = add(
+        commands, "train-reward", _train, "train a reward model on preference pairs; said again, it goes on",
+        "examples:\n  cyclepref train-reward runs/i2t2i runs/t2i2t --out runs/reward \\\n"
+        "    --recipe jobs/recipes/rewards/shapeworld.yaml                  both cycles at once (Combo)\n"
+        "  cyclepref train-reward org/my-pairs --out runs/reward --start Salesforce/blip-itm-large-coco --workers 8\n"
+        "  cyclepref train-reward runs/t2i2t --recipe my_reward.yaml --set learning_rate=1e-5 --out runs/reward",
+    )  # fmt: skip
+    train.add_argument(
+        "sources", metavar="SOURCE", nargs="+",
+        help="run directory, dataset folder, Hub repository, or folder in a known layout; one of each cycle",
+    )  # fmt: skip
+    train.add_argument("--out", type=_folder, required=True, help="folder for the model, and for what can be resumed")
+    train.add_argument("--recipe", type=Path, help="YAML file of settings; see jobs/recipes/rewards")
+    train.add_argument("--start", help="what to start from: a BLIP, CLIP, SigLIP or reward model, by Hub id or folder")
+    train.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="a setting in place of the recipe's"
+    )
+    train.add_argument("--workers", type=_workers, default=1, help="processes that share a step, by Ray (default: 1)")
+    train.add_argument("--cache", type=_folder, help="folder for what frozen layers make of images (default: in OUT)")
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from jobs.train_reward import parse_changes, run_train_reward
+
+    changes = parse_changes(arguments.set) | ({"start": arguments.start} if arguments.start else {})
+    run_train_reward(arguments.sources, arguments.out, arguments.recipe, changes, arguments.workers, arguments.cache)
+    return 0
+
+
+def _folder(value: str) -> Path:
+    if "://" in value:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a folder that this machine sees")
+    return Path(value).expanduser()
+
+
+def _workers(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {value!r}")
+    return int(value)

@@ -1,0 +1,99 @@
+"""Train a reward model: what `cyclepref train-reward` calls, and the script that a Ray job runs.
+
+ray job submit --working-dir . -- python -m jobs.train_reward /shared/run --out /shared/reward --workers 8 \
+  --recipe jobs/recipes/rewards/cyclereward.yaml
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from builder.progress import console, plain
+from builder.reward.errors import RewardError
+from builder.reward.settings import TrainRecipe, load_train_recipe
+
+
+def run_train_reward(
+    sources: list[str],
+    out: Path,
+    recipe_path: Path | None,
+    changes: dict[str, Any],
+    workers: int = 1,
+    cache: Path | None = None,
+) -> None:
+    """Train, on this machine or with Ray's workers, and print what became of it."""
+    recipe = load_train_recipe(recipe_path, changes)
+    if workers > 1:
+        from builder.reward.distributed import train_with_workers
+
+        metrics = train_with_workers(sources, recipe, out, workers, cache)
+    else:
+        metrics = _train_here(sources, recipe, out, cache)
+    console.print(accuracy_table(metrics))
+    console.print(plain(f"reward model: {out}   (RewardModel.from_pretrained({str(out)!r}))"), soft_wrap=True)
+
+
+def _train_here(sources: list[str], recipe: TrainRecipe, out: Path, cache: Path | None) -> dict[str, Any]:
+    import datasets
+    import transformers
+
+    from builder.reward.train import train_reward
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    return train_reward(sources, recipe.start, out, recipe, revision=recipe.revision, cache=cache).metrics
+
+
+def parse_changes(given: list[str]) -> dict[str, Any]:
+    """`--set name=value`, each value as YAML reads it.
+
+    Raises:
+        RewardError: for one without a name or a value.
+    """
+    import yaml
+
+    changes = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not (name and equals):
+            raise RewardError(f"--set takes name=value, as in --set epochs=3 or --set head.pooling=first; got {each!r}")
+        try:
+            changes[name] = _number(yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise RewardError(f"--set {name}: {value!r} is no YAML value") from error
+    return changes
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 2e-5 as a text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def accuracy_table(metrics: dict[str, Any]) -> Table:
+    """Pairwise accuracy by cycle and split, after and before training."""
+    table = Table(title="Pairwise accuracy", title_justify="left")
+    for name in ("cycle", "split", "inputs", "pairs", "accuracy", "before"):
+        table.add_column(name, justify="left" if name in ("cycle", "split") else "right")
+    before = metrics["pairwise_accuracy_before_training"]
+    for cycle, by_split in metrics["pairwise_accuracy"].items():
+        for split, found in by_split.items():
+            was = before[cycle].get(split, {}).get("accuracy")
+            table.add_row(
+                cycle, split, str(found["inputs"]), str(found["pairs"]), _percent(found["accuracy"]), _percent(was)
+            )
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}%"
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    sys.exit(main(["train-reward", *sys.argv[1:]]))
