@@ -150,6 +150,8 @@ def distinct_outputs(scored: pa.Table, modality: Modality) -> pa.Table:
     grouped = rows.group_by(["input_id", "same"], use_threads=False).aggregate(
         [("generation_id", "first"), ("model", "first"), ("value", "first"), ("model", "distinct")]
     )
+    # Arrow's groups come in no order that could be relied on, and whoever pairs takes an input's rows from one place.
+    grouped = grouped.sort_by([("input_id", "ascending"), ("same", "ascending")])
     models = pa.array([sorted(names) for names in grouped["model_distinct"].to_pylist()], pa.list_(pa.string()))
     return pa.table(
         {

@@ -13,6 +13,8 @@ EXAMPLES = """examples:
   cyclepref demo                                          both cycles on the embedded world, on any machine
   cyclepref build jobs/recipes/shapeworld_i2t2i.yaml --out runs/i2t2i
   cyclepref status runs/i2t2i                             how it is doing, at any time and from another terminal
+  cyclepref export runs/i2t2i --format trl-dpo-vision --out exports/dpo
+                                                          its pairs as a trainer reads them
   cyclepref models                                        every model and metric that a recipe can name
   cyclepref models llava-1.5-7b                           one of them, with all its settings
 """
@@ -88,6 +90,32 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("second", metavar="B", type=_place, help="run directory; its rows are left as they are")
     merge.add_argument("--into", metavar="C", type=_place, help="run directory, new or not (default: A)")
     add_reward_commands(commands, _command)
+
+    export = _command(
+        commands, "export", _export, "write a dataset's pairs in a layout that a trainer reads",
+        "examples:\n  cyclepref export runs/i2t2i --format trl-dpo-vision --out exports/dpo\n"
+        "  cyclepref export runs/t2i2t --format diffusion-dpo --out exports/sd --min-margin 0.05 --balance-by-model\n\n"
+        "formats:\n  text candidates (i2t2i):  trl-dpo-vision, trl-kto, trl-kto-vision, trl-reward, cycleprefdb\n"
+        "  image candidates (t2i2t): diffusion-dpo, imagereward, hpdv3, cycleprefdb",
+    )  # fmt: skip
+    export.add_argument("place", metavar="DIR", help="run directory, dataset folder, or org/name on the Hub")
+    export.add_argument("--format", dest="format_name", metavar="F", required=True, help="one of those below")
+    export.add_argument("--out", metavar="DIR2", required=True, help="folder, new or empty")
+    export.add_argument("--split", help="only this one (default: all that have pairs)")
+    export.add_argument("--min-margin", type=_number, metavar="M", help="leave out pairs with a smaller margin")
+    export.add_argument("--max-margin", type=_number, metavar="M", help="leave out pairs with a larger margin")
+    export.add_argument(
+        "--poor-chosen", type=_number_or_none, metavar="S",
+        help="make pairs again, without those whose chosen one scores worse; none: keep these (default: as built)",
+    )  # fmt: skip
+    export.add_argument("--top-vs-bottom", action="store_true", help="of each input only its best against its worst")
+    export.add_argument("--max-pairs-per-input", type=_positive, metavar="N", help="at most so many, chosen by hash")
+    export.add_argument(
+        "--balance-by-model", action="store_true", help="of each two models as many wins for the one as for the other"
+    )
+    export.add_argument("--prompt", help="what captions answer to in TRL's layouts (default: CyclePrefDB's question)")
+    export.add_argument("--seed", type=int, default=0, help="decides sides in diffusion-dpo (default: %(default)s)")
+    export.add_argument("--revision", help="of a repository on the Hub")
     return parser
 
 
@@ -115,6 +143,17 @@ def _positive(value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive number, got {value!r}")
     return int(value)
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {value!r}") from None
+
+
+def _number_or_none(value: str) -> str:
+    return value if value == "none" else str(_number(value))
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -148,6 +187,18 @@ def _merge(arguments: argparse.Namespace) -> int:
     from jobs.runs import run_merge
 
     run_merge(arguments.first, arguments.second, arguments.into)
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from jobs.export import run_export
+
+    names = ("min_margin", "max_margin", "top_vs_bottom", "max_pairs_per_input", "balance_by_model")
+    filters = {name: getattr(arguments, name) for name in names}
+    options = {name: getattr(arguments, name) for name in ("split", "poor_chosen", "seed", "revision")}
+    if arguments.prompt is not None:
+        options["prompt"] = arguments.prompt
+    run_export(arguments.place, arguments.format_name, arguments.out, filters, **options)
     return 0
 
 

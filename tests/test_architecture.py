@@ -19,7 +19,9 @@ SOURCES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 RECIPES = sorted((ROOT / "jobs" / "recipes").glob("*.yaml"))
 MAX_LINES = 350
-COMMANDS = ("build", "demo", "models", "status", "prune", "merge", "score", "rank", "best-of-n", "convert-reward")
+COMMANDS = (
+    "build", "demo", "export", "models", "status", "prune", "merge", "score", "rank", "best-of-n", "convert-reward",
+)  # fmt: skip
 # Reading a pickle runs whatever code is in it.
 PICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 

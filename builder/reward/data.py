@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -20,12 +19,9 @@ from datasets import Dataset, Image, List, load_dataset_builder
 from transformers import ProcessorMixin
 
 from builder.images import decode
+from builder.rankings import CYCLE_OF_COLUMN, cache_folder
 from builder.reward.preprocess import pixels, tokens
 from schemas.errors import CyclePrefError
-from schemas.ids import digest
-
-# The column that holds the input tells the cycle.
-CYCLE_OF_COLUMN = {"image": "i2t2i", "prompt": "t2i2t"}
 
 # The part of a batch that `RewardModel.forward` takes.
 MODEL_INPUTS = ("pixel_values", "image_index", "input_ids", "attention_mask")
@@ -125,20 +121,9 @@ def load_preferences(path: str | Path) -> dict[str, PreferenceSplit]:
 
 def _read(path: Path, config: str) -> dict[str, Dataset]:
     """The splits of a config that have rows; `load_dataset` itself refuses a config with an empty split."""
-    builder = load_dataset_builder(str(path), config, cache_dir=_cache_folder(path))
+    builder = load_dataset_builder(str(path), config, cache_dir=cache_folder(path))
     builder.download_and_prepare()
     return {name: builder.as_dataset(split=name) for name, split in builder.info.splits.items() if split.num_examples}
-
-
-def _cache_folder(path: Path) -> str:
-    """Where `datasets` may keep its copy: a folder for this path and these files.
-
-    Left to itself, it takes two folders of one name with equal cards for one dataset, and serves the first one's rows
-    for the second (seen on datasets 5.2).
-    """
-    files = sorted((file, file.stat()) for file in path.rglob("*") if file.is_file())
-    parts = [part for file, stat in files for part in (str(file.resolve()), stat.st_size, stat.st_mtime_ns)]
-    return str(Path(datasets.config.HF_DATASETS_CACHE) / "cyclepref" / digest(*parts))
 
 
 def _arrow(rows: Dataset) -> pa.Table:

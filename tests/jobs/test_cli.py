@@ -53,7 +53,7 @@ def test_models_lists_the_whole_catalog_and_shows_one_entry(capsys):
     assert json.loads(capsys.readouterr().out)["steps"] == CATALOG["shapeworld-sd3"].steps
 
 
-@pytest.mark.parametrize("command", [["demo"], ["build"], ["models"], ["status"], ["prune"], ["merge"]])
+@pytest.mark.parametrize("command", [["demo"], ["build"], ["models"], ["status"], ["prune"], ["merge"], ["export"]])
 def test_every_command_has_help_with_examples(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([*command, "--help"])

@@ -1,0 +1,84 @@
+"""What TRL's trainers read (trl 1.16, docs "Dataset formats and types"): conversations whose answer is a caption.
+
+The vision layouts are an image folder of the datasets library: `STEM/metadata.parquet` names the files of each row's
+`images`, so that an image is stored once however many pairs it is in, and is decoded when a row is read. In the text
+layouts nothing shows the image: they are for trainers that take no pictures.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from builder.exports.writing import ImageFiles, Part, write_parquet, write_shards
+
+TEXT, BOOL, FLOAT = pa.string(), pa.bool_(), pa.float64()
+PLAIN = pa.list_(pa.struct([("role", TEXT), ("content", TEXT)]))
+TYPED = pa.list_(pa.struct([("role", TEXT), ("content", pa.list_(pa.struct([("type", TEXT), ("text", TEXT)])))]))
+
+# What the datasets library turns into a column `images`, a list of pictures.
+FILE_NAMES = ("images_file_names", pa.list_(TEXT))
+REWARD = pa.schema([("prompt", PLAIN), ("chosen", PLAIN), ("rejected", PLAIN), ("margin", FLOAT), ("pair_id", TEXT)])
+KTO = pa.schema([("prompt", PLAIN), ("completion", PLAIN), ("label", BOOL), ("pair_id", TEXT)])
+DPO_VISION = pa.schema([FILE_NAMES, ("prompt", TYPED), ("chosen", TYPED), ("rejected", TYPED), ("pair_id", TEXT)])
+KTO_VISION = pa.schema([FILE_NAMES, ("prompt", TYPED), ("completion", TYPED), ("label", BOOL), ("pair_id", TEXT)])
+
+
+def write_reward(part: Part, folder: Path) -> None:
+    """`RewardTrainer`: prompt, chosen, rejected, and `margin` in the cycle score's own units, which the loss takes off
+    the difference of rewards: -log sigmoid(r_chosen - r_rejected - margin) (Llama 2, arXiv 2307.09288, eq. 2)."""
+    rows = ({**_preference(row, part.prompt, _plain), "margin": row["margin"]} for row in part.rows())
+    write_shards(folder, part.stem, REWARD, rows)
+
+
+def write_kto(part: Part, folder: Path) -> None:
+    """`KTOTrainer`: a pair is two rows, its chosen caption with the label true and its rejected one with false, as in
+    TRL's own `unpair_preference_dataset`. A caption that is better than one and worse than another is there with both
+    labels, as often as each; `top_vs_bottom` leaves none of these."""
+    rows = (each for row in part.rows() for each in _unpaired(row, part.prompt, _plain))
+    write_shards(folder, part.stem, KTO, rows)
+
+
+def write_dpo_vision(part: Part, folder: Path) -> None:
+    """`DPOTrainer` with a vision-language model: images, prompt, chosen, rejected."""
+    names = _image_names(part, folder)
+    rows = ({**_preference(row, part.prompt, _typed), FILE_NAMES[0]: [names(row)]} for row in part.rows())
+    write_parquet(folder / part.stem / "metadata.parquet", DPO_VISION, rows)
+
+
+def write_kto_vision(part: Part, folder: Path) -> None:
+    """`KTOTrainer` with a vision-language model: as `write_kto`, with images."""
+    names = _image_names(part, folder)
+    rows = (
+        {**each, FILE_NAMES[0]: [names(row)]} for row in part.rows() for each in _unpaired(row, part.prompt, _typed)
+    )
+    write_parquet(folder / part.stem / "metadata.parquet", KTO_VISION, rows)
+
+
+def _image_names(part: Part, folder: Path):
+    files, read = ImageFiles(folder / part.stem), part.rankings.images.of_input
+    return lambda row: files.put(row["input_id"], lambda: read(row["row"]))
+
+
+def _preference(row: dict[str, Any], prompt: str, message) -> dict[str, Any]:
+    sides = {side: message("assistant", row[f"{side}_text"]) for side in ("chosen", "rejected")}
+    return {"prompt": message("user", prompt), **sides, "pair_id": row["pair_id"]}
+
+
+def _unpaired(row: dict[str, Any], prompt: str, message) -> Iterator[dict[str, Any]]:
+    for side, label in (("chosen", True), ("rejected", False)):
+        completion = message("assistant", row[f"{side}_text"])
+        yield {
+            "prompt": message("user", prompt), "completion": completion, "label": label, "pair_id": row["pair_id"]
+        }  # fmt: skip
+
+
+def _plain(role: str, text: str) -> list[dict[str, Any]]:
+    return [{"role": role, "content": text}]
+
+
+def _typed(role: str, text: str) -> list[dict[str, Any]]:
+    """A message of typed parts; the user's shows the image before the question."""
+    image = [{"type": "image", "text": None}] if role == "user" else []
+    return [{"role": role, "content": [*image, {"type": "text", "text": text}]}]

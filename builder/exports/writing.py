@@ -1,0 +1,155 @@
+"""What the formats are written with: rows in order, images once under their ids, parquet and JSON in batches."""
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from builder.images import FORMATS
+from builder.rankings import LoadError, Rankings
+from schemas.ids import digest
+
+# Names of files come from ids alone; one that is no id of ours, but of a dataset from elsewhere, is hashed.
+SAFE_ID = re.compile(r"[0-9a-f]{32}")
+ENDING = {"jpeg": "jpg"}
+ROWS_PER_BATCH = 1024
+# Rows with images are some megabytes each.
+BATCH_BYTES, SHARD_BYTES = 32 * 2**20, 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Part:
+    """A split on its way out: its rankings and the pairs that are kept, in order of input and pair.
+
+    `prompt` is the question that captions answer in conversational layouts, `seed` decides what is random, and `tick`
+    is told of pairs done.
+    """
+
+    rankings: Rankings
+    pairs: pa.Table
+    prompt: str
+    seed: int
+    tick: Callable[[int], None]
+
+    @cached_property
+    def stem(self) -> str:
+        """The split with an id of all that the rows are made of, for names of files that the datasets library reads:
+        it takes two folders of one name whose cards are equal for one dataset, and serves the first one's rows for
+        both (5.2)."""
+        id_ = digest(self.prompt, self.seed)
+        for row in self.rows(quietly=True):
+            id_ = digest(id_, *map(str, row.values()))
+        return f"{self.rankings.split}-{id_[:12]}"
+
+    def rows(self, quietly: bool = False) -> Iterator[dict[str, Any]]:
+        """The pairs: pair_id, margin, row (of the input), and for either side its place, id, model and text."""
+        found = self.rankings.candidates
+        inputs = self.rankings.inputs
+        for batch in self.pairs.to_batches(max_chunksize=ROWS_PER_BATCH):
+            table = pa.Table.from_batches([batch])
+            rows = found["row"].take(table["chosen"])
+            table = table.append_column("row", rows).append_column("input_id", inputs["input_id"].take(rows))
+            for side in ("chosen", "rejected"):
+                for name, column in (("id", "generation_id"), ("model", "model"), ("text", "text")):
+                    table = table.append_column(f"{side}_{name}", found[column].take(table[side]))
+            for row in table.append_column("caption", inputs["text"].take(rows)).to_pylist():
+                yield row
+                if not quietly:
+                    self.tick(1)
+
+    def groups(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        """The pairs of one input after the other: (row of the input, its pairs)."""
+        group: list[dict[str, Any]] = []
+        for row in self.rows():
+            if group and group[0]["row"] != row["row"]:
+                yield group[0]["row"], group
+                group = []
+            group.append(row)
+        if group:
+            yield group[0]["row"], group
+
+
+class ImageFiles:
+    """Images under `folder/images`, each once, named by its id."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._names = folder, {}
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+
+    def put(self, id_: str, read: Callable[[], bytes]) -> str:
+        """The path, relative to the folder, of the image with this id; `read` is asked for its bytes once."""
+        if id_ not in self._names:
+            data = read()
+            self._names[id_] = image_name(id_, data)
+            (self._folder / self._names[id_]).write_bytes(data)
+        return self._names[id_]
+
+
+def image_name(id_: str, data: bytes) -> str:
+    """`images/ID.ENDING`.
+
+    Raises:
+        LoadError: if the bytes are no image.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            kind = str(opened.format).lower()
+    except OSError as error:
+        raise LoadError(f"the image {id_!r:.80} is in none of the formats {', '.join(FORMATS)}") from error
+    stem = id_ if SAFE_ID.fullmatch(id_) else digest("file", id_)
+    return f"images/{stem}.{ENDING.get(kind, kind)}"
+
+
+def write_parquet(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
+    """Rows as one parquet file, a row group for each BATCH_BYTES of raw bytes or ROWS_PER_BATCH rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pq.ParquetWriter(path, schema, write_page_index=True) as writer:
+        for batch in _batches(rows):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+
+
+def write_shards(folder: Path, stem: str, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
+    """Rows as parquet files `STEM-00000.parquet`, ..., each closed at SHARD_BYTES of raw bytes."""
+    batches = _batches(rows)
+    for number in range(10**5):
+        batch = next(batches, None)
+        if batch is None:
+            return
+        with pq.ParquetWriter(folder / f"{stem}-{number:05d}.parquet", schema, write_page_index=True) as writer:
+            size = 0
+            while batch is not None:
+                table = pa.Table.from_pylist(batch, schema=schema)
+                writer.write_table(table)
+                size += table.nbytes
+                batch = next(batches, None) if size < SHARD_BYTES else None
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += sum(len(value) for value in row.values() if isinstance(value, bytes))
+        if len(batch) >= ROWS_PER_BATCH or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def write_json_list(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Rows as a JSON list, a line each."""
+    with path.open("w", encoding="utf-8") as file:
+        before = "[\n"
+        for row in rows:
+            file.write(before + json.dumps(row))
+            before = ",\n"
+        file.write("\n]\n" if before == ",\n" else "[]\n")
