@@ -21,6 +21,7 @@ RECIPES = sorted((ROOT / "jobs" / "recipes").glob("*.yaml"))
 MAX_LINES = 350
 COMMANDS = (
     "build", "demo", "export", "models", "status", "prune", "merge", "score", "rank", "best-of-n", "convert-reward",
+    "evaluate",
 )  # fmt: skip
 # Reading a pickle runs whatever code is in it.
 PICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
