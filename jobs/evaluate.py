@@ -13,6 +13,8 @@ from builder.reward.evaluation.judges import DEFAULT, REWARD
 from builder.reward.evaluation.report import evaluate
 from jobs.reward import console, open_model
 
+MODEL_PAIRS = 20  # on the screen; --json has all
+
 
 def run_evaluate(
     model: str, datasets: list[str], against: str | None, json_file: Path | None, picture: Path | None,
@@ -91,15 +93,20 @@ def _breakdown(row: dict[str, Any], kind: str) -> Table:
         for at, part in enumerate(row[key]):
             span = f"{part['from']:.3g} to {part['to']:.3g}"
             table.add_row("" if at else label, span, _percent(part["accuracy"]), f"{part['pairs']:,}")
-    for at, part in enumerate(row["by_models"]):
+    frequent = sorted(row["by_models"], key=lambda part: -part["pairs"])[:MODEL_PAIRS]
+    for at, part in enumerate(frequent):
         both = plain(" / ".join(part["models"]))
         table.add_row("" if at else "models", both, _percent(part["accuracy"]), f"{part['pairs']:,}")
+    more = len(row["by_models"]) - len(frequent)
+    if more:
+        table.add_row("", f"{more} more with fewer pairs: see --json", "", "")
     return table
 
 
 def _curves(found: dict[str, Any], scores: str) -> Table:
     some = "all" if found["inputs"] == found["of"] else f"{found['inputs']:,} of {found['of']:,}"
-    table = Table(title=f"best of n: mean {scores} of the candidate picked ({some} inputs)", title_justify="left")
+    console.print(f"best of n: mean {scores} of the candidate that is picked, {some} inputs")
+    table = Table()
     table.add_column("picked by")
     lines = found["curves"]
     for point in next(iter(lines.values())):

@@ -28,13 +28,14 @@ class Clip:
     def __init__(self, name: str, place: str, batch_size: int, device: torch.device):
         self.name, self._batch_size, self._device = name, batch_size, device
         try:
-            self._model = AutoModel.from_pretrained(place, use_safetensors=True).to(device).eval()
+            model, info = AutoModel.from_pretrained(place, use_safetensors=True, output_loading_info=True)
             self._processor = AutoProcessor.from_pretrained(place)
         except (OSError, ValueError) as error:
             raise EvaluationError(f"{place} has no CLIP to read ({' '.join(str(error).split())[:300]})") from error
-        if not all(hasattr(self._model, f"get_{kind}_features") for kind in ("image", "text")):
-            kind = self._model.config.model_type
-            raise EvaluationError(f"{place} is a {kind!r}, which has no joint embeddings: give a CLIP or SigLIP")
+        if info["missing_keys"] or not all(hasattr(model, f"get_{kind}_features") for kind in ("image", "text")):
+            kind = model.config.model_type
+            raise EvaluationError(f"{place} is a {kind!r} without weights for joint embeddings: give a CLIP or SigLIP")
+        self._model = model.to(device).eval()
         self._length = self._model.config.text_config.max_position_embeddings
         # SigLIP was trained on texts padded to its full length, and reads its last token.
         self._padding = "max_length" if self._model.config.model_type.startswith("siglip") else True

@@ -1,12 +1,13 @@
 """An evaluation as a picture: for each dataset the judges' accuracies, the reward's calibration, best-of-n curves."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from builder.reward.evaluation.judges import REWARD
-from builder.reward.evaluation.plot import FAINT, INK, Plot
+from builder.reward.evaluation.best_of import ORACLE
+from builder.reward.evaluation.plot import FAINT, INK, Colour, Plot
 from schemas.errors import visible
 
 PANEL, HEIGHT, GAP, TITLE = 400, 300, 24, 34
@@ -31,9 +32,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 def accuracy_bars(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], judges: dict[str, Any]) -> None:
     """A bar a judge, from chance on, with its interval."""
-    low = min(0.5, *(row["low"] for row in judges.values()))
+    low = min(0.5, *(math.floor(10 * row["low"]) / 10 for row in judges.values()))
     plot = Plot(pen, box, (0, len(judges)), (low, 1), "pairwise accuracy, 95% interval")
-    plot.y_ticks([low + (1 - low) * step / 4 for step in range(5)], "{:.0%}")
+    plot.y_ticks("{:.0%}")
     for at, (name, row) in enumerate(judges.items()):
         plot.bar(at, row["accuracy"], (row["low"], row["high"]), short(name, 14), f"{row['accuracy']:.1%}", at)
 
@@ -41,9 +42,9 @@ def accuracy_bars(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], judg
 def reliability(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], found: dict[str, Any]) -> None:
     """Accuracy against confidence; on the diagonal a reward says how sure it may be."""
     title = f"calibration of sigmoid(difference): error {found['error']:.3f}"
-    lowest = min(0.5, *(each["accuracy"] for each in found["bins"]))
+    lowest = min(0.5, *(math.floor(10 * each["accuracy"]) / 10 for each in found["bins"]))
     plot = Plot(pen, box, (0.5, 1), (lowest, 1), title)
-    plot.y_ticks([lowest + (1 - lowest) * step / 4 for step in range(5)], "{:.0%}")
+    plot.y_ticks("{:.0%}")
     plot.x_ticks([0.5, 0.6, 0.7, 0.8, 0.9, 1], "{:.0%}", "confidence; a dot's size says how many pairs")
     plot.line([(0.5, 0.5), (1, 1)], FAINT)
     most = max(each["pairs"] for each in found["bins"])
@@ -59,16 +60,14 @@ def best_of_n(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], found: d
     sizes = [point["n"] for point in next(iter(lines.values()))]
     low, high = min(values) - margin, max(values) + margin
     plot = Plot(pen, box, (-0.2, len(sizes) - 0.8), (low, high), f"best of n: {what}, {found['inputs']:,} inputs")
-    plot.y_ticks([low + (high - low) * step / 4 for step in range(5)], "{:.3g}")
+    plot.y_ticks("{:.3g}")
     plot.x_ticks(range(len(sizes)), "{}", "n", [str(size) for size in sizes])
-    colours = {name: at for at, name in enumerate(lines)}
-    for name, points in lines.items():
-        colour = FAINT if name not in (REWARD, *list(lines)[:-1]) else colours[name]
-        plot.band([(at, point["low"], point["high"]) for at, point in enumerate(points)], colour)
-    for name, points in lines.items():
-        colour = FAINT if name == list(lines)[-1] else colours[name]
-        plot.line([(at, point["score"]) for at, point in enumerate(points)], colour, [3] * len(points))
-    plot.legend([(short(name, 24), FAINT if name == list(lines)[-1] else at) for name, at in colours.items()])
+    colours: dict[str, Colour] = {name: FAINT if name == ORACLE else at for at, name in enumerate(lines)}
+    for at, (name, points) in enumerate(lines.items()):
+        aside = 0.02 * (at - len(lines) / 2)  # so that equal curves show
+        plot.whiskers([(x + aside, point["low"], point["high"]) for x, point in enumerate(points)], colours[name])
+        plot.line([(x + aside, point["score"]) for x, point in enumerate(points)], colours[name], [3] * len(points))
+    plot.legend([(short(name, 30), colour) for name, colour in colours.items()])
 
 
 def short(name: str, most: int) -> str:

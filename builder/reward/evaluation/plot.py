@@ -1,13 +1,14 @@
 """Axes, bars and lines, drawn with Pillow."""
 
+import math
 from collections.abc import Iterable, Sequence
 
-from PIL import ImageColor, ImageDraw, ImageFont
+from PIL import ImageDraw, ImageFont
 
 INK, FAINT, GRID = "#1b1f24", "#57606a", "#d8dee4"
 # Told apart by people who see few colours too (Okabe & Ito).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-LEFT, TOP, BOTTOM = 52, 26, 42
+LEFT, TOP, BOTTOM = 52, 38, 42
 
 Colour = int | str
 
@@ -36,9 +37,9 @@ class Plot:
         up = (y - self._y[0]) / (self._y[1] - self._y[0])
         return left + across * (right - left), bottom - up * (bottom - top)
 
-    def y_ticks(self, values: Iterable[float], form: str) -> None:
-        """Grid lines with their values."""
-        for value in values:
+    def y_ticks(self, form: str) -> None:
+        """Grid lines at round values."""
+        for value in round_values(*self._y):
             left, y = self.at(self._x[0], value)
             self._pen.line([(left, y), (self._area[2], y)], fill=GRID)
             self._pen.text((left - 6, y), form.format(value), fill=FAINT, font=ImageFont.load_default(11), anchor="rm")
@@ -60,14 +61,10 @@ class Plot:
         for (x, y), radius in zip(places, dots, strict=False):
             self._pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_colour(colour))
 
-    def band(self, spans: Sequence[tuple[float, float, float]], colour: Colour) -> None:
-        """A pale band between the ends (x, low, high) of intervals."""
-        upper = [self.at(x, high) for x, _, high in spans]
-        lower = [self.at(x, low) for x, low, _ in reversed(spans)]
-        red, green, blue = ImageColor.getrgb(_colour(colour))
-        pale = tuple(round(255 - 0.16 * (255 - part)) for part in (red, green, blue))
-        if len(spans) > 1:
-            self._pen.polygon([*upper, *lower], fill=pale)
+    def whiskers(self, spans: Sequence[tuple[float, float, float]], colour: Colour) -> None:
+        """Upright lines between the ends (x, low, high) of intervals."""
+        for x, low, high in spans:
+            self._pen.line([self.at(x, low), self.at(x, high)], fill=_colour(colour))
 
     def bar(self, at: int, value: float, ends: tuple[float, float], name: str, said: str, colour: Colour) -> None:
         """The bar in place `at`, with its interval, its name below it and its value above."""
@@ -82,13 +79,19 @@ class Plot:
         self._pen.text((middle, bottom + 6), name, fill=INK, font=small, anchor="ma")
 
     def legend(self, names: Sequence[tuple[str, Colour]]) -> None:
-        """What the lines are, in the lower right corner."""
-        font = ImageFont.load_default(11)
-        for number, (name, colour) in enumerate(reversed(names)):
-            y = self._area[3] - 12 - 14 * number
-            wide = font.getlength(name)
-            self._pen.line([(self._area[2] - wide - 28, y), (self._area[2] - wide - 12, y)], _colour(colour), 3)
-            self._pen.text((self._area[2] - wide - 6, y), name, fill=INK, font=font, anchor="lm")
+        """What the lines are, in the upper left corner, where what rises with x leaves room."""
+        left, top = self._area[0] + 8, self._area[1] + 6
+        for number, (name, colour) in enumerate(names):
+            y = top + 15 * number
+            self._pen.line([(left, y), (left + 18, y)], _colour(colour), 3)
+            self._pen.text((left + 24, y), name, fill=INK, font=ImageFont.load_default(11), anchor="lm")
+
+
+def round_values(low: float, high: float, most: int = 6) -> list[float]:
+    """At most `most` multiples of 1, 2 or 5 times a power of ten within a range."""
+    step = 10 ** math.floor(math.log10((high - low) / most))
+    step *= next(times for times in (1, 2, 5, 10, 20) if (high - low) / (times * step) < most)
+    return [number * step for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def _colour(colour: Colour) -> str:

@@ -67,6 +67,8 @@ def about(layout: Layout, found: Collected, cycles: list[str]) -> dict[str, Any]
         notes.append(f"the model was trained on pairs of {kinds[cycles[0]]} alone, and these are of {kinds[cycle]}")
     if layout.scores == "cycle score":
         notes.append("the cycle score made these labels: it agrees with them by construction")
+        if any((truth < 0).any() for _, truth, _ in found.groups):
+            notes.append("lower cycle scores are better here: they are shown with their sign turned")
     return {
         "dataset": layout.place, "layout": layout.name, "split": layout.split, "candidates": found.kind,
         "inputs": found.inputs, "pairs": len(found.owner), "ties_left_out": found.ties, "notes": notes,
