@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 
 from builder.shapeworld import best_of_n, method, models, quality, rewards
@@ -171,6 +172,7 @@ def main(argv: list[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     models.quiet()
+    datasets.disable_progress_bars()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         results = measure(options)
