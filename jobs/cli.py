@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   cyclepref status runs/i2t2i                             how it is doing, at any time and from another terminal
   cyclepref export runs/i2t2i --format trl-dpo-vision --out exports/dpo
                                                           its pairs as a trainer reads them
+  cyclepref evaluate runs/demo/reward runs/demo/i2t2i     a reward model beside baselines on judged pairs
   cyclepref models                                        every model and metric that a recipe can name
   cyclepref models llava-1.5-7b                           one of them, with all its settings
 """

@@ -1,6 +1,7 @@
 """ImageReward (arXiv 2304.05977; its repository's train/src/rank_pair_dataset.py and data/*.json): a prompt's images
 with their ranking by experts."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ def check(where: str, candidates: Any, values: Any, first: str, second: str) -> 
         JudgedError: says which row it was.
     """
     lists = isinstance(candidates, list) and isinstance(values, list) and len(candidates) == len(values)
-    if not lists or not all(isinstance(value, int | float) and value == value for value in values):
-        raise JudgedError(f"{where}: needs {first} and {second}, lists of one length, the second of numbers")
+    if not lists or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+        raise JudgedError(f"{where}: needs {first} and {second}, lists of one length, the second of finite numbers")
 
 
 FORM = Form("imagereward", None, lambda row: {"prompt", "generations", "ranking"} <= set(row), read)

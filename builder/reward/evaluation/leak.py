@@ -1,5 +1,7 @@
 """Test inputs that a reward model was trained on: accuracy on them says nothing of new ones."""
 
+from collections.abc import Callable
+
 from builder.images import UnreadableImage
 from builder.judged.items import Judged, Layout
 from builder.reward.evaluation.errors import LeakError
@@ -8,7 +10,9 @@ from builder.reward.evaluation.shown import key_of
 NAMED = 5
 
 
-def check_leak(layout: Layout, seen: set[str] | None, allow: bool) -> dict[str, object]:
+def check_leak(
+    layout: Layout, seen: set[str] | None, allow: bool, tick: Callable[[int], None] = lambda done: None
+) -> dict[str, object]:
     """How many inputs of a dataset are among those `seen` in training: checked, inputs, leaked, and ids of some.
 
     An input is known by its content id or by its dataset's own id. `seen` None: it is not known what the model was
@@ -22,6 +26,7 @@ def check_leak(layout: Layout, seen: set[str] | None, allow: bool) -> dict[str, 
     inputs, leaked = set(), {}
     for item in layout:
         key = _key(item)
+        tick(1)
         inputs.add(key)
         if key in seen or item.name in seen:
             leaked[key] = item.name if item.name in seen else key

@@ -11,7 +11,7 @@ from builder.progress import Tick, stage
 from builder.reward.evaluation.best_of import curves
 from builder.reward.evaluation.calibration import calibration
 from builder.reward.evaluation.collect import Collected, collect
-from builder.reward.evaluation.judges import DEFAULT, REWARD, Reward, make_judges
+from builder.reward.evaluation.judges import CYCLE, DEFAULT, REWARD, Reward, make_judges
 from builder.reward.evaluation.leak import check_leak
 from builder.reward.evaluation.measures import accuracies
 from builder.reward.model import RewardModel
@@ -44,16 +44,22 @@ def evaluate(
         EvaluationError: if it has no pair that can be judged, or for an unknown name in `against`.
         RewardError: for a reward that is no finite number.
     """
-    judges = make_judges(tuple(against), batch_size, model.device)
     opened = [open_judged(dataset, split) for dataset in datasets]
+    judges = make_judges(tuple(against), batch_size, model.device)
     seen, cycles = read_seen(place), sorted(trained_with(place).get("pairwise_accuracy", {}))
-    leaks = [check_leak(layout, seen, allow_leak) for layout in opened]
+    leaks = []
+    for layout in opened if seen is not None else ():
+        with progress(f"leaks into {Path(layout.place).name}", len(layout)) as tick:
+            leaks.append(check_leak(layout, seen, allow_leak, tick))
+    leaks = leaks or [check_leak(layout, None, allow_leak) for layout in opened]
     result: dict[str, Any] = {"model": str(place), "trained_on": cycles, "allow_leak": allow_leak, "datasets": []}
     for layout, leak in zip(opened, leaks, strict=True):
         reward = Reward(REWARD, model, batch_size)
         with progress(f"judge {Path(layout.place).name}", len(layout)) as tick:
             found = collect(layout, [reward, *judges], tick)
         entry = about(layout, found, cycles) | {"leak": leak, "texts_cut": reward.truncated}
+        if CYCLE in against and CYCLE not in found.gaps:
+            entry["notes"].append("it has no cycle scores to compare with")
         result["datasets"].append(entry | measured(found))
     return result
 

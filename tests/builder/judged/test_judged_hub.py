@@ -1,4 +1,4 @@
-"""Judged pairs from the Hub, streamed: the real client, in a process of its own since it reads its settings at import."""
+"""Judged pairs from the Hub: the real client, in a process of its own since it reads its settings at import."""
 
 import io
 import os

@@ -184,6 +184,11 @@ def test_a_missing_split_lists_those_there_are(tmp_path):
     [
         ({"prompt": "x", "generations": ["a", "b"], "ranking": [1]}, "row 1: needs generations and ranking"),
         ({"prompt": "x", "generations": ["a"], "ranking": [None]}, "row 1: needs generations and ranking"),
+        ({"prompt": "x", "generations": ["a"], "ranking": [float("inf")]}, "lists of one length, the second of finite"),
+        (
+            {"caption": "x", "jpg_0": "a", "jpg_1": "b", "label_0": 1, "label_1": float("nan")},
+            "row 1: label_0 and label_1 must be finite numbers",
+        ),
         ({"prompt": " ", "generations": ["a"], "ranking": [1]}, "prompt: must be a text that is not empty"),
         ({"prompt": "x", "generations": [3], "ranking": [1]}, "an image must be bytes or a path, got int"),
     ],

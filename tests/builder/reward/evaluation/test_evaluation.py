@@ -16,6 +16,7 @@ from made_run import make_run
 from plain_colours import COLOURS, caption, picture
 from transformers import AutoProcessor, CLIPImageProcessor
 
+from builder.exports.export import export
 from builder.load import open_source
 from builder.reward.errors import RewardError
 from builder.reward.evaluation.draw import draw
@@ -24,7 +25,7 @@ from builder.reward.evaluation.judges import make_judges
 from builder.reward.evaluation.report import evaluate
 from builder.reward.evaluation.shown import Shown
 from builder.reward.model import RewardModel
-from builder.reward.seen import FILE, read_seen, write_seen
+from builder.reward.seen import FILE, ids_of, read_seen, write_seen
 
 CPU = torch.device("cpu")
 
@@ -117,6 +118,18 @@ def test_cycle_scores_of_a_run_are_a_judge_and_agree_with_their_own_labels(model
     assert [row["pairs"] > 0 for row in entry["judges"]["reward"]["by_margin"]] == [True] * 4
 
 
+def test_images_of_a_dataset_that_names_them_by_path_are_known_by_their_pixels(tmp_path):
+    run = make_run(tmp_path / "run", "i2t2i", inputs=10)
+    export(str(run), "cycleprefdb", str(tmp_path / "out"), split="train")
+    lines = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["id"] = "named otherwise"
+    (tmp_path / "out" / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    theirs = open_source(tmp_path / "out").read("train")
+    assert ids_of(theirs) - {"named otherwise"} <= ids_of(open_source(run).read("train"))
+    assert len(ids_of(theirs)) == len(lines) + 1
+
+
 @pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])
 def test_inputs_that_the_model_was_trained_on_are_refused_with_their_count_and_ids(model, tmp_path, cycle):
     run, folder = make_run(tmp_path / "run", cycle, inputs=20), tmp_path / "model"
@@ -157,7 +170,9 @@ def test_without_a_list_the_training_datasets_tell_what_was_seen(tmp_path):
 def test_a_model_of_the_other_cycle_is_said(model, judged, tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({"pairwise_accuracy": {"t2i2t": {}}}))
     [entry] = evaluate(model, tmp_path, [str(judged)])["datasets"]
-    assert entry["notes"] == ["the model was trained on pairs of images alone, and these are of texts"]
+    about_model, about_cycle = entry["notes"]
+    assert about_model == "the model was trained on pairs of images alone, and these are of texts"
+    assert about_cycle == "it has no cycle scores to compare with"
 
 
 @pytest.fixture(scope="module")
