@@ -63,13 +63,15 @@ class Judged:
 @dataclass(frozen=True)
 class Form:
     """A layout of rows: its name, what its candidates' scores are (None: it has none), whether a row is one of its
-    own, and a row as judgements. `read` takes where the row stands, the row, and the folders of its images.
+    own, and a row as judgements. `read` takes where the row stands, the row, and the folders of its images. `group`
+    joins rows that are of one input, where a layout has a row a candidate.
     """
 
     name: str
     scores: str | None
     fits: Callable[[dict[str, Any]], bool]
     read: Callable[[str, dict[str, Any], tuple[Path, ...]], Judged]
+    group: Callable[[Iterable[dict[str, Any]]], Iterable[dict[str, Any]]] = lambda rows: rows
 
 
 class Layout(Protocol):

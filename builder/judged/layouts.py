@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from builder.filters import Filters
 from builder.judged import detailcaps, hpdv2, hpdv3, imagereward, pickapic, rlhfv
@@ -47,11 +48,14 @@ class FormRows:
     def __iter__(self) -> Iterator[Judged]:
         folder = self.rows.folder
         roots = (folder, *(folder / name for name in ("test", "train", "images")))
+        for number, row in enumerate(self.form.group(self._checked()), 1):
+            yield self.form.read(f"{self.place}, input {number}", row, roots)
+
+    def _checked(self) -> Iterator[dict[str, Any]]:
         for number, row in enumerate(self.rows, 1):
-            where = f"{self.place}, row {number}"
             if not isinstance(row, dict) or not self.form.fits(row):
-                raise JudgedError(f"{where} is not in the layout {self.form.name}: {_shape(row)}")
-            yield self.form.read(where, row, roots)
+                raise JudgedError(f"{self.place}, row {number} is not in the layout {self.form.name}: {_shape(row)}")
+            yield row
 
 
 def open_judged(dataset: str, split: str | None = None, revision: str | None = None) -> Layout:

@@ -60,6 +60,22 @@ def test_imagereward_rankings_become_pairs_and_equal_ranks_ties(tmp_path):
     assert (item.ties, item.margins, [level(each) for each in item.candidates]) == (1, [1, 1], [10, 20, 30])
 
 
+def test_imagerewarddb_has_a_row_an_image_and_ratings(tmp_path):
+    pictures(tmp_path, ["images/test/a.webp", "images/test/b.webp", "images/test/c.webp"])
+    about = {"classification": "People", "image_amount_in_total": 2}
+    rows = [
+        {"image_path": "images/test/a.webp", "prompt_id": "1-1", "prompt": "x", "rank": 2, "overall_rating": 3},
+        {"image_path": "images/test/b.webp", "prompt_id": "1-1", "prompt": "x", "rank": 1, "overall_rating": 6},
+        {"image_path": "images/test/c.webp", "prompt_id": "1-2", "prompt": "y", "rank": 1, "overall_rating": 5},
+    ]
+    write_parquet(tmp_path / "metadata-test.parquet", [row | about for row in rows])
+    layout = open_judged(str(tmp_path))
+    first, second = layout
+    assert (layout.name, layout.scores) == ("imagerewarddb", "overall rating")
+    assert (first.name, first.scores, first.pairs, level(first.candidates[1])) == ("1-1", [3, 6], [(1, 0)], 20)
+    assert (second.shared, second.pairs) == ("y", [])
+
+
 def test_hpdv2_reads_mean_ranks_and_preferences_with_images_in_a_folder_beside(tmp_path):
     pictures(tmp_path / "test", ["a.jpg", "b.jpg"])
     write_json(tmp_path / "test.json", [{"prompt": "a fox", "image_path": ["a.jpg", "b.jpg"], "rank": [1.4, 0.2]}])
@@ -155,7 +171,9 @@ def test_what_is_no_layout_lists_those_that_are(tmp_path):
     file = write_json(tmp_path / "odd.json", [{"a": 1, "b": 2}])
     with pytest.raises(JudgedError, match=f"the keys a, b.*{', '.join(NAMES)}"):
         open_judged(str(file))
-    with pytest.raises(JudgedError, match=r"names the layout 'imagerewrd'. Choose from: cyclepref, imagereward"):
+    with pytest.raises(
+        JudgedError, match=r"names the layout 'imagerewrd'\. Choose from: cyclepref, imagereward, imagerewarddb"
+    ):
         open_judged(f"imagerewrd:{file}")
     with pytest.raises(JudgedError, match="is not in the layout hpdv3"):
         open_judged(f"hpdv3:{file}")
@@ -182,12 +200,12 @@ def test_a_missing_split_lists_those_there_are(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "x", "generations": ["a", "b"], "ranking": [1]}, "row 1: needs generations and ranking"),
-        ({"prompt": "x", "generations": ["a"], "ranking": [None]}, "row 1: needs generations and ranking"),
+        ({"prompt": "x", "generations": ["a", "b"], "ranking": [1]}, "input 1: needs generations and ranking"),
+        ({"prompt": "x", "generations": ["a"], "ranking": [None]}, "input 1: needs generations and ranking"),
         ({"prompt": "x", "generations": ["a"], "ranking": [float("inf")]}, "lists of one length, the second of finite"),
         (
             {"caption": "x", "jpg_0": "a", "jpg_1": "b", "label_0": 1, "label_1": float("nan")},
-            "row 1: label_0 and label_1 must be finite numbers",
+            "input 1: label_0 and label_1 must be finite numbers",
         ),
         ({"prompt": " ", "generations": ["a"], "ranking": [1]}, "prompt: must be a text that is not empty"),
         ({"prompt": "x", "generations": [3], "ranking": [1]}, "an image must be bytes or a path, got int"),
