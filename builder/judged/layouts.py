@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from builder.filters import Filters
-from builder.judged import detailcaps, hpdv2, hpdv3, imagereward, pickapic, rlhfv
+from builder.judged import detailcaps, hpdv2, hpdv3, imagereward, imagerewarddb, pickapic, rlhfv
 from builder.judged.cyclepref import CyclePref
 from builder.judged.items import Form, Judged, JudgedError, Layout
 from builder.judged.rows import Rows, choose, open_rows
 from builder.load import open_source, select
 
-FORMS: dict[str, Form] = {
-    form.name: form for form in (imagereward.FORM, hpdv2.FORM, hpdv3.FORM, pickapic.FORM, rlhfv.FORM, detailcaps.FORM)
-}
+# In the order in which they are tried: ImageRewardDB's columns are enough for HPDv2 too.
+LAYOUTS = (imagereward, imagerewarddb, hpdv2, hpdv3, pickapic, rlhfv, detailcaps)
+FORMS: dict[str, Form] = {layout.FORM.name: layout.FORM for layout in LAYOUTS}
 OURS = "cyclepref"
 NAMES = (OURS, *FORMS)
 
