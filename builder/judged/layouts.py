@@ -100,8 +100,8 @@ def _shape(row: object) -> str:
 def _is_ours(place: str, revision: str | None) -> bool:
     path = Path(place).expanduser()
     if path.is_dir():
-        rankings = (path / "rankings").is_dir() or (path / "dataset").is_dir() or (path / "store").is_dir()
-        return rankings or _is_cycleprefdb(path)
+        run = (path / "store").is_dir() or (path / "run.json").is_file()
+        return run or (path / "rankings").is_dir() or _is_cycleprefdb(path)
     if path.exists():
         return False
     import datasets
