@@ -17,7 +17,14 @@ from builder.judged.items import JudgedError
 
 ENDINGS = (".json", ".jsonl", ".parquet")
 # What splits are called in names of files.
-SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+SPLITS = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
 CHUNK = 2**20
 
 

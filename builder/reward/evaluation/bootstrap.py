@@ -13,14 +13,13 @@ LEVELS = (2.5, 97.5)
 def intervals(values: dict[str, np.ndarray], owner: np.ndarray, seed: int = 0) -> dict[str, tuple[float, float]]:
     """The 95% interval of the mean of each column of `values`, each (pairs,), `owner` (pairs,) naming the input.
 
-    A function of values and inputs, not of their order.
+    A function of the values and of the order of the inputs' names: neither of the order of pairs nor of the other
+    columns.
     """
     names = list(values)
     _, place = np.unique(owner, return_inverse=True)
     count = np.bincount(place)
     total = np.stack([np.bincount(place, values[name], minlength=len(count)) for name in names])
-    order = np.lexsort([*total, count])
-    total, count = total[:, order], count[order]
     random = np.random.default_rng(seed)
     draws = np.empty((DRAWS, len(names)))
     for at in range(DRAWS):

@@ -62,6 +62,13 @@ class _Columns:
             judged = {name: np.asarray(values) for name, values in scores.items()}
             self.groups.append((owner, np.asarray(each.scores), judged))
 
+    def places(self) -> np.ndarray:
+        """The number of each input by the order of content ids, so that the order of rows decides nothing."""
+        keys = list(self.owners)
+        found = np.empty(len(keys), dtype=np.int64)
+        found[np.argsort(keys)] = np.arange(len(keys))
+        return found
+
 
 def collect(layout: Layout, judges: list[Judge], tick: Callable[[int], None] = lambda done: None) -> Collected:
     """Ask every judge about every candidate of a dataset; `tick` is told of rows done.
@@ -85,10 +92,11 @@ def collect(layout: Layout, judges: list[Judge], tick: Callable[[int], None] = l
             columns.add(each, {name: values[at] for name, values in judged.items()})
         tick(len(some))
     _refuse(layout, columns, kinds, ties, unreadable)
+    place = columns.places()
     arrays = {name: np.asarray(values) for name, values in columns.gaps.items()}
     return Collected(
-        kinds.pop(), np.asarray(columns.owner), arrays, np.asarray(columns.margin), np.asarray(columns.words),
-        columns.models, columns.groups, ties, unreadable,
+        kinds.pop(), place[np.asarray(columns.owner)], arrays, np.asarray(columns.margin), np.asarray(columns.words),
+        columns.models, [(int(place[owner]), *rest) for owner, *rest in columns.groups], ties, unreadable,
     )  # fmt: skip
 
 

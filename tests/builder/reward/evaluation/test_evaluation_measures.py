@@ -81,7 +81,7 @@ def test_intervals_cover_the_mean_and_forget_the_order_of_pairs():
     order = rng.permutation(300)
     low, high = intervals({"a": values}, owner)["a"]
     assert low < values.mean() < high
-    assert intervals({"a": values[order]}, 100 - owner[order])["a"] == pytest.approx((low, high))
+    assert intervals({"b": -values[order], "a": values[order]}, owner[order])["a"] == pytest.approx((low, high))
 
 
 def test_intervals_draw_inputs_and_not_pairs():
