@@ -34,7 +34,7 @@ def run_evaluate(
 
 
 def _write_json(result: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _print(entry: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ from schemas.recipe import load_recipe
 RECIPES = Path(__file__).parents[3] / "jobs" / "recipes"
 POINTS = [{"n": n, "score": score, "low": score - 0.1, "high": score + 0.1} for n, score in ((1, 0.4), (2, 0.5))]
 FOUND = {
-    "model": "shapeworld-sd-early", "seconds": {"Combo": 0.0005, "cycle score": 0.05}, "inputs": 9, "of": 9, "mean": 0.4,
+    "model": "shapeworld-sd-early", "seconds": {"Combo": 0.0005, "cycle score": 0.05}, "inputs": 9, "of": 9,
+    "mean": 0.4,
     "curves": {"Combo": POINTS, "cycle score": POINTS, "best possible": POINTS},
 }  # fmt: skip
 
