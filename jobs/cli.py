@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   cyclepref stats runs/i2t2i                              what its pairs are like, before anyone trains on them
   cyclepref export runs/i2t2i --format trl-dpo-vision --out exports/dpo        the pairs as a trainer reads them
   cyclepref publish runs/i2t2i --repo org/name --dry-run  what would go to the Hugging Face Hub
+  cyclepref evaluate runs/demo/reward runs/demo/i2t2i     a reward model beside baselines on judged pairs
   cyclepref models                                        every model and metric that a recipe can name
   cyclepref models llava-1.5-7b                           one of them, with all its settings
   cyclepref train-reward runs/i2t2i --out runs/reward --recipe jobs/recipes/rewards/shapeworld.yaml

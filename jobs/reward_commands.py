@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from jobs.evaluate_command import add_evaluate
 from schemas.errors import CyclePrefError
 
 KINDS = ("cyclereward-combo", "cyclereward-i2t", "cyclereward-t2i", "imagereward")
@@ -14,7 +15,8 @@ class UsageError(CyclePrefError, ValueError):
 
 
 def add_reward_commands(commands, add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add `score`, `rank`, `best-of-n` and `convert-reward`; `add(commands, name, run, about, examples)` makes one."""
+    """Add `score`, `rank`, `best-of-n`, `convert-reward`, `evaluate`; `add(commands, name, run, about, examples)` makes
+    one."""
     score = add(
         commands, "score", _score, "score how well images and texts belong together with a reward model",
         "examples:\n  cyclepref score --model runs/demo/reward --image a.png --text 'two red circles'\n"
@@ -56,6 +58,7 @@ def add_reward_commands(commands, add: Callable[..., argparse.ArgumentParser]) -
     convert.add_argument(
         "--tokenizer", default="bert-base-uncased", help="Hub id or folder of its tokenizer (default: %(default)s)"
     )
+    add_evaluate(commands, add)
 
 
 def _model(parser: argparse.ArgumentParser) -> None:

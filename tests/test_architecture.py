@@ -23,7 +23,7 @@ REWARD_RECIPES = sorted((ROOT / "jobs" / "recipes" / "rewards").glob("*.yaml"))
 MAX_LINES = 350
 COMMANDS = (
     "build", "demo", "models", "status", "prune", "merge", "stats", "publish", "export",
-    "score", "rank", "best-of-n", "convert-reward", "train-reward",
+    "score", "rank", "best-of-n", "convert-reward", "train-reward", "evaluate",
 )  # fmt: skip
 # Reading a pickle runs whatever code is in it.
 PICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}

@@ -1,7 +1,7 @@
 """Measure the embedded world: python -m builder.shapeworld.evaluate --demo runs/demo
 
 First how good the shipped models are, on scenes that no training has seen; then, where a finished demo is given, what
-it says about the method.
+it says about the method, where its reward's quality comes from, and what best of n with it is truly worth.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 
-from builder.shapeworld import method, models, quality
+from builder.shapeworld import best_of_n, method, models, quality, rewards
 
 
 def models_table(results: dict[str, Any]) -> list[str]:
@@ -90,12 +91,62 @@ def _method_cells(found: dict[str, Any]) -> dict[str, str]:
     return cells
 
 
+def rewards_table(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Agreement of all judges with the truth on unseen inputs, as Markdown, a column a cycle."""
+    lines = [f"| unseen inputs | {' | '.join(results)} |", "| --- |" + " --- |" * len(results)]
+    for kind, judges in next(iter(results.values())).items():
+        for judge in judges:
+            cells = [_judged(found[kind][judge]) for found in results.values()]
+            lines.append(f"| {kind}: {judge} | {' | '.join(cells)} |")
+    return lines
+
+
+def _judged(row: dict[str, Any]) -> str:
+    if row.get("gain") is None:
+        return _share(row)
+    interval = f"{100 * row['gain']:+.1f} points, {100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+    return f"{_percent(row['share'])} ({interval})"
+
+
 def _share(share: dict[str, Any]) -> str:
     return f"{_percent(share['share'])} of {share['pairs']:,}"
 
 
 def _percent(share: float | None) -> str:
     return "none" if share is None else f"{100 * share:.1f}%"
+
+
+PARTS = ("models", "method", "rewards", "best-of-n")
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure and print the parts that were asked for; those that need a demo only where there is one."""
+    results: dict[str, Any] = {}
+
+    def say(part: str, found: Any, lines: list[str]) -> None:
+        results[part] = found
+        print("\n".join([*lines, ""]), flush=True)
+
+    if "models" in options.parts:
+        found = quality.measure(options.count, options.weights, options.only)
+        say("models", found, models_table(found))
+    if not options.demo:
+        print("The method was not measured: run `cyclepref demo` and give its folder as --demo.")
+        return results
+    if "method" in options.parts:
+        found = method.measure(options.demo)
+        say("method", found, method_table(found))
+    finished = method.read_demo(options.demo)
+    if "rewards" in options.parts:
+        found = rewards.measure(options.demo, finished)
+        say("rewards", found, rewards_table(found))
+    if "best-of-n" in options.parts:
+        judges = best_of_n.picked_by(options.demo, rewards.train(options.demo, finished))
+        found = best_of_n.measure(options.demo, finished, judges, options.best_of_n_inputs)
+        say("best of n", found, best_of_n.table(found))
+        if options.picture:
+            best_of_n.draw(found, options.picture)
+    return results
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -112,20 +163,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, default=models.WEIGHTS)
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="what to measure (all)")
+    parser.add_argument(
+        "--best-of-n-inputs", type=int, default=best_of_n.INPUTS, help="scenes, with 16 candidates each (%(default)s)"
+    )
+    parser.add_argument("--picture", type=Path, help="draw the best-of-n curves into this file")
     options = parser.parse_args(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
     models.quiet()
-    results: dict[str, Any] = {}
+    datasets.disable_progress_bars()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        results["models"] = quality.measure(options.count, options.weights, options.only)
-        print("\n".join(models_table(results["models"])), flush=True)
-        if options.demo:
-            results["method"] = method.measure(options.demo)
-            print("\n" + "\n".join(method_table(results["method"])))
-        else:
-            print("\nThe method was not measured: run `cyclepref demo` and give its folder as --demo.")
+        results = measure(options)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -70,13 +70,22 @@ class Finished:
         return cls(recipe, store, store.read_view("pairs"), every_two, agreement.truths(store, recipe.shape))
 
 
+def read_demo(demo: Path) -> dict[str, Finished]:
+    """Both cycles of the demo in a folder.
+
+    Raises:
+        NoDemo: if one of them is not finished.
+    """
+    return {name: Finished.read(demo / name) for name in CYCLES}
+
+
 def measure(demo: Path) -> dict[str, dict[str, Any]]:
     """Everything this module measures, for each cycle of the demo in a folder.
 
     Raises:
         NoDemo: if one of its cycles is not finished.
     """
-    finished = {name: Finished.read(demo / name) for name in CYCLES}
+    finished = read_demo(demo)
     seeds = _seeds(finished)
     return {
         name: {
@@ -200,13 +209,14 @@ def reward(run: Finished, folder: Path) -> dict[str, Any]:
         known = dict(zip(rewards["generation_id"].to_pylist(), rewards["reward"].to_pylist(), strict=True))
         for kind, pairs in (("pairs", run.pairs), ("every two", run.every_two)):
             unseen = pairs.filter(pc.is_in(pairs["chosen_id"], pa.array(known, pa.string())))
-            results.setdefault(kind, {"cycle": asdict(agreement.agreement(unseen, run.truth))})[name] = _against(
+            results.setdefault(kind, {"cycle": asdict(agreement.agreement(unseen, run.truth))})[name] = against(
                 unseen, run.truth, known.__getitem__
             )
     return results
 
 
-def _against(pairs: pa.Table, truth: dict[str, float], score: Callable[[str], float]) -> dict[str, Any]:
+def against(pairs: pa.Table, truth: dict[str, float], score: Callable[[str], float]) -> dict[str, Any]:
+    """Agreement of a judge with the truth, and what it gains over the chosen side: share, pairs, gain, low, high."""
     return {
         **asdict(agreement.agreement(pairs, truth, score)),
         **asdict(agreement.gain(pairs, truth, score)),

@@ -47,7 +47,11 @@ def make_run(out: Path, cycle_name: str, inputs: int = 40, samples: int = 2, pai
     candidates, scored = _table(made, records.CANDIDATE), _table(scores, records.SCORE)
     rule = Pairing.model_validate(pairs or RULE)
     found, _ = pair(candidates, scored, cycle.candidate, Direction(metric, "scored", higher), rule)
+    for view, rows in (("candidates", candidates), ("scores", scored), ("pairs", found)):
+        store.write_view(view, rows)
     named = pa.table({"input_id": [s["content_id"] for s in sources], "source": ["made"] * inputs})
+    keyed = [{"source_key": digest(row["input_id"]), **row} for row in named.to_pylist()]
+    store.write_part("sources", _table(keyed, records.SOURCE))
     views = Views(cycle, named, candidates, scored, found, metric, BACK.empty_table(), SAMPLE.empty_table())
     plan = Layout(Splits(train=0.6, validation=0.2, test=0.2), sorted(MODELS))
     edition = views.edition(plan.key())

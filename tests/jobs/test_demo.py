@@ -6,7 +6,7 @@ import datasets
 import pytest
 
 from builder.reward.model import RewardModel
-from builder.shapeworld import evaluate, method
+from builder.shapeworld import best_of_n, evaluate, method, rewards
 from jobs.demo import run_demo
 
 pytestmark = pytest.mark.usefixtures("ray_local")
@@ -77,6 +77,32 @@ def test_what_a_demo_says_about_the_method_makes_a_table(demo, monkeypatch):
     assert {line.count("|") for line in lines} == {4}
     # It was measured in a copy: the run is as it was.
     assert (out / "t2i2t" / "pairs" / "part-0.parquet").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_other_rewards_and_best_of_n_make_tables_and_a_picture(demo, monkeypatch):
+    out, _ = demo
+    monkeypatch.setattr(best_of_n, "SIZES", (1, 2, 4))
+    finished = method.read_demo(out)
+    found = rewards.measure(out, finished)
+    for kinds in found.values():
+        assert set(kinds) == {"pairs", "every two", "held-out models"}
+        assert {"cycle score", rewards.COMBO, rewards.ALONE, rewards.ORACLE, "length"} == set(kinds["every two"])
+        assert rewards.UNSEEN in kinds["held-out models"]
+        assert kinds["every two"][rewards.COMBO]["share"] > kinds["every two"]["length"]["share"]
+    assert {line.count("|") for line in evaluate.rewards_table(found)} == {4}
+    weights = {path: path.stat().st_mtime_ns for path in out.rglob("rewards/*/model/model.safetensors")}
+    judges = best_of_n.picked_by(out, rewards.train(out, finished))
+    assert weights == {path: path.stat().st_mtime_ns for path in out.rglob("rewards/*/model/model.safetensors")}
+    assert len(weights) == 4
+    curves = best_of_n.measure(out, finished, judges, inputs=6)
+    for found in curves.values():
+        assert [point["n"] for point in found["curves"][rewards.COMBO]] == [1, 2, 4]
+        assert found["seconds"][rewards.COMBO] > 0
+        assert found["inputs"] <= 6
+    assert len({line.count("|") for line in best_of_n.table(curves)}) == 1
+    best_of_n.draw(curves, out / "best_of_n.png")
+    assert (out / "best_of_n.png").stat().st_size > 5_000
 
 
 def test_the_method_is_not_measured_where_no_demo_is(tmp_path):

@@ -1,0 +1,131 @@
+"""Which layout a dataset is in: named as FORMAT:PLACE, or known by its files and columns."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builder.filters import Filters
+from builder.judged import detailcaps, hpdv2, hpdv3, imagereward, imagerewarddb, pickapic, rlhfv
+from builder.judged.cyclepref import CyclePref
+from builder.judged.items import Form, Judged, JudgedError, Layout
+from builder.judged.rows import Rows, choose, open_rows
+from builder.load import open_source, select
+
+# In the order in which they are tried: ImageRewardDB's columns are enough for HPDv2 too.
+LAYOUTS = (imagereward, imagerewarddb, hpdv2, hpdv3, pickapic, rlhfv, detailcaps)
+FORMS: dict[str, Form] = {layout.FORM.name: layout.FORM for layout in LAYOUTS}
+OURS = "cyclepref"
+NAMES = (OURS, *FORMS)
+
+
+@dataclass(frozen=True)
+class FormRows:
+    """A dataset of rows in one of FORMS."""
+
+    place: str
+    form: Form
+    rows: Rows
+
+    @property
+    def name(self) -> str:
+        """The layout's name."""
+        return self.form.name
+
+    @property
+    def scores(self) -> str | None:
+        """What its candidates' scores are."""
+        return self.form.scores
+
+    @property
+    def split(self) -> str | None:
+        """Which split it is, where its files say so."""
+        return self.rows.split
+
+    def __len__(self) -> int:
+        return self.rows.count
+
+    def __iter__(self) -> Iterator[Judged]:
+        folder = self.rows.folder
+        roots = (folder, *(folder / name for name in ("test", "train", "images")))
+        for number, row in enumerate(self.form.group(self._checked()), 1):
+            yield self.form.read(f"{self.place}, input {number}", row, roots)
+
+    def _checked(self) -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(self.rows, 1):
+            if not isinstance(row, dict) or not self.form.fits(row):
+                raise JudgedError(f"{self.place}, row {number} is not in the layout {self.form.name}: {_shape(row)}")
+            yield row
+
+
+def open_judged(dataset: str, split: str | None = None, revision: str | None = None) -> Layout:
+    """A dataset of judgements: `dataset` is a folder, a file or a repository on the Hub, or FORMAT:one of these.
+
+    FORMAT is one of NAMES. Without it, the layout is known by its files and by the keys of its first row. `split` None
+    takes "test" where there is one, or the only one.
+
+    Raises:
+        JudgedError: if there is no dataset, no such split, or its layout is none of NAMES.
+        LoadError: if a dataset of our own does not hold together.
+    """
+    name, _, place = dataset.partition(":")
+    if not place or Path(dataset).exists():
+        name, place = "", dataset
+    elif name not in NAMES:
+        raise JudgedError(f"{dataset!r} names the layout {name!r}. Choose from: {', '.join(NAMES)}")
+    if name == OURS or (not name and _is_ours(place, revision)):
+        return _ours(place, split, revision)
+    rows = open_rows(place, split, revision)
+    form = FORMS[name] if name else _known(place, rows)
+    if not form.fits(rows.first):
+        raise JudgedError(f"{place} is not in the layout {form.name}: its first row has {_shape(rows.first)}")
+    return FormRows(place, form, rows)
+
+
+def _known(place: str, rows: Rows) -> Form:
+    for form in FORMS.values():
+        if form.fits(rows.first):
+            return form
+    raise JudgedError(
+        f"{place} is in no layout that is known: its first row has {_shape(rows.first)}. Name it as FORMAT:{place}, "
+        f"FORMAT being one of {', '.join(NAMES)}"
+    )
+
+
+def _shape(row: object) -> str:
+    keys = ", ".join(sorted(map(str, row))) if isinstance(row, dict) else f"{type(row).__name__} {row!r}"
+    return f"the keys {keys:.300}" if isinstance(row, dict) else f"{keys:.80}"
+
+
+def _is_ours(place: str, revision: str | None) -> bool:
+    path = Path(place).expanduser()
+    if path.is_dir():
+        run = (path / "store").is_dir() or (path / "run.json").is_file()
+        return run or (path / "rankings").is_dir() or _is_cycleprefdb(path)
+    if path.exists():
+        return False
+    import datasets
+
+    try:
+        return "rankings" in datasets.get_dataset_config_names(place, revision=revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError):  # open_rows says what is wrong
+        return False
+
+
+def _is_cycleprefdb(path: Path) -> bool:
+    """CyclePrefDB is told from other JSON by its scores of generations."""
+    from builder.cycleprefdb import CyclePrefDB
+
+    if not CyclePrefDB(path).files:
+        return False
+    try:
+        return {"generations", "scores"} <= set(open_rows(str(path), None).first)
+    except JudgedError:
+        return False
+
+
+def _ours(place: str, split: str | None, revision: str | None) -> CyclePref:
+    source = open_source(place, revision)
+    rankings = source.read(choose(place, split, source.splits()))
+    pairs, _ = select(rankings, Filters())
+    return CyclePref(place, rankings, pairs)

@@ -1,0 +1,76 @@
+"""An evaluation as a picture: for each dataset the judges' accuracies, the reward's calibration, best-of-n curves."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from builder.reward.evaluation.best_of import ORACLE
+from builder.reward.evaluation.plot import FAINT, INK, Colour, Plot
+from schemas.errors import visible
+
+PANEL, HEIGHT, GAP, TITLE = 400, 300, 24, 34
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Write the picture of what `evaluate` returned; a row a dataset."""
+    rows = result["datasets"]
+    sheet = Image.new("RGB", (3 * (PANEL + GAP) + GAP, len(rows) * (HEIGHT + TITLE + GAP) + GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for at, entry in enumerate(rows):
+        top = GAP + at * (HEIGHT + TITLE + GAP)
+        title = f"{entry['dataset']}: {entry['pairs']:,} pairs of {entry['inputs']:,} inputs"
+        pen.text((GAP, top), short(title, 150), fill=INK, font=ImageFont.load_default(16))
+        boxes = [(GAP + column * (PANEL + GAP), top + TITLE, PANEL, HEIGHT) for column in range(3)]
+        accuracy_bars(pen, boxes[0], entry["judges"])
+        reliability(pen, boxes[1], entry["calibration"])
+        if entry["best_of_n"]:
+            best_of_n(pen, boxes[2], entry["best_of_n"], f"mean {entry['scores']}")
+    sheet.save(path)
+
+
+def accuracy_bars(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], judges: dict[str, Any]) -> None:
+    """A bar a judge, from chance on, with its interval."""
+    low = min(0.5, *(math.floor(10 * row["low"]) / 10 for row in judges.values()))
+    plot = Plot(pen, box, (0, len(judges)), (low, 1), "pairwise accuracy, 95% interval")
+    plot.y_ticks("{:.0%}")
+    for at, (name, row) in enumerate(judges.items()):
+        plot.bar(at, row["accuracy"], (row["low"], row["high"]), short(name, 14), f"{row['accuracy']:.1%}", at)
+
+
+def reliability(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], found: dict[str, Any]) -> None:
+    """Accuracy against confidence; on the diagonal a reward says how sure it may be."""
+    title = f"calibration of sigmoid(difference): error {found['error']:.3f}"
+    lowest = min(0.5, *(math.floor(10 * each["accuracy"]) / 10 for each in found["bins"]))
+    plot = Plot(pen, box, (0.5, 1), (lowest, 1), title)
+    plot.y_ticks("{:.0%}")
+    plot.x_ticks([0.5, 0.6, 0.7, 0.8, 0.9, 1], "{:.0%}", "confidence; a dot's size says how many pairs")
+    plot.line([(0.5, 0.5), (1, 1)], FAINT)
+    most = max(each["pairs"] for each in found["bins"])
+    points = [(each["confidence"], each["accuracy"]) for each in found["bins"]]
+    plot.line(points, 0, [3 + 7 * (each["pairs"] / most) ** 0.5 for each in found["bins"]])
+
+
+def best_of_n(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], found: dict[str, Any], what: str) -> None:
+    """Curves over n, on a scale of doublings."""
+    lines = found["curves"]
+    values = [point[key] for points in lines.values() for point in points for key in ("low", "high")]
+    margin = 0.05 * (max(values) - min(values) or 1)
+    sizes = [point["n"] for point in next(iter(lines.values()))]
+    low, high = min(values) - margin, max(values) + margin
+    plot = Plot(pen, box, (-0.2, len(sizes) - 0.8), (low, high), f"best of n: {what}, {found['inputs']:,} inputs")
+    plot.y_ticks("{:.3g}")
+    plot.x_ticks(range(len(sizes)), "{}", "n", [str(size) for size in sizes])
+    colours: dict[str, Colour] = {name: FAINT if name == ORACLE else at for at, name in enumerate(lines)}
+    for at, (name, points) in enumerate(lines.items()):
+        aside = 0.02 * (at - len(lines) / 2)  # so that equal curves show
+        plot.whiskers([(x + aside, point["low"], point["high"]) for x, point in enumerate(points)], colours[name])
+        plot.line([(x + aside, point["score"]) for x, point in enumerate(points)], colours[name], [3] * len(points))
+    plot.legend([(short(name, 30), colour) for name, colour in colours.items()])
+
+
+def short(name: str, most: int) -> str:
+    """A name that a picture has room for, without characters that only a terminal would obey."""
+    shown = visible(" ".join(name.split()), keep="")
+    return shown if len(shown) <= most else f"…{shown[-most + 1 :]}"

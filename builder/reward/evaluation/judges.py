@@ -1,0 +1,117 @@
+"""Who is asked which candidate is better: the reward model, and what it has to beat."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from builder.reward.evaluation.errors import EvaluationError
+from builder.reward.evaluation.shown import Shown, key_of
+from schemas.ids import digest
+
+REWARD, CYCLE = "reward", "cycle"
+# What runs where nothing else is said: no model besides the reward.
+DEFAULT = (CYCLE, "length", "random")
+CHOICES = (*DEFAULT, "clip:FOLDER_OR_ID", "reward:FOLDER_OR_ID")
+
+
+class Judge(Protocol):
+    """Says how good candidates are: a number each, larger for better. Only those of one input are compared."""
+
+    name: str
+
+    def score(self, inputs: list[Shown]) -> list[list[float]]:
+        """For each input the scores of its candidates, in order."""
+
+
+class Plain:
+    """A judge that looks at one input at a time."""
+
+    def __init__(self, name: str, of: Callable[[Shown], list[float]]):
+        self.name, self._of = name, of
+
+    def score(self, inputs: list[Shown]) -> list[list[float]]:
+        """As in `Judge`."""
+        return [self._of(each) for each in inputs]
+
+
+class Reward:
+    """A reward model."""
+
+    def __init__(self, name: str, model: Any, batch_size: int):
+        self.name, self._model, self._batch_size = name, model, batch_size
+        self.truncated = 0
+
+    def score(self, inputs: list[Shown]) -> list[list[float]]:
+        """As in `Judge`.
+
+        Raises:
+            RewardError: for a reward that is no finite number.
+        """
+        images, texts = flat(inputs)
+        rewards = self._model.score(images=images, texts=texts, batch_size=self._batch_size)
+        self.truncated += len(rewards.truncated)
+        return by_input(inputs, list(rewards))
+
+
+def flat(inputs: list[Shown]) -> tuple[list[Any], list[Any]]:
+    """Images and texts, one of each for every candidate."""
+    sides = [([each.shared] * len(each.candidates), each.candidates, each.kind) for each in inputs]
+    images = [image for shared, own, kind in sides for image in (shared if kind == "text" else own)]
+    texts = [text for shared, own, kind in sides for text in (own if kind == "text" else shared)]
+    return images, texts
+
+
+def by_input(inputs: list[Shown], values: list[float]) -> list[list[float]]:
+    """The values of all candidates, input by input."""
+    found, rest = [], iter(values)
+    for each in inputs:
+        found.append([next(rest) for _ in each.candidates])
+    return found
+
+
+def make_judges(names: tuple[str, ...], batch_size: int, device: torch.device) -> list[Judge]:
+    """The judges of these names besides the reward model: `cycle`, `length`, `random`, `clip:...`, `reward:...`.
+
+    `length` is words of a caption or bytes of an image's file; `random` a hash of input and candidate; `cycle` what
+    the dataset's own cycle scores say.
+
+    Raises:
+        EvaluationError: for another name.
+        RewardError: if there is no such model.
+    """
+    return [_judge(name, batch_size, device) for name in dict.fromkeys(names)]
+
+
+def _judge(name: str, batch_size: int, device: torch.device) -> Judge:
+    kind, _, place = name.partition(":")
+    if name in PLAIN:
+        return Plain(name, PLAIN[name])
+    if place and kind == "clip":
+        from builder.reward.evaluation.clip import Clip
+
+        return Clip(name, place, batch_size, device)
+    if place and kind == REWARD:
+        from builder.reward.model import RewardModel
+
+        return Reward(name, RewardModel.from_pretrained(place).to(device).eval(), batch_size)
+    raise EvaluationError(f"there is nothing called {name!r} to compare with. Choose from: {', '.join(CHOICES)}")
+
+
+def _cycle(each: Shown) -> list[float]:
+    if each.scores is None:
+        raise EvaluationError(f"input {each.name} has no cycle scores")
+    return each.scores
+
+
+def _random(each: Shown) -> list[float]:
+    """The same for the same content, wherever it stands."""
+    ids = map(key_of, each.candidates)
+    return [int(digest("random judge", each.key, id_)[:13], 16) / 16**13 for id_ in ids]
+
+
+PLAIN: dict[str, Callable[[Shown], list[float]]] = {
+    CYCLE: _cycle,
+    "length": lambda each: [float(size) for size in each.sizes],
+    "random": _random,
+}
