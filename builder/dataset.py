@@ -32,6 +32,12 @@ from schemas.recipe import Splits
 PAIRS_PER_BATCH = 100_000
 Rows = list[dict[str, Any]]
 
+# What the views say of a reconstruction.
+RECONSTRUCTION = pa.schema(
+    [(name, pa.string()) for name in ("generation_id", "source_id", "input_id", "content_id", "model", "fingerprint")]
+    + [("sample_index", pa.int64()), ("seed", pa.int64())]
+)
+
 
 def split_of(input_id: str, splits: Splits) -> str:
     """The split of an input or a group: its id's hash against the shares, so that it never moves when others come."""
@@ -46,8 +52,7 @@ class Views:
     """What a dataset is made from: inputs (input_id, source), made candidates, their scores, and the pairs that
     `metric`, one of those in the scores, decided.
 
-    `reconstructions` has generation_id, source_id (a candidate's content), input_id, content_id, model, sample_index,
-    seed and fingerprint; `samples` each one's similarity by every metric (builder/score.py).
+    `reconstructions` is as RECONSTRUCTION says, where source_id is a candidate's content; `samples` each one's similarity by every metric (builder/score.py).
     """
 
     cycle: Cycle

@@ -142,6 +142,16 @@ def _write(
     return {"edition": edition, "splits": counts}
 
 
+def release_bare(store: Store, views: Views, plan: Layout, licence: str, title: str) -> dict[str, Any]:
+    """Write RUN/dataset with a card that says no more than which files are what; returns what `release` counts as
+    "dataset". For datasets that are made to be read here."""
+    edition = views.edition(plan.key())
+    counts, _ = write_splits(store, views, plan, edition)
+    text = f"{layout.metadata(counts, plan.configs, edition, licence)}# {title}\n"
+    store.write_file(f"dataset/{CARD}", lambda sink: sink.write(text.encode()))
+    return {"edition": edition, "splits": counts}
+
+
 def _files(counts: dict[str, Any], written: set[str]) -> dict[str, dict[str, list[str]]]:
     """What was written as config -> split -> names within the dataset folder."""
     files: dict[str, dict[str, list[str]]] = {config: {} for config in layout.CONFIGS}

@@ -7,7 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.dataset import Views, write_dataset
+from builder.dataset import RECONSTRUCTION, Layout, Views
+from builder.release import release_bare
+from builder.score import SAMPLE
 from builder.shapeworld.method import Finished
 from builder.store import Store
 
@@ -54,6 +56,9 @@ def write_pairs(run: Finished, pairs: pa.Table, out: Path) -> Path:
     candidates = run.store.read_view("candidates").filter(pc.field("status") == "ok")
     scores = run.store.read_view("scores")
     metric = run.pairs["metric"][0].as_py() if run.pairs.num_rows else run.recipe.metric.label
-    views = Views(run.recipe.shape, names, candidates, scores, pairs, metric)
-    write_dataset(store, views, run.recipe.splits, f"# {run.recipe.name}, other pairs\n", None)
+    views = Views(
+        run.recipe.shape, names, candidates, scores, pairs, metric, RECONSTRUCTION.empty_table(), SAMPLE.empty_table()
+    )
+    plan = Layout(run.recipe.splits, sorted(choice.label for choice in run.recipe.forward))
+    release_bare(store, views, plan, "mit", f"{run.recipe.name}, other pairs")
     return out / "dataset"

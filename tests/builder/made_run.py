@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from builder import layout
-from builder.dataset import Layout, Views, write_splits
+from builder.dataset import RECONSTRUCTION, Layout, Views
 from builder.images import content_id, encode
 from builder.pair import Direction, pair
+from builder.release import release_bare
 from builder.score import SAMPLE
 from builder.store import Store
 from schemas import records
@@ -22,10 +22,6 @@ RULE = {"min_margin": 0.05, "poor_chosen": 0.3}
 # The better a model, the higher its scores: what a reward could learn instead of looking.
 MODELS = {"weak": 0.2, "middling": 0.4, "strong": 0.6}
 METRICS = {"i2t2i": ("lpips-alex", False), "t2i2t": ("sbert", True)}
-BACK = pa.schema(
-    [(name, pa.string()) for name in ("generation_id", "source_id", "input_id", "content_id", "model", "fingerprint")]
-    + [("sample_index", pa.int64()), ("seed", pa.int64())]
-)
 COLOURS, SHAPES = ("red", "green", "blue", "white"), ("circle", "square", "star")
 
 
@@ -52,13 +48,9 @@ def make_run(out: Path, cycle_name: str, inputs: int = 40, samples: int = 2, pai
     named = pa.table({"input_id": [s["content_id"] for s in sources], "source": ["made"] * inputs})
     keyed = [{"source_key": digest(row["input_id"]), **row} for row in named.to_pylist()]
     store.write_part("sources", _table(keyed, records.SOURCE))
-    views = Views(cycle, named, candidates, scored, found, metric, BACK.empty_table(), SAMPLE.empty_table())
+    views = Views(cycle, named, candidates, scored, found, metric, RECONSTRUCTION.empty_table(), SAMPLE.empty_table())
     plan = Layout(Splits(train=0.6, validation=0.2, test=0.2), sorted(MODELS))
-    edition = views.edition(plan.key())
-    splits, _ = write_splits(store, views, plan, edition)
-    card = layout.metadata(splits, plan.configs, edition, "mit") + "# made\n"
-    store.write_file("dataset/README.md", lambda sink: sink.write(card.encode()))
-    counts = {"dataset": {"edition": edition, "splits": splits}}
+    counts = {"dataset": release_bare(store, views, plan, "mit", "made")}
     recipe = Recipe.model_validate(
         {
             "name": "made", "cycle": cycle_name, "inputs": {"source": "shapeworld", "limit": inputs},
