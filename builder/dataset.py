@@ -52,7 +52,8 @@ class Views:
     """What a dataset is made from: inputs (input_id, source), made candidates, their scores, and the pairs that
     `metric`, one of those in the scores, decided.
 
-    `reconstructions` is as RECONSTRUCTION says, where source_id is a candidate's content; `samples` each one's similarity by every metric (builder/score.py).
+    `reconstructions` is as RECONSTRUCTION says, where source_id is a candidate's content; `samples` has each one's
+    similarity by every metric (builder/score.py).
     """
 
     cycle: Cycle
