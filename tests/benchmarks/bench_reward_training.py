@@ -12,7 +12,7 @@ pairs of some inputs, of both kinds: an image with captions, a prompt with image
     grouped        each distinct image encoded and each candidate scored once, texts padded to the longest
     both           grouped, and the frozen half from memory
 
-All must give one loss and one gradient. Prints seconds a step (the best of `--steps`; on the CPU those of the processor,
+All must give one loss and one gradient. Prints seconds a step (the best of `--steps`; on the CPU the processor's, of
 all threads together), pairs a second and the ratios; exits with 1 if `both` is not 3 times as fast as the reference. On
 2 CPU cores the defaults take some ten minutes.
 """
