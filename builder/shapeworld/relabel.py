@@ -11,7 +11,7 @@ from builder.dataset import RECONSTRUCTION, Layout, Views
 from builder.release import release_bare
 from builder.score import SAMPLE
 from builder.shapeworld.method import Finished
-from builder.store import Store
+from builder.store import Store, first_of_each
 
 SIDES = ("chosen", "rejected")
 _COLUMNS = ("id", "model", "models", "score")
@@ -52,7 +52,8 @@ def write_pairs(run: Finished, pairs: pa.Table, out: Path) -> Path:
     if not link.exists():
         link.symlink_to((Path(run.store.root) / "store").resolve(), target_is_directory=True)
     store = Store(out)
-    names = store.rows("sources", ["input_id", "source"]).select(["input_id", "source"])
+    # A scene that two builds of this directory have listed has a row for each.
+    names = first_of_each(store.rows("sources", ["input_id", "source"]).select(["input_id", "source"]), "input_id")
     candidates = run.store.read_view("candidates").filter(pc.field("status") == "ok")
     scores = run.store.read_view("scores")
     metric = run.pairs["metric"][0].as_py() if run.pairs.num_rows else run.recipe.metric.label
