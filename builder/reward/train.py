@@ -23,6 +23,7 @@ from builder.reward.errors import RewardError
 from builder.reward.evaluate import accuracy_of, input_rewards
 from builder.reward.model import RewardConfig, RewardModel
 from builder.reward.reading import prepare, wait, worker
+from builder.reward.seen import write_seen
 from builder.reward.settings import TrainSettings
 from builder.reward.start import read_config
 from builder.reward.step import Reader
@@ -114,6 +115,8 @@ def train_reward(
         "seconds": round(time.monotonic() - began, 1),
     }
     if worker()[0] == 0:
+        # First, since the metrics say that all is there.
+        write_seen(out, train)
         _save(model, out, metrics)
     wait()
     return TrainResult(out, metrics)
