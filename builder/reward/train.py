@@ -15,6 +15,7 @@ from transformers import set_seed
 
 from builder.filters import Filters
 from builder.progress import console, plain, stage
+from builder.rankings import Rankings
 from builder.reward.batches import Collate, Passes, inputs_for_pairs
 from builder.reward.cache import Progress
 from builder.reward.card import write_card
@@ -115,9 +116,7 @@ def train_reward(
         "seconds": round(time.monotonic() - began, 1),
     }
     if worker()[0] == 0:
-        # First, since the metrics say that all is there.
-        write_seen(out, train)
-        _save(model, out, metrics)
+        _save(model, out, metrics, [split.rankings for split in train])
     wait()
     return TrainResult(out, metrics)
 
@@ -261,9 +260,10 @@ def _epochs(log: list[dict[str, float]]) -> list[dict[str, float]]:
     return list(epochs.values())
 
 
-def _save(model: RewardModel, out: Path, metrics: dict[str, Any]) -> None:
+def _save(model: RewardModel, out: Path, metrics: dict[str, Any], train: list[Rankings]) -> None:
     """The model with its card, and last of all metrics.json: its being there means that training has ended."""
     model.save_pretrained(out)
     write_card(out, metrics)
+    write_seen(out, train)
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(out / WORK / "checkpoints")
