@@ -101,6 +101,7 @@ def test_a_finished_run_is_a_no_op_that_starts_no_cluster(run, folder):
     assert after["counts"]["dataset"] == before["counts"]["dataset"]
 
 
+@pytest.mark.slow  # test_determinism asks the same of a smaller build
 def test_permuting_inputs_and_models_changes_no_pair(run, folder, tmp_path):
     renamed = tmp_path / "photos"
     renamed.mkdir()
