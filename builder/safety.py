@@ -17,13 +17,12 @@ import pyarrow.compute as pc
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from PIL import Image
-from pydantic import ValidationError
 
 from builder import __version__
 from builder.engine import Engine, Lane
 from builder.journal import Journal
 from builder.memory import Fitting
-from builder.models.resolve import Resolved, resolve
+from builder.models.resolve import Resolved, resolve, validated
 from builder.plan import plan
 from builder.stage import Accountant, Work, attach, attempt, blocks_of, contents, failure, locate, receipt
 from builder.store import Store, first_of_each, flat
@@ -63,11 +62,8 @@ def safety_spec(safety: Safety) -> SafetySpec:
     free = [name for name in SafetySpec.model_fields if name not in FIXED]
     if unknown := sorted(set(safety.settings) - set(free)):
         raise RecipeError(f"safety: unknown settings {', '.join(unknown)}; choose from {', '.join(free)}")
-    try:
-        return SafetySpec(name=NAME, repo=safety.model, label=safety.label, **safety.settings)
-    except ValidationError as error:
-        lines = [f"safety: settings.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise RecipeError("\n".join(lines)) from error
+    given = {"name": NAME, "repo": safety.model, "label": safety.label}
+    return validated(SafetySpec, {**given, **safety.settings}, NAME)
 
 
 def resolve_safety(safety: Safety | None, lock: dict[str, Any]) -> Resolved | None:

@@ -1,15 +1,14 @@
 """Recipe: the YAML file that says what to build, validated when it is loaded."""
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from schemas.cycle import CYCLES, Cycle
 from schemas.errors import CyclePrefError
 from schemas.publishing import DatasetOptions, Safety
+from schemas.settings_file import explain, read_settings
 from schemas.sources import SOURCES, Inputs, Part
 
 
@@ -194,15 +193,7 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises:
         RecipeError: one message with every problem: where, what was given, what is allowed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise RecipeError(f"no recipe at {path}: give the path of a YAML file, or see jobs/recipes for examples")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path} must hold a mapping of recipe keys, got {type(content).__name__}")
+    content = read_settings(Path(path), RecipeError, "jobs/recipes")
     return parse_recipe(content, where=str(path))
 
 
@@ -216,16 +207,8 @@ def parse_recipe(content: dict[str, Any], where: str = "recipe") -> Recipe:
 
 
 def _explain(problem: dict[str, Any]) -> str:
-    """One pydantic error as: place, rule, value given; an unknown key lists the known ones."""
-    place = ".".join(str(step) for step in problem["loc"])
-    if problem["type"] != "extra_forbidden":
-        given = "" if problem["type"] == "missing" else f" (got {problem['input']!r:.200})"
-        return f"{place or 'recipe'}: {problem['msg'].removeprefix('Value error, ')}{given}"
-    key = str(problem["loc"][-1])
-    known = _keys_at(problem["loc"][:-1])
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"{place}: unknown key{hint}; known keys: {', '.join(known)}"
+    unknown = problem["type"] == "extra_forbidden"
+    return explain(problem, _keys_at(problem["loc"][:-1]) if unknown else ())
 
 
 def _keys_at(loc: tuple[int | str, ...]) -> list[str]:

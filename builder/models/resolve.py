@@ -134,8 +134,17 @@ def _apply(kind: type[Spec], base: dict[str, Any], settings: dict[str, Any], lab
     unknown = sorted(set(settings) - set(free))
     if unknown:
         raise RecipeError(f"{label}: unknown settings {', '.join(unknown)}; a {kind.__name__} has {', '.join(free)}")
+    return validated(kind, {**base, **settings, "name": label}, label)
+
+
+def validated(kind: type[Spec], values: dict[str, Any], label: str) -> Any:
+    """A spec of some values; `label` begins the error messages.
+
+    Raises:
+        RecipeError: one message with every value that the spec refuses.
+    """
     try:
-        return kind.model_validate({**base, **settings, "name": label})
+        return kind.model_validate(values)
     except ValidationError as error:
         lines = [f"{label}: settings.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise RecipeError("\n".join(lines)) from error

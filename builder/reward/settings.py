@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from builder.reward.errors import RewardError
+from schemas.settings_file import explain, read_settings
 from schemas.sources import Part
 
 
@@ -119,7 +119,7 @@ def load_train_recipe(path: str | Path | None, changes: dict[str, Any] | None = 
     Raises:
         RewardError: one message with every problem: where, what was given, what is allowed.
     """
-    content = {} if path is None else _read(Path(path))
+    content = {} if path is None else read_settings(Path(path), RewardError, "jobs/recipes/rewards")
     for name, value in (changes or {}).items():
         *sections, last = name.split(".")
         place = content
@@ -135,27 +135,10 @@ def load_train_recipe(path: str | Path | None, changes: dict[str, Any] | None = 
         raise RewardError("\n".join([f"{where}:", *(f"  - {line}" for line in lines)])) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise RewardError(f"no recipe at {path}: give the path of a YAML file, or see jobs/recipes/rewards")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RewardError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise RewardError(f"{path} must hold a mapping of settings, got {type(content).__name__}")
-    return content
-
-
 def _explain(problem: dict[str, Any]) -> str:
-    """One pydantic error as: place, rule, value given; an unknown key lists the known ones."""
-    place = ".".join(str(step) for step in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"{place}: unknown key; known keys: {', '.join(_keys(problem['loc'][:-1]))}"
-    if place == "start" and problem["type"] == "missing":
+    if problem["loc"] == ("start",) and problem["type"] == "missing":
         return "start: say what training starts from, a Hub id or a folder (--start, or in a recipe)"
-    given = "" if problem["type"] == "missing" else f" (got {problem['input']!r:.200})"
-    return f"{place or 'recipe'}: {problem['msg'].removeprefix('Value error, ')}{given}"
+    return explain(problem, _keys(problem["loc"][:-1]) if problem["type"] == "extra_forbidden" else ())
 
 
 def _keys(sections: tuple[int | str, ...]) -> list[str]:

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+NAME = "org/name"
 WRITER, READER = "hf_writerSecret0123456789", "hf_readerSecret0123456789"
 LFS = (".parquet", ".png")
 REPO = r"(?P<kind>models|datasets|spaces)/(?P<repo>[^/]+/[^/]+)"
@@ -104,6 +106,16 @@ def hub_server():
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def serving(folder: Path):
+    """The address of a Hub that has a folder's files as the dataset repository NAME."""
+    with hub_server() as hub:
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        files = {p.relative_to(folder).as_posix(): Blob(p.read_bytes(), p.suffix in LFS) for p in paths}
+        hub.make(NAME).commit("main", files)
+        yield hub.url
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from reading_hub import REPO, serving
+from hub_server import NAME, serving
 
 from builder.load import load_pairs
 
@@ -30,7 +30,7 @@ def ask(runs, tmp_path):
 
 
 def test_pairs_of_a_repository_are_those_of_the_folder_that_was_published(ask, runs):
-    done = ask(f"pairs = load_pairs('{REPO}', split='test', min_margin=0.1)" + SHOW)
+    done = ask(f"pairs = load_pairs('{NAME}', split='test', min_margin=0.1)" + SHOW)
     assert done.returncode == 0, done.stderr[-2000:]
     pairs = load_pairs(runs["t2i2t"], "test", min_margin=0.1)
     count, id_, *prompt, pixels = done.stdout.split()

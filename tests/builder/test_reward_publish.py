@@ -5,9 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-hub_server = pytest.importorskip("hub_server", reason="comes with publishing")
+import hub_server
 
 ROOT = Path(__file__).parents[2]
 PUSH = f"""

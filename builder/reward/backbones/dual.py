@@ -3,19 +3,20 @@
 The form of Lee et al. 2023 (arXiv 2302.12192), who put an MLP on the embeddings of CLIP ViT-L/14.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 
 
-class Dual:
+class Dual(ABC):
     """Each distinct image and text is embedded once, whatever it is paired with."""
 
     joint = False
 
+    @abstractmethod
     def encode_texts(self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """(texts, length) -> (texts, width)."""
-        raise NotImplementedError
 
     def read_images(self, model: Any, image_states: torch.Tensor) -> torch.Tensor:
         """The embeddings themselves."""

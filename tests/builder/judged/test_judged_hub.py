@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from reading_hub import REPO, serving
+from hub_server import NAME, serving
 
 ROOT = Path(__file__).parents[3]
 SHOW = f"""
 from builder.judged.layouts import open_judged
-layout = open_judged({REPO!r})
+layout = open_judged({NAME!r})
 for item in layout:
     print(layout.name, layout.split, len(layout), item.candidates, item.pairs, item.shared.open()[0].getpixel((0, 0)))
 """
@@ -56,6 +56,6 @@ def test_a_repository_of_answers_is_known_by_its_columns_and_read_without_a_copy
 @pytest.mark.slow
 def test_a_repository_that_is_not_there_is_one_clear_error(tmp_path):
     (tmp_path / "repo").mkdir()
-    done = asked(tmp_path / "repo", tmp_path, SHOW.replace(REPO, "org/other"))
+    done = asked(tmp_path / "repo", tmp_path, SHOW.replace(NAME, "org/other"))
     assert "JudgedError: cannot read org/other (" in done.stderr
     assert "that can be reached" in done.stderr
