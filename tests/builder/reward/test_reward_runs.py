@@ -182,7 +182,10 @@ def test_a_recipe_is_read_and_its_settings_replaced(tmp_path):
     ("text", "message"),
     [
         ("start: m\nloss: hinge", r"loss: Input should be 'bradley-terry', 'margin' or 'mse' \(got 'hinge'\)"),
-        ("start: m\nlearning: 1", rr"learning: unknown key \(did you mean 'learning_rate'\?\); known keys: seed, epochs, "),
+        (
+            "start: m\nlearning: 1",
+            r"learning: unknown key \(did you mean 'learning_rate'\?\); known keys: seed, epochs, ",
+        ),
         ("start: m\nhead: {size: 1}", r"head.size: unknown key; known keys: pooling, text_mask"),
         ("epochs: 1", r"start: say what training starts from"),
         ("start: m\nepochs: 0", r"epochs: Input should be greater than or equal to 1 \(got 0\)"),
