@@ -7,6 +7,7 @@ votes), or 1.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Layout:
 
     def splits(self) -> list[str]:
         """Those that its files are named after; "train", if no name says one."""
-        return split_names(self.place, self.revision) or ["train"]
+        return self._named or ["train"]
 
     def read(self, split: str) -> Rankings:
         """One of its splits; what was not compared with anything is left out.
@@ -46,14 +47,17 @@ class Layout:
         Raises:
             JudgedError: if a row is not what the layout says.
         """
-        named = split if split_names(self.place, self.revision) else None
-        rows = open_rows_of(self.name, self.place, named, self.revision)
+        rows = open_rows_of(self.name, self.place, split if self._named else None, self.revision)
         found = _Found()
         with self.progress(f"{Path(self.place).name}: {split} read", len(rows)) as tick:
             for item in replace(rows, rows=mapped(rows.rows)):
                 found.add(item)
                 tick(1)
         return found.rankings(self.place, split)
+
+    @cached_property
+    def _named(self) -> list[str]:
+        return split_names(self.place, self.revision)
 
 
 def open_layout(dataset: str | Path, revision: str | None = None, progress: Stage = stage) -> Source | Layout:
@@ -107,7 +111,7 @@ class _Found:
             for row, input_id in enumerate(self.inputs)
             for id_, (content, model) in self.candidates[input_id].items()
         ]
-        at = {id_: place for place, (id_, *_) in enumerate(mine)}
+        at = {id_: number for number, (id_, *_) in enumerate(mine)}
         contents, values = [content for *_, content in mine], [0.0] * len(mine)
         for better, worse, _ in self.pairs.values():
             values[at[better]] += 1

@@ -215,6 +215,11 @@ def test_splits_are_named_by_files_or_their_folders_and_are_train_where_nothing_
     assert open_layout(data / "valid-00000.json").splits() == ["validation"]
 
 
+def test_our_own_are_read_by_name_as_without_it(tmp_path):
+    dataset = tiny_dataset(tmp_path, "i2t2i")
+    assert said(load_preferences(f"cyclepref:{dataset}")["train"]) == said(load_preferences(dataset)["train"])
+
+
 def test_a_split_may_be_of_several_files(folder):
     write(folder, RANKED[:1], "train-1.json")
     write(folder, [RANKED[1], {**RANKED[0], "generations": ["b.png", "d.png"], "ranking": [1, 2]}], "train-2.json")

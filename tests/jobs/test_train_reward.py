@@ -76,7 +76,8 @@ def rlhfv(folder: Path) -> Path:
 
 @pytest.mark.parametrize(("layout", "cycle"), [(imagereward, "t2i2t"), (rlhfv, "i2t2i")])
 def test_labels_of_people_are_trained_on_and_then_refused_in_an_evaluation(tmp_path, capsys, layout, cycle):
-    source, out = layout(tmp_path), str(tmp_path / "reward")
+    (tmp_path / "data").mkdir()
+    source, out = layout(tmp_path / "data"), str(tmp_path / "reward")
     command = ["train-reward", str(source), "--start", START, "--set", "epochs=1", "--out", out]
     assert main(command) == 0
     metrics = json.loads((tmp_path / "reward" / "metrics.json").read_text())
