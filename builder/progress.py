@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -13,6 +13,8 @@ from schemas.errors import visible
 
 LOG_EVERY_S = 15
 Tick = Callable[[int], None]
+# What shows the progress of a label's total; it is told of each step.
+Stage = Callable[[str, int], AbstractContextManager[Tick]]
 
 # A log has no width of its own.
 console = Console(stderr=True, highlight=False, emoji=False, width=None if sys.stderr.isatty() else 120)

@@ -130,14 +130,15 @@ class Published:
         return {name: builder.as_dataset(split=name) for name in filled}
 
 
-def cache_folder(path: Path) -> str:
-    """Where `datasets` may keep its copy: a folder for this path and these files.
+def cache_folder(*paths: Path) -> str:
+    """Where `datasets` may keep its copy: a folder for these files, or those in these folders.
 
     Left to itself, it takes two folders of one name with equal cards for one dataset, and serves the first one's rows
     for the second (seen on datasets 5.2).
     """
-    files = sorted((file, file.stat()) for file in path.rglob("*") if file.is_file())
-    parts = [part for file, stat in files for part in (str(file.resolve()), stat.st_size, stat.st_mtime_ns)]
+    files = {file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()}
+    stats = [(file, file.stat()) for file in sorted(files)]
+    parts = [part for file, stat in stats for part in (str(file.resolve()), stat.st_size, stat.st_mtime_ns)]
     return str(Path(datasets.config.HF_DATASETS_CACHE) / "cyclepref" / digest(*parts))
 
 

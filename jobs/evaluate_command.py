@@ -10,8 +10,8 @@ EXAMPLES = """examples:
       --against cycle,length,random,clip:openai/clip-vit-large-patch14 --json evaluation.json --picture evaluation.png
 
 A DATASET is a run directory, a published dataset or CyclePrefDB (cyclepref), or human labels in the layout of
-imagereward, imagerewarddb, hpdv2, hpdv3, pickapic, rlhf-v or detailcaps; a folder, a file of rows, or a repository
-on the Hub.
+imagereward, imagerewarddb, hpdv2, hpdv3, pickapic, rlhf-v, detailcaps or trl; a folder, a file of rows, or a
+repository on the Hub.
 Its layout is known by its files and columns, or named: FORMAT:DATASET."""
 
 

@@ -16,7 +16,8 @@ def add_train_command(commands, add: Callable[..., argparse.ArgumentParser]) -> 
     )  # fmt: skip
     train.add_argument(
         "sources", metavar="SOURCE", nargs="+",
-        help="run directory, dataset folder, Hub repository, or folder in a known layout; one of each cycle",
+        help="run directory, dataset folder, Hub repository, or a folder or file of rows in a known layout (or "
+        "FORMAT:one of these; `cyclepref evaluate --help` lists the formats); one of each cycle",
     )  # fmt: skip
     train.add_argument("--out", type=_folder, required=True, help="folder for the model, and for what can be resumed")
     train.add_argument("--recipe", type=Path, help="YAML file of settings; see jobs/recipes/rewards")

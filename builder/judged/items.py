@@ -2,27 +2,36 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import datasets
 from PIL import Image
 
 from builder.files import read_file_within
 from builder.images import UnreadableImage, decode
+from builder.rankings import LoadError
 from schemas.cycle import Modality
-from schemas.errors import CyclePrefError
+from schemas.ids import digest
 
 
-class JudgedError(CyclePrefError, ValueError):
+class JudgedError(LoadError):
     """A dataset of judgements that cannot be read: what it is, the rule, and the way out."""
 
 
 class Picture(NamedTuple):
-    """An image that is read when it is asked for. `name` is what its dataset calls it."""
+    """An image that is read when it is asked for. `name` is what its dataset calls it, `key` what tells it from others
+    there (its path, or an id), where it has one. It can be pickled."""
 
     name: str
     read: Callable[[], bytes]
+    key: str | None = None
+
+    def identity(self) -> str:
+        """What tells it from the others of its dataset: `key`, or what its bytes are, which are read for that."""
+        return self.key or digest("encoded", self.read())
 
     def open(self) -> tuple[Image.Image, int]:
         """The picture in canonical form (see builder/images.py), and the bytes of its file.
@@ -38,6 +47,18 @@ class Picture(NamedTuple):
 
 
 Content = str | Picture
+
+
+class Cell(NamedTuple):
+    """A value in memory-mapped rows that stays on disk. Pickled, it is its place and the names of their files."""
+
+    rows: datasets.Dataset
+    number: int
+    column: str
+
+    def read(self) -> Any:
+        """The value."""
+        return self.rows.data.table[self.column][self.number].as_py()
 
 
 @dataclass(frozen=True)
@@ -102,19 +123,34 @@ def by_order(values: Iterable[float]) -> tuple[list[tuple[int, int]], list[float
     return pairs, margins, ties
 
 
-def picture(where: str, value: Any, roots: tuple[Path, ...]) -> Picture:
-    """An image as rows hold it: bytes, `{"bytes", "path"}`, or a path relative to the first of `roots` that has it.
+def picture(where: str, value: Any, roots: tuple[Path, ...], key: str | None = None) -> Picture:
+    """An image as rows hold it: bytes, a path relative to the first of `roots` that has it, `{"bytes", "path"}`, a list
+    of one of these, or a cell with one. `key` is what its dataset tells it from others by, beside its path.
 
     Raises:
-        JudgedError: if it is none of these.
+        JudgedError: if it is none of these; of a cell, when it is read.
     """
+    if isinstance(value, Cell):
+        return Picture(where, partial(_in_cell, value, roots), key)
+    found = _bytes_or_path(where, value)
+    if isinstance(found, bytes):
+        return Picture(where, partial(bytes, found), key)
+    return Picture(f"{where} ({found!r:.120})", partial(_file, roots, found), key or found)
+
+
+def _bytes_or_path(where: str, value: Any) -> bytes | str:
+    if isinstance(value, list) and len(value) == 1:
+        [value] = value
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes):
-        return Picture(where, lambda: value)
-    if isinstance(value, str) and value:
-        return Picture(f"{where} ({value!r:.120})", lambda: _file(roots, value))
+    if isinstance(value, bytes | str) and value:
+        return value
     raise JudgedError(f"{where}: an image must be bytes or a path, got {type(value).__name__}: {value!r:.80}")
+
+
+def _in_cell(cell: Cell, roots: tuple[Path, ...]) -> bytes:
+    found = _bytes_or_path(f"row {cell.number + 1}, {cell.column}", cell.read())
+    return found if isinstance(found, bytes) else _file(roots, found)
 
 
 def _file(roots: tuple[Path, ...], path: str) -> bytes:

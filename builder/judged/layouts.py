@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from builder.filters import Filters
-from builder.judged import detailcaps, hpdv2, hpdv3, imagereward, imagerewarddb, pickapic, rlhfv
+from builder.judged import detailcaps, hpdv2, hpdv3, imagereward, imagerewarddb, pickapic, rlhfv, trl
 from builder.judged.cyclepref import CyclePref
 from builder.judged.items import Form, Judged, JudgedError, Layout
 from builder.judged.rows import Rows, choose, open_rows
 from builder.load import open_source, select
 
-# In the order in which they are tried: ImageRewardDB's columns are enough for HPDv2 too.
-LAYOUTS = (imagereward, imagerewarddb, hpdv2, hpdv3, pickapic, rlhfv, detailcaps)
+# In the order in which they are tried: ImageRewardDB's columns are enough for HPDv2 too, and RLAIF-V's for TRL.
+LAYOUTS = (imagereward, imagerewarddb, hpdv2, hpdv3, pickapic, rlhfv, detailcaps, trl)
 FORMS: dict[str, Form] = {layout.FORM.name: layout.FORM for layout in LAYOUTS}
 OURS = "cyclepref"
 NAMES = (OURS, *FORMS)
@@ -46,8 +46,7 @@ class FormRows:
         return self.rows.count
 
     def __iter__(self) -> Iterator[Judged]:
-        folder = self.rows.folder
-        roots = (folder, *(folder / name for name in ("test", "train", "images")))
+        roots = self.rows.roots
         for number, row in enumerate(self.form.group(self._checked()), 1):
             yield self.form.read(f"{self.place}, input {number}", row, roots)
 
@@ -68,13 +67,32 @@ def open_judged(dataset: str, split: str | None = None, revision: str | None = N
         JudgedError: if there is no dataset, no such split, or its layout is none of NAMES.
         LoadError: if a dataset of our own does not hold together.
     """
+    name, place = layout_of(dataset, revision)
+    return _ours(place, split, revision) if name == OURS else open_rows_of(name, place, split, revision)
+
+
+def layout_of(dataset: str, revision: str | None = None) -> tuple[str | None, str]:
+    """The layout of a dataset, one of NAMES, and its place. None, if its rows have to tell: it is not our own.
+
+    Raises:
+        JudgedError: if it names another layout.
+    """
     name, _, place = dataset.partition(":")
+    if place.startswith("//"):
+        raise JudgedError(f"{dataset} is an address: datasets are read from this machine or the Hub; copy it here")
     if not place or Path(dataset).exists():
-        name, place = "", dataset
-    elif name not in NAMES:
+        return OURS if _is_ours(dataset, revision) else None, dataset
+    if name not in NAMES:
         raise JudgedError(f"{dataset!r} names the layout {name!r}. Choose from: {', '.join(NAMES)}")
-    if name == OURS or (not name and _is_ours(place, revision)):
-        return _ours(place, split, revision)
+    return name, place
+
+
+def open_rows_of(name: str | None, place: str, split: str | None, revision: str | None = None) -> FormRows:
+    """A dataset in one of FORMS, as `layout_of` gives it.
+
+    Raises:
+        JudgedError: if there is none, no such split, or it is not in this layout.
+    """
     rows = open_rows(place, split, revision)
     form = FORMS[name] if name else _known(place, rows)
     if not form.fits(rows.first):
@@ -116,10 +134,11 @@ def _is_cycleprefdb(path: Path) -> bool:
     """CyclePrefDB is told from other JSON by its scores of generations."""
     from builder.cycleprefdb import CyclePrefDB
 
-    if not CyclePrefDB(path).files:
-        return False
     try:
-        return {"generations", "scores"} <= set(open_rows(str(path), None).first)
+        return any(
+            {"generations", "scores"} <= set(open_rows(str(file), None).first)
+            for file in CyclePrefDB(path).files.values()
+        )
     except JudgedError:
         return False
 

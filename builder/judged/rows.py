@@ -4,7 +4,9 @@ They are read one after the other: a file of a million rows with images never li
 """
 
 import json
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,23 +28,32 @@ SPLITS = {
     "test": "test",
 }
 CHUNK = 2**20
+BETWEEN = re.compile(r"[ \t\r\n,]*")
+REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one split: of `files` in `folder`, or of a repository on the Hub."""
+    """The rows of one split: of `files` in `folder`, or of a repository on the Hub at `revision`."""
 
     place: str
     split: str | None
     folder: Path
     files: tuple[Path, ...]
     repo: Any = None
+    revision: str | None = None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if self.repo is not None:
             yield from self.repo
         for file in self.files:
-            yield from _rows(file)
+            yield from read_file(file)
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The folders that paths of images may be relative to, in the order in which they are tried."""
+        beside = sorted({file.parent for file in self.files} - {self.folder})
+        return (self.folder, *beside, *(self.folder / name for name in ("test", "train", "images")))
 
     @cached_property
     def count(self) -> int:
@@ -76,21 +87,44 @@ def open_rows(place: str, split: str | None, revision: str | None = None) -> Row
         JudgedError: if there are none, or no such split.
     """
     path = Path(place).expanduser()
+    if path.exists() and revision is not None:
+        raise JudgedError(f"{path} is on this machine and has no revision {revision!r}: leave it out")
     if path.is_file():
         if path.suffix not in ENDINGS:
             raise JudgedError(f"{path} is no file of rows: give one of {', '.join(ENDINGS)}")
         return Rows(place, split, path.parent, (path,))
     if not path.is_dir():
         return _hub(place, split, revision)
-    files: dict[str | None, list[Path]] = {}
-    for file in sorted(p for p in path.rglob("*") if p.suffix in ENDINGS and p.is_file()):
-        files.setdefault(_split_of(file), []).append(file)
-    if not files:
-        raise JudgedError(f"{path} holds no {', '.join(ENDINGS)}: give a folder with rows, or a file of them")
+    files = _files_of(path)
     if set(files) == {None} and split is None:
         return Rows(place, None, path, tuple(files[None]))
     chosen = choose(place, split, [name for name in files if name])
     return Rows(place, chosen, path, tuple(files[chosen]))
+
+
+def split_names(place: str, revision: str | None = None) -> list[str]:
+    """The splits that files are named after, or those of a repository; none, if no name says one.
+
+    Raises:
+        JudgedError: if there are no rows.
+    """
+    path = Path(place).expanduser()
+    if path.is_dir():
+        found = list(_files_of(path))
+    else:
+        found = [_split_of(Path(path.name))] if path.is_file() else _splits_of_repo(place, revision)
+    order = dict.fromkeys((*SPLITS.values(), *found))
+    return [name for name in order if name and name in found]
+
+
+def _files_of(folder: Path) -> dict[str | None, list[Path]]:
+    """The files of each split."""
+    files: dict[str | None, list[Path]] = {}
+    for file in sorted(path for path in folder.rglob("*") if path.suffix in ENDINGS and path.is_file()):
+        files.setdefault(_split_of(file.relative_to(folder)), []).append(file)
+    if not files:
+        raise JudgedError(f"{folder} holds no {', '.join(ENDINGS)}: give a folder with rows, or a file of them")
+    return files
 
 
 def choose(place: str, split: str | None, known: list[str]) -> str:
@@ -107,12 +141,21 @@ def choose(place: str, split: str | None, known: list[str]) -> str:
 
 
 def _split_of(file: Path) -> str | None:
-    """The split that a word at either end of the stem names: `test.json`, `test-00000-of-00001.parquet`."""
-    words = file.stem.lower().replace("_", "-").split("-")
-    return SPLITS.get(words[0]) or SPLITS.get(words[-1])
+    """The split that a word at either end of the stem names, or of the name of a folder that it is in: `test.json`,
+    `test-00000-of-00001.parquet`, `test/metadata.parquet`."""
+    for name in (file.stem, *(folder.name for folder in file.parents)):
+        words = name.lower().replace("_", "-").split("-")
+        if found := SPLITS.get(words[0]) or SPLITS.get(words[-1]):
+            return found
+    return None
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
+def read_file(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one file.
+
+    Raises:
+        JudgedError: if it cannot be read as what its name says.
+    """
     try:
         if file.suffix == ".parquet":
             with pq.ParquetFile(file) as opened:
@@ -132,27 +175,26 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
 def _json_list(file: Path) -> Iterator[Any]:
     """The elements of a JSON list, without holding more than one and a chunk of text."""
     decoder, begun, at_end = json.JSONDecoder(), False, False
-    rest = ""
+    rest, at = "", 0
     with file.open(encoding="utf-8") as text:
         while True:
-            rest = rest.lstrip(" \t\r\n" + ("," if begun else ""))
-            if rest.startswith("]") and begun:
+            at = BETWEEN.match(rest, at).end()
+            if begun and rest.startswith("]", at):
                 return
-            if not begun and rest:
-                if not rest.startswith("["):
+            if not begun and at < len(rest):
+                if rest[at] != "[":
                     raise JudgedError(f"{file}: {_NO_ROWS}")
-                begun, rest = True, rest[1:]
+                begun, at = True, at + 1
                 continue
             try:
-                element, end = decoder.raw_decode(rest)
+                element, at = decoder.raw_decode(rest, at)
             except ValueError:
                 more = text.read(CHUNK)
                 if not more and at_end:
                     raise
-                rest, at_end = rest + more, not more
+                rest, at, at_end = rest[at:] + more, 0, not more
                 continue
             yield element
-            rest = rest[end:]
 
 
 def _count(file: Path) -> int:
@@ -161,24 +203,42 @@ def _count(file: Path) -> int:
             return pq.read_metadata(file).num_rows
         except (OSError, pa.ArrowInvalid) as error:
             raise JudgedError(f"{file} cannot be read as parquet: {error}") from error
-    return sum(1 for _ in _rows(file))
+    return sum(1 for _ in read_file(file))
 
 
 def _hub(place: str, split: str | None, revision: str | None) -> Rows:
     import datasets
 
-    try:
-        builder = datasets.load_dataset_builder(place, revision=revision)
-        chosen = choose(place, split, list(builder.info.splits or datasets.get_dataset_split_names(place)))
+    chosen = choose(place, split, _splits_of_repo(place, revision))
+    with _reachable(place):
         repo = datasets.load_dataset(place, split=chosen, streaming=True, revision=revision)
+        for name, feature in (repo.features or {}).items():
+            if isinstance(feature, datasets.Image):
+                repo = repo.cast_column(name, datasets.Image(decode=False))
+    return Rows(place, chosen, Path("."), (), repo, revision)
+
+
+def _splits_of_repo(place: str, revision: str | None) -> list[str]:
+    import datasets
+
+    if not REPO.fullmatch(place):
+        raise JudgedError(
+            f"no folder at {place}, nor a file: give a run directory, a dataset folder, a file of rows, or a dataset "
+            "repository on the Hub (org/name)"
+        )
+    with _reachable(place):
+        found = datasets.load_dataset_builder(place, revision=revision).info.splits
+        return list(found or datasets.get_dataset_split_names(place, revision=revision))
+
+
+@contextmanager
+def _reachable(place: str) -> Iterator[None]:
+    import datasets
+
+    try:
+        yield
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        if isinstance(error, JudgedError):
-            raise
         raise JudgedError(
             f"cannot read {place} ({type(error).__name__}: {str(error).splitlines()[0]}): give a folder, a file of "
             "rows, or a dataset repository on the Hub that can be reached"
         ) from error
-    for name, feature in (repo.features or {}).items():
-        if isinstance(feature, datasets.Image):
-            repo = repo.cast_column(name, datasets.Image(decode=False))
-    return Rows(place, chosen, Path("."), (), repo)

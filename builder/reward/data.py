@@ -14,8 +14,9 @@ import pyarrow as pa
 import torch
 
 from builder.filters import Filters
-from builder.layouts import find_layout
-from builder.load import open_source, select
+from builder.layouts import open_layout
+from builder.load import select
+from builder.progress import Stage, stage
 from builder.rankings import LoadError, Rankings
 
 
@@ -100,20 +101,20 @@ class PreferenceSplit(torch.utils.data.Dataset):
 
 
 def load_preferences(
-    source: str | Path, filters: Filters | None = None, revision: str | None = None
+    source: str | Path, filters: Filters | None = None, revision: str | None = None, progress: Stage = stage
 ) -> dict[str, PreferenceSplit]:
     """All splits of a preference dataset that have inputs, by name; every pair is in exactly one.
 
     `source` is what `builder.load.load_pairs` reads (a finished run, a dataset folder, CyclePrefDB's layout, or a
-    repository on the Hub), or one of the layouts of builder/layouts.py. `filters` leave out pairs (see
-    `builder.filters.Filters`).
+    repository on the Hub), or a dataset in a layout of builder/judged, as `builder.layouts.open_layout` takes it.
+    `filters` leave out pairs (see `builder.filters.Filters`).
 
     Raises:
         LoadError: if there is no dataset, or it does not hold together.
         PreferenceError: if there is no input in it; if a margin is missing or no finite number; if a pair compares
             candidates of two inputs, one candidate with itself, or two that another pair compares.
     """
-    opened = find_layout(source) or open_source(source, revision)
+    opened = open_layout(source, revision, progress)
     splits = {name: opened.read(name) for name in opened.splits()}
     if not splits:
         raise PreferenceError(f"the dataset at {source} is empty: it has no input in any split")

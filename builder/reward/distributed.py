@@ -19,6 +19,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from builder.engine import Engine
+from builder.layouts import absolute
 from builder.plan import Cluster
 from builder.progress import Tick, stage
 from builder.reward.errors import RewardError
@@ -55,7 +56,7 @@ def train_with_workers(
         for name in (STEPS, ERROR):
             (work / name).unlink(missing_ok=True)
         told = {
-            "sources": [_absolute(source) for source in sources],
+            "sources": [absolute(source) for source in sources],
             "recipe": recipe.model_copy(update={"start": _absolute(recipe.start)}).model_dump(
                 mode="json", exclude_unset=True
             ),

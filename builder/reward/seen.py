@@ -12,7 +12,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from builder.images import UnreadableImage, content_id, decode
-from builder.load import open_source
+from builder.layouts import open_layout
 from builder.rankings import ArrowImages, LoadError, Rankings
 from schemas.ids import text_id
 
@@ -53,7 +53,7 @@ def read_seen(model: str | Path) -> set[str] | None:
     ids: set[str] = set()
     for dataset in trained_with(model).get("datasets", []):
         try:
-            ids |= ids_of(open_source(dataset).read("train"))
+            ids |= ids_of(open_layout(dataset).read("train"))
         except LoadError:  # moved or deleted: nothing is known of it
             return None
     return ids or None

@@ -77,7 +77,7 @@ def train_reward(
         UnreadableImage: for an image that does not decode; the message names it.
     """
     began, out = time.monotonic(), Path(out)
-    splits = _load(datasets, settings)
+    splits = _load(datasets, settings, progress)
     identity = run_identity(splits, start, revision, settings)
     if (finished := _finished(out, identity)) is not None:
         return TrainResult(out, finished)
@@ -145,14 +145,17 @@ def _identity_of_start(folder: Path) -> str:
     return digest(*parts)
 
 
-def _load(datasets: Sequence[str | Path], settings: TrainSettings) -> Splits:
+def _load(datasets: Sequence[str | Path], settings: TrainSettings, progress: Progress) -> Splits:
     if not datasets:
         raise PreferenceError("no datasets to train on: give at least one")
     filters = Filters(**settings.pairs.model_dump())
-    loaded = [load_preferences(source, filters) for source in datasets]
+    loaded = [load_preferences(source, filters, progress=progress) for source in datasets]
     for source, splits in zip(datasets, loaded, strict=True):
         if "train" not in splits or not splits["train"].pair_count:
-            raise PreferenceError(f"{source} has no pairs in its train split: build more inputs, or lower min_margin")
+            raise PreferenceError(
+                f"{source} has no pairs in its train split (it has inputs in: {', '.join(splits)}): build more inputs, "
+                "or lower min_margin"
+            )
     cycles = [splits["train"].cycle for splits in loaded]
     if len(set(cycles)) < len(cycles):
         raise PreferenceError(f"each cycle can have one dataset, got {', '.join(cycles)}")

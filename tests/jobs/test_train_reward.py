@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from builder.reward.errors import RewardError
@@ -12,7 +14,7 @@ from jobs.cli import main
 from jobs.train_reward import parse_changes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "builder" / "reward"))
-from plain_colours import make_rows, write_dataset
+from plain_colours import COLOURS, caption, make_rows, picture, write_dataset
 
 START = "builder/shapeworld/weights/blip"
 
@@ -40,6 +42,52 @@ def test_a_recipe_and_two_datasets_make_a_reward_model(sources, tmp_path, capsys
     assert rewards.config.likelihood_weight == 1.0
     assert main(["train-reward", *sources, "--recipe", recipe, "--set", "epochs=1", "--out", str(out)]) == 0
     assert f"{out} is finished" in capsys.readouterr().err
+
+
+def imagereward(folder: Path) -> Path:
+    """Pictures of a prompt, ranked by people."""
+    rows = []
+    for number, colour in enumerate(COLOURS):
+        for other in COLOURS:
+            picture(other, number).save(folder / f"{number}-{other}.png")
+        rows.append(
+            {
+                "prompt": caption(colour),
+                "generations": [f"{number}-{other}.png" for other in COLOURS],
+                "ranking": [1 if other == colour else 2 for other in COLOURS],
+            }
+        )
+    (folder / "train.json").write_text(json.dumps(rows))
+    return folder
+
+
+def rlhfv(folder: Path) -> Path:
+    """A question about a picture, and two answers."""
+    rows = []
+    for number, colour in enumerate(COLOURS):
+        picture(colour, number).save(folder / "one.png")
+        wrong = [other for other in COLOURS if other != colour]
+        said = [{"question": "?", "chosen": caption(colour), "rejected": caption(other)} for other in wrong]
+        image = {"bytes": (folder / "one.png").read_bytes(), "path": None}
+        rows += [{"image": image, "text": json.dumps(each)} for each in said]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "RLHF-V.parquet")
+    return folder
+
+
+@pytest.mark.parametrize(("layout", "cycle"), [(imagereward, "t2i2t"), (rlhfv, "i2t2i")])
+def test_labels_of_people_are_trained_on_and_then_refused_in_an_evaluation(tmp_path, capsys, layout, cycle):
+    (tmp_path / "data").mkdir()
+    source, out = layout(tmp_path / "data"), str(tmp_path / "reward")
+    command = ["train-reward", str(source), "--start", START, "--set", "epochs=1", "--out", out]
+    assert main(command) == 0
+    metrics = json.loads((tmp_path / "reward" / "metrics.json").read_text())
+    assert metrics["pairwise_accuracy"][cycle]["train"]["pairs"] == 12
+    assert metrics["pairwise_accuracy"][cycle]["train"]["inputs"] == 4
+    split = [] if layout is rlhfv else ["--split", "train"]
+    assert main(["evaluate", out, str(source), *split, "--against", "length"]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"4 of the 4 inputs of {source} are among those that the model was trained on" in said
+    assert main(["evaluate", out, str(source), *split, "--against", "length", "--allow-leak"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,12 @@ layout = open_judged({NAME!r})
 for item in layout:
     print(layout.name, layout.split, len(layout), item.candidates, item.pairs, item.shared.open()[0].getpixel((0, 0)))
 """
+TRAIN = f"""
+from builder.reward.data import load_preferences
+splits = load_preferences({NAME!r})
+for item in splits["train"]:
+    print(list(splits), item.texts, item.pairs, len(item.images[0].read()))
+"""
 
 
 def asked(folder: Path, home: Path, code: str) -> subprocess.CompletedProcess:
@@ -51,6 +57,8 @@ def test_a_repository_of_answers_is_known_by_its_columns_and_read_without_a_copy
     first, _ = done.stdout.splitlines()
     assert first.startswith("rlhf-v train ")
     assert first.endswith("['A fox.', 'A cat.'] [(0, 1)] (7, 8, 9)")
+    done = asked(tmp_path / "repo", tmp_path, TRAIN)
+    assert done.stdout.splitlines() == [f"['train'] {['A fox.', 'A cat.']} [(0, 1)] {len(buffer.getvalue())}"]
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from builder.images import UnreadableImage
 from builder.judged.items import JudgedError, Picture
 from builder.judged.layouts import NAMES, open_judged
 from builder.judged.rows import open_rows
+from builder.rankings import LoadError
 
 
 def png(level: int) -> bytes:
@@ -151,6 +152,15 @@ def test_what_we_export_is_read_back_with_the_same_winners(tmp_path, format_name
     ours = open_judged(str(run), "train")
     assert ours.scores == "cycle score"
     assert winners(open_judged(str(tmp_path / "out"), "train")) == winners(ours)
+
+
+def test_cycleprefdb_is_known_whatever_its_splits_are(tmp_path):
+    run = make_run(tmp_path / "run", "t2i2t", inputs=20, samples=1)
+    export(str(run), "cycleprefdb", str(tmp_path / "out"))
+    (tmp_path / "out" / "test.jsonl").unlink()
+    assert open_judged(str(tmp_path / "out"), "train").name == "cyclepref"
+    with pytest.raises(LoadError, match="no split 'test'"):
+        open_judged(str(tmp_path / "out"))
 
 
 def test_distances_are_turned_so_that_larger_scores_are_better(tmp_path):
