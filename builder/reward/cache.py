@@ -8,9 +8,8 @@ folder's name is a hash of all that changes the numbers, so that a cache may ser
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,13 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from builder.images import UnreadableImage, decode
-from builder.progress import Tick, console, plain
+from builder.progress import Stage, console, plain
 from builder.reward.data import Picture
 from builder.reward.errors import RewardError
 from builder.reward.prefix import Half, begin_images, begin_texts, full_length, half_fingerprint
 from builder.reward.preprocess import pad, pixels, tokenise
 from schemas.ids import digest
 
-Progress = Callable[[str, int], AbstractContextManager[Tick]]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 BATCH, THREADS = 32, 8
 PART_BYTES = 64 * 2**20
@@ -97,7 +95,7 @@ def text_key(text: str) -> str:
     return digest("exact text", text)
 
 
-def keys_of(pictures: Sequence[Picture], progress: Progress) -> dict[Picture, str]:
+def keys_of(pictures: Sequence[Picture], progress: Stage) -> dict[Picture, str]:
     """The key of each image; reads them all, and decodes none."""
     found = {}
     with progress("reward model: images read", len(pictures)) as tick, ThreadPoolExecutor(THREADS) as pool:
@@ -108,7 +106,7 @@ def keys_of(pictures: Sequence[Picture], progress: Progress) -> dict[Picture, st
 
 
 def fill_images(
-    model: Any, cache: PrefixCache, keys: dict[Picture, str], progress: Progress, share: tuple[int, int] = (0, 1)
+    model: Any, cache: PrefixCache, keys: dict[Picture, str], progress: Stage, share: tuple[int, int] = (0, 1)
 ) -> None:
     """Compute what is missing of images, as worker `share[0]` of `share[1]`.
 
@@ -132,7 +130,7 @@ def fill_images(
 
 
 def fill_texts(
-    model: Any, cache: PrefixCache, texts: Iterable[str], progress: Progress, share: tuple[int, int] = (0, 1)
+    model: Any, cache: PrefixCache, texts: Iterable[str], progress: Stage, share: tuple[int, int] = (0, 1)
 ) -> None:
     """Compute what is missing of texts, as worker `share[0]` of `share[1]`.
 
@@ -229,7 +227,7 @@ def _batches(keys: list[str]) -> Iterator[list[str]]:
     return (keys[start : start + BATCH] for start in range(0, len(keys), BATCH))
 
 
-def _keep(cache: PrefixCache, made: Iterator[tuple[str, torch.Tensor]], count: int, progress: Progress) -> None:
+def _keep(cache: PrefixCache, made: Iterator[tuple[str, torch.Tensor]], count: int, progress: Stage) -> None:
     """Write entries as they are made, part by part: a kill costs what one part holds."""
     part: dict[str, torch.Tensor] = {}
     size = 0

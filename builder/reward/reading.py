@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch.distributed as workers
 
+from builder.progress import Stage
 from builder.reward.batches import Collate, Frozen
-from builder.reward.cache import PrefixCache, Progress, fill_images, fill_texts, keys_of
+from builder.reward.cache import PrefixCache, fill_images, fill_texts, keys_of
 from builder.reward.data import PreferenceSplit
 from builder.reward.model import RewardModel
 from builder.reward.perturb import perturber
@@ -19,7 +20,7 @@ def prepare(
     splits: list[dict[str, PreferenceSplit]],
     settings: TrainSettings,
     folder: Path,
-    progress: Progress,
+    progress: Stage,
 ) -> tuple[Reader, Collate]:
     """How batches are made and read; what the frozen layers make of images and texts is there afterwards."""
     model.eval()

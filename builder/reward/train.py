@@ -14,10 +14,9 @@ import torch.distributed as workers
 from transformers import set_seed
 
 from builder.filters import Filters
-from builder.progress import console, plain, stage
+from builder.progress import Stage, console, plain, stage
 from builder.rankings import Rankings
 from builder.reward.batches import Collate, Passes, inputs_for_pairs
-from builder.reward.cache import Progress
 from builder.reward.card import write_card
 from builder.reward.data import PreferenceError, PreferenceSplit, load_preferences
 from builder.reward.errors import RewardError
@@ -52,7 +51,7 @@ def train_reward(
     start: str | Path,
     out: str | Path,
     settings: TrainSettings,
-    progress: Progress = stage,
+    progress: Stage = stage,
     revision: str | None = None,
     cache: str | Path | None = None,
 ) -> TrainResult:
@@ -145,7 +144,7 @@ def _identity_of_start(folder: Path) -> str:
     return digest(*parts)
 
 
-def _load(datasets: Sequence[str | Path], settings: TrainSettings, progress: Progress) -> Splits:
+def _load(datasets: Sequence[str | Path], settings: TrainSettings, progress: Stage) -> Splits:
     if not datasets:
         raise PreferenceError("no datasets to train on: give at least one")
     filters = Filters(**settings.pairs.model_dump())
@@ -216,7 +215,7 @@ def _passes(train: list[PreferenceSplit], settings: TrainSettings) -> Passes:
 
 
 def _rewards(
-    reader: Reader, splits: Splits, collate: Collate, names: Sequence[str], progress: Progress
+    reader: Reader, splits: Splits, collate: Collate, names: Sequence[str], progress: Stage
 ) -> list[dict[str, list[torch.Tensor]]]:
     """For each dataset: split -> rewards of the candidates of each input."""
     return [
@@ -225,7 +224,7 @@ def _rewards(
     ]
 
 
-def _shared_rewards(reader: Reader, split: PreferenceSplit, collate: Collate, progress: Progress) -> list[torch.Tensor]:
+def _shared_rewards(reader: Reader, split: PreferenceSplit, collate: Collate, progress: Stage) -> list[torch.Tensor]:
     """As `input_rewards`; each worker scores its share, and all have the whole."""
     rank, count = worker()
     rows = range(rank, len(split), count)
