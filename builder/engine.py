@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -21,11 +20,11 @@ import pyarrow as pa
 import ray
 import ray.data
 import ray.exceptions
-import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from builder.interruption import Interrupted, stop_requests
+from builder.interruption import Gate, Interrupted, stop_requests
 from builder.journal import Journal
+from builder.launcher import launcher_workers, node_of
 from builder.plan import Cluster, Node
 from builder.supervisor import Supervised, is_trouble, trouble
 from schemas.errors import CyclePrefError
@@ -41,8 +40,6 @@ MAX_TASK_RETRIES = 4
 STARTS = 3
 # An output block above this is split, and so written as several parts.
 MAX_BLOCK_BYTES = 256 * 2**20
-
-LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml").expanduser()
 
 Step = Callable[[pa.Table], pa.Table]
 
@@ -128,7 +125,7 @@ class Engine:
         lanes = [lane for lane in lanes if lane.blocks]
         if lanes and self.cluster:
             stream = self._stream()
-            pools = [self._pooled(lane, partial(_admitted, stream=stream, step=before)) for lane in lanes]
+            pools = [self._pooled(lane, partial(_while_open, stream=stream, step=before), stream) for lane in lanes]
             merged = pools[0].union(*pools[1:]) if len(pools) > 1 else pools[0]
             try:
                 yield from _results(self._mapped(merged, after), stream)
@@ -147,14 +144,14 @@ class Engine:
         self._streams += 1
         return Stream(self._gate, self._streams)
 
-    def _pooled(self, lane: Lane, before: Step) -> ray.data.Dataset:
+    def _pooled(self, lane: Lane, before: Step, stream: "Stream") -> ray.data.Dataset:
         pool = ray.data.ActorPoolStrategy(size=min(lane.actors, len(lane.blocks)), max_tasks_in_flight_per_actor=2)
         supervised = {name: getattr(lane, name) for name in ("worker", "kwargs", "specs", "key", "journal")}
         # With GPUs `map_batches` wants a batch size, by which it would join blocks of different models. (This is a
         # developer API; pyproject.toml keeps Ray below the version that drops extra arguments like the last.)
         return self._mapped(ray.data.from_arrow(lane.blocks), before).map_batches_internal(
-            Supervised,
-            fn_constructor_kwargs=supervised,
+            Gated,
+            fn_constructor_kwargs={"stream": stream, **supervised},
             batch_size=None,
             batch_format="pyarrow",
             compute=pool,
@@ -187,28 +184,30 @@ def _guarded(block: pa.Table, step: Step) -> pa.Table:
 
 
 def _admitted(block: pa.Table, stream: "Stream", step: Step) -> pa.Table:
-    """The first step of every block: once the gate is closed, what has not begun passes as nothing."""
-    return step(block) if ray.get(stream.gate.admit.remote(stream.number, block.num_rows)) else block.slice(0, 0)
+    """A step that is all the work there is: once the gate is closed, what has not begun passes as nothing."""
+    first = str(block.slice(0, 1).to_pylist())
+    return step(block) if stream.admit(first, block.num_rows) else block.slice(0, 0)
 
 
-class Gate:
-    """An actor that lets rows into a stream until it is closed, and knows how many it let in."""
+def _while_open(block: pa.Table, stream: "Stream", step: Step) -> pa.Table:
+    """A step before the work. It runs far ahead of the models, so what it has done is not yet in flight."""
+    return step(block) if stream.is_open() else block.slice(0, 0)
 
-    def __init__(self) -> None:
-        self.begun: dict[int, int] = {}
-        self.closed: set[int] = set()
 
-    def admit(self, stream: int, rows: int) -> bool:
-        """Whether these may begin."""
-        if stream in self.closed:
-            return False
-        self.begun[stream] = self.begun.get(stream, 0) + rows
-        return True
+class Gated(Supervised):
+    """A supervised worker that asks at the gate before it begins a block."""
 
-    def close(self, stream: int) -> int:
-        """Let no more in; returns how many rows have begun."""
-        self.closed.add(stream)
-        return self.begun.get(stream, 0)
+    def __init__(self, stream: "Stream", **supervised: Any):
+        self.stream = stream
+        super().__init__(**supervised)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """As of `Supervised`; a block that comes too late passes as nothing."""
+        if not block.num_rows or is_trouble(block):
+            return block
+        if not self.stream.admit(block[self.key][0].as_py(), block.num_rows):
+            return block.slice(0, 0)
+        return super().__call__(block)
 
 
 @dataclass(frozen=True)
@@ -217,6 +216,14 @@ class Stream:
 
     gate: Any
     number: int
+
+    def is_open(self) -> bool:
+        """Whether anything may begin."""
+        return ray.get(self.gate.is_open.remote(self.number))
+
+    def admit(self, block: str, rows: int) -> bool:
+        """Whether a block, named by its first row, may begin."""
+        return ray.get(self.gate.admit.remote(self.number, block, rows))
 
     def close(self) -> int:
         """Let no more blocks begin; returns how many rows have."""
@@ -261,32 +268,14 @@ def _end(processes: set[psutil.Process]) -> None:
 def _nodes() -> list[Node]:
     """The nodes that are up; on an autoscaling cluster those that may be, since workers start when actors ask."""
     up = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    heads = [_node(resources) for resources in up if "node:__internal_head__" in resources]
+    heads = [node_of(resources) for resources in up if "node:__internal_head__" in resources]
     workers = launcher_workers() if os.environ.get("RAY_ADDRESS") else []
-    return max([_node(resources) for resources in up], heads + workers, key=_size)
+    return max([node_of(resources) for resources in up], heads + workers, key=_size)
 
 
 def _size(nodes: list[Node]) -> tuple[float, int]:
     """GPUs and CPU cores of all of them."""
     return sum(node.gpus for node in nodes), sum(node.cpus for node in nodes)
-
-
-def _node(resources: dict[str, float]) -> Node:
-    return Node(int(resources.get("CPU", 0)), resources.get("GPU", 0))
-
-
-def launcher_workers(config: Path = LAUNCHER_CONFIG) -> list[Node]:
-    """All the workers that the cluster launcher may start at once, if it started this cluster; those with the most
-    GPUs first, up to its `max_workers` in all.
-
-    Ray's autoscaler does not say, so this reads the file that `ray up` leaves on the head, where jobs run.
-    """
-    if not config.is_file():
-        return []
-    content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    types = [kind for name, kind in content["available_node_types"].items() if name != content["head_node_type"]]
-    nodes = [_node(kind["resources"]) for kind in types for _ in range(kind.get("max_workers", 0))]
-    return sorted(nodes, key=lambda node: (-node.gpus, -node.cpus))[: content.get("max_workers")]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import ray
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from builder.engine import launcher_workers
+from builder.launcher import launcher_workers
 from builder.plan import Node
 
 ROOT = Path(__file__).parents[1]

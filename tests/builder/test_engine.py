@@ -93,12 +93,13 @@ def test_the_first_signal_finishes_what_is_in_flight_and_begins_nothing_new(tmp_
     def stop_at_the_first_receipt() -> None:
         for receipt in Engine().run_pools([lane(tmp_path, [["slow"]] * 60)], same, counted):
             if not done:
+                time.sleep(3)  # all blocks have been read meanwhile, and wait before the model
                 os.kill(os.getpid(), number)
             done.append(receipt["done"][0].as_py())
 
     with pytest.raises(Interrupted):
         stop_at_the_first_receipt()
-    assert 1 <= sum(done) < 60
+    assert 1 <= sum(done) < 10, "what waits before the model has not begun"
     assert Store(tmp_path).names("store/attempts/stage") == []
     assert signal.getsignal(number) is before
 

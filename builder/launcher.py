@@ -1,0 +1,28 @@
+"""What the cluster launcher may start, from the file that it leaves on the head."""
+
+from pathlib import Path
+
+import yaml
+
+from builder.plan import Node
+
+LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml").expanduser()
+
+
+def node_of(resources: dict[str, float]) -> Node:
+    """A node by what Ray says it has."""
+    return Node(int(resources.get("CPU", 0)), resources.get("GPU", 0))
+
+
+def launcher_workers(config: Path = LAUNCHER_CONFIG) -> list[Node]:
+    """All the workers that the cluster launcher may start at once, if it started this cluster; those with the most
+    GPUs first, up to its `max_workers` in all.
+
+    Ray's autoscaler does not say, so this reads the file that `ray up` leaves on the head, where jobs run.
+    """
+    if not config.is_file():
+        return []
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    types = [kind for name, kind in content["available_node_types"].items() if name != content["head_node_type"]]
+    nodes = [node_of(kind["resources"]) for kind in types for _ in range(kind.get("max_workers", 0))]
+    return sorted(nodes, key=lambda node: (-node.gpus, -node.cpus))[: content.get("max_workers")]
