@@ -13,13 +13,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder import __version__, generate, loading, score
+from builder import __version__, generate, score
 from builder.card import Facts
 from builder.dataset import Views
 from builder.engine import Engine
 from builder.generate import Use
 from builder.inputs import ingest
 from builder.licences import inputs_licence
+from builder.loading import LoadCheck
 from builder.lock import hold
 from builder.mix import Mix, add_mix, mix_of
 from builder.models.resolve import Resolved, metric_spec, model_spec, resolve
@@ -77,27 +78,29 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
     store.write_json("lock.json", lock)
     _remember(store, named)
 
-    clock = Clock()
+    clock, load_check = Clock(), LoadCheck(store, engine)
     with clock.time("inputs"):
         inputs, input_count = ingest(source, listed, cycle.input, accountant, engine)
 
     with clock.time("candidates"):
         ids = inputs["input_id"].to_pylist()
         wanted = generate.want(list(zip(ids, ids, strict=True)), forward, recipe.seed, "forward")
-        if without(wanted, "generation_id", store.ids("generations")).num_rows >= loading.LONG_BUILD:
-            loading.check_loading({model.name: model.spec for model in [*models, *metrics]}, store, engine)
+        load_check.before(_missing(store, wanted) * (1 + backward.samples), named)
         content = ("inputs", "input_id")
         candidate_count = generate.generate("candidates", wanted, content, forward, accountant, engine)
         candidates = _candidates(store, wanted)
 
     with clock.time("reconstructions"):
+        join_small(store)
         made = candidates.filter(pc.equal(candidates["status"], "ok"))
         sources = sorted(set(zip(made["content_id"].to_pylist(), made["input_id"].to_pylist(), strict=True)))
         wanted_back = generate.want(sources, [backward], recipe.seed, "backward")
+        load_check.before(_missing(store, wanted_back), [model for model in named if model not in models[:-1]])
         content = ("generations", "content_id")
         back_count = generate.generate("reconstructions", wanted_back, content, [backward], accountant, engine)
 
     with clock.time("scores"):
+        join_small(store)
         reconstructions = _with_sources(store, wanted_back, sources, backward)
         score_count = score.compare(score.want(reconstructions, metrics), metrics, accountant, engine)
         samples = score.samples(made, reconstructions, store.rows("similarities"), metrics)
@@ -110,6 +113,7 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
         direction = _direction(recipe, metrics, mix, backward)
         deciding = [score.of_metric(rows, direction.metric) for rows in (scores, samples)]
         pairs, pair_count = pair(made, deciding[0], cycle.candidate, direction, recipe.pairs, deciding[1])
+        accountant.notes.check()
         # Together, so that a build that stops half-way leaves no views of two recipes.
         for view, rows in (("candidates", candidates), ("scores", scores), ("pairs", pairs)):
             store.write_view(view, rows)
@@ -132,6 +136,7 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
         before = store.read_json("run.json")
         counts |= release(facts, views, accountant, engine, before and before["counts"])
 
+    accountant.notes.check()
     # A build that only looked does not say that its results took no time.
     seconds = before["seconds"] if before and _all_reused(counts) else clock.seconds
     run = {**_provenance(recipe, named), "counts": counts, "seconds": seconds}
@@ -208,6 +213,10 @@ def _check_distinct(where: str, models: list[Resolved], way_out: str) -> None:
 def _all_reused(counts: dict[str, Any]) -> bool:
     stages = ("candidates", "reconstructions", "scores", "safety")
     return all(count["reused"] == count["ok"] for stage in stages for count in counts.get(stage, {}).values())
+
+
+def _missing(store: Store, wanted: pa.Table) -> int:
+    return without(wanted, "generation_id", store.ids("generations")).num_rows
 
 
 def _candidates(store: Store, wanted: pa.Table) -> pa.Table:

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -34,10 +35,13 @@ log = logging.getLogger("cyclepref.engine")
 
 # Ray Data replaces a dead actor and tries its block again, for ever by default. A model's death is not an actor's (see
 # builder/supervisor.py): these are for actors that are killed themselves, or lost with their node.
-MAX_TASK_RETRIES = 4
+# A lost node is noticed after some 30 seconds, and a retry comes every two.
+MAX_TASK_RETRIES = 30
 # On a busy machine parts of Ray wait too briefly for one another, and a second start finds them in the
 # disk's cache.
 STARTS = 3
+# How long after a stop Ray may go on telling of it.
+LAST_WORDS_S = 0.5
 # An output block above this is split, and so written as several parts.
 MAX_BLOCK_BYTES = 256 * 2**20
 
@@ -280,7 +284,8 @@ def _size(nodes: list[Node]) -> tuple[float, int]:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Ray's C++ core announces on file descriptor 2 that its log level was set; what fails still raises."""
+    """Nothing on file descriptor 2, where Ray's C++ core and its threads tell what nobody can act on; what fails still
+    raises."""
     kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, 2)
@@ -300,7 +305,7 @@ def _results(dataset: ray.data.Dataset, stream: Stream) -> Iterator[pa.Table]:
     # What goes wrong is raised below; Ray Data would print the same trace twice before.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     begun: list[int] = []
-    receipts = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    receipts = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
     done = 0
     try:
         with stop_requests(lambda: begun.append(stream.close())):
@@ -314,7 +319,16 @@ def _results(dataset: ray.data.Dataset, stream: Stream) -> Iterator[pa.Table]:
                 if begun and done >= begun[0]:
                     break
         if begun:
+            with _silent_stderr():  # Ray tells of every task that waited before a model
+                receipts.close()
+                time.sleep(LAST_WORDS_S)
             raise Interrupted("stopped as asked")
+    except ray.exceptions.RayActorError as error:
+        log.info("the cause, as Ray tells it:", exc_info=error)
+        raise EngineError(
+            f"a worker or its node was lost and did not come back ({type(error).__name__}): what was finished is "
+            "saved; run the same command again"
+        ) from error
     except ray.exceptions.RayError as error:
         log.info("the cause, as Ray tells it:", exc_info=error)
         raise EngineError(f"a worker failed: {_last_line(error)}") from error

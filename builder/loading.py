@@ -11,22 +11,26 @@ from builder.engine import Engine, Lane
 from builder.journal import Journal
 from builder.metrics import load_metric
 from builder.models import load_model
+from builder.models.resolve import Resolved
 from builder.plan import Pool, plan
+from builder.safety import Judge
 from builder.stage import receipt
 from builder.store import Store
-from schemas.specs import MetricSpec, Spec
+from schemas.specs import MetricSpec, SafetySpec, Spec
 
 STAGE = "loading"
-# Candidates to make. With fewer, the stages tell soon enough, and loading twice would cost more than it saves.
-LONG_BUILD = 5_000
+# Candidates and reconstructions to make. With fewer, the stages tell soon enough, and loading twice would cost more
+# than it saves.
+LONG_BUILD = 15_000
 
 
 class Loader:
     """The worker of an actor: loads its models, and has no more to do."""
 
     def __init__(self, specs: list[Spec]):
+        load = {MetricSpec: load_metric, SafetySpec: Judge}
         for spec in specs:
-            load_metric(spec) if isinstance(spec, MetricSpec) else load_model(spec)
+            load.get(type(spec), load_model)(spec)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """The block as it is."""
@@ -38,17 +42,29 @@ class Loader:
         return block
 
 
-def check_loading(specs: dict[str, Spec], store: Store, engine: Engine) -> None:
-    """Load every model where it will run, and let it go.
+class LoadCheck:
+    """Loads the models of a build before work that would show only late that one of them cannot be."""
 
-    Raises:
-        EngineError: for one that cannot be loaded, with its own reason.
-    """
-    with progress.stage(STAGE, len(specs)) as tick:
-        for wave in plan(specs, dict.fromkeys(specs, 1), engine.cluster):
-            lanes = [_lane(pool, specs, Journal(store, STAGE)) for pool in wave]
-            for _ in engine.run_pools(lanes, before=_same, after=_receipt):
-                tick(1)
+    def __init__(self, store: Store, engine: Engine):
+        self.store, self.engine = store, engine
+        self._loaded: set[str] = set()
+
+    def before(self, rows: int, models: list[Resolved]) -> None:
+        """Before so many candidates and reconstructions are made: load each of `models` where it will run, and let it
+        go. Does nothing before few rows, and loads none twice.
+
+        Raises:
+            EngineError: for one that cannot be loaded, with its own reason.
+        """
+        specs = {model.name: model.spec for model in models if model.name not in self._loaded}
+        if rows < LONG_BUILD or not specs:
+            return
+        with progress.stage(STAGE, len(specs)) as tick:
+            for wave in plan(specs, dict.fromkeys(specs, 1), self.engine.cluster):
+                lanes = [_lane(pool, specs, Journal(self.store, STAGE)) for pool in wave]
+                for _ in self.engine.run_pools(lanes, before=_same, after=_receipt):
+                    tick(1)
+        self._loaded |= set(specs)
 
 
 def _lane(pool: Pool, specs: dict[str, Spec], journal: Journal) -> Lane:

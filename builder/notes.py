@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from builder.lock import LockError
 from builder.store import Store
 
 FILE = "progress.json"
@@ -25,7 +26,7 @@ class Notes:
     """The notes of one build. `check` is called now and then, and may raise: the lock's, which says if it was lost."""
 
     def __init__(self, store: Store, check: Callable[[], object] = lambda: None):
-        self.store, self._check = store, check
+        self.store, self.check = store, check
         self._content: dict[str, Any] = {"state": "running", "recipe": None, "began": time.time(), "stages": []}
         self._written = 0.0
 
@@ -38,6 +39,8 @@ class Notes:
         self._content["recipe"] = recipe
         try:
             yield self
+        except LockError:  # the notes are now those of the build that has the directory
+            raise
         except BaseException:
             if self._content["stages"]:
                 self._write("stopped")
@@ -46,7 +49,7 @@ class Notes:
 
     def begin(self, stage: str, table: str, ids: pa.ChunkedArray, models: pa.ChunkedArray, todo: int) -> None:
         """A stage begins: it wants these ids of a table of the store, for these models; `todo` are to be made."""
-        self._check()
+        self.check()
         name = re.sub(r"[^A-Za-z0-9]+", "-", stage)
         before = sum(note["stage"] == stage for note in self._content["stages"])
         name = f"wanted/{name}-{before + 1}.parquet" if before else f"wanted/{name}.parquet"
@@ -60,7 +63,7 @@ class Notes:
 
     def tick(self, done: int, failed: int) -> None:
         """Rows of the stage were finished, some of them as failures."""
-        self._check()
+        self.check()
         note = self._content["stages"][-1]
         note["done"], note["failed"] = note["done"] + done, note["failed"] + failed
         if time.monotonic() - self._written >= NOTE_EVERY_S:

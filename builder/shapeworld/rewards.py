@@ -2,7 +2,8 @@
 
 Beside the demo's own reward, which is trained on both cycles (Combo), stand with equal settings: one trained on each
 cycle alone, one on the same pairs labelled by the truth (the ceiling of better labels), and one that has never seen a
-candidate of one family of models.
+candidate of one family of models. Two more learn in all their layers, from the pairs and from the truth: what more
+freedom brings with labels as they are, and with better ones.
 """
 
 from __future__ import annotations
@@ -27,14 +28,20 @@ from schemas.ids import digest
 # Models whose names begin so are left out of training, and looked at apart: another architecture than those that stay.
 HELD_OUT = {"i2t2i": "shapeworld-llava", "t2i2t": "shapeworld-sd3"}
 COMBO, ALONE, ORACLE, UNSEEN = "Combo", "one cycle alone", "oracle-trained Combo", "Combo without these models"
+FREE, FREE_ORACLE = "Combo, all layers trained", "oracle-trained Combo, all layers trained"
 FOLDER = "rewards"
+# The settings that they change. The best of few tries, by the accuracy on validation pairs.
+ALL_LAYERS = {
+    "fix_rate": 0.0, "learning_rate": 3e-4, "epochs": 8, "patience": 3, "inputs_per_step": 16, "image_weight": 1.0,
+}  # fmt: skip
 
 
 def measure(demo: Path, finished: dict[str, Finished]) -> dict[str, dict[str, Any]]:
     """For each cycle, on test inputs: agreement with the truth of the cycle score, of length, and of each reward.
 
     `pairs` and `every two` as in method.py; `held-out models` are every two candidates of the family HELD_OUT. Trains
-    what is not there yet, into DEMO/rewards: four models, each as long as the demo's own.
+    what is not there yet, into DEMO/rewards: four models, each as long as the demo's own, and two that take some ten
+    minutes each.
 
     Raises:
         NoDemo: if the demo has no reward model.
@@ -43,6 +50,7 @@ def measure(demo: Path, finished: dict[str, Finished]) -> dict[str, dict[str, An
     results: dict[str, dict[str, Any]] = {}
     for name, run in finished.items():
         judges = {COMBO: demo / "reward", ALONE: trained[name], ORACLE: trained["oracle"], UNSEEN: trained["unseen"]}
+        judges |= {FREE: trained["free"], FREE_ORACLE: trained["free-oracle"]}
         known = {judge: _rewards(path, run) for judge, path in judges.items()}
         length = agreement.lengths(run.store, run.recipe.shape)
         ids = pa.array(known[COMBO], pa.string())
@@ -60,8 +68,8 @@ def measure(demo: Path, finished: dict[str, Finished]) -> dict[str, dict[str, An
 
 
 def train(demo: Path, finished: dict[str, Finished]) -> dict[str, Path]:
-    """The reward models beside the demo's own: of each cycle by its name, "oracle" and "unseen"; those that are there
-    and were made of just these pairs and settings are left as they are.
+    """The reward models beside the demo's own: of each cycle by its name, "oracle", "unseen", "free" and
+    "free-oracle"; those that are there and were made of just these pairs and settings are left as they are.
 
     Raises:
         NoDemo: if the demo has no reward model, whose settings they share.
@@ -72,25 +80,31 @@ def train(demo: Path, finished: dict[str, Finished]) -> dict[str, Path]:
     plan = {name: {name: run.pairs} for name, run in finished.items()}
     plan["oracle"] = {name: true_pairs(run) for name, run in finished.items()}
     plan["unseen"] = {name: of_family(run.pairs, HELD_OUT[name], 0) for name, run in finished.items()}
+    plan["free"], plan["free-oracle"] = {name: run.pairs for name, run in finished.items()}, plan["oracle"]
     told = json.loads(metrics.read_text(encoding="utf-8"))
     return {
-        which: _trained(demo / FOLDER / which, {name: (finished[name], pairs) for name, pairs in chosen.items()}, told)
+        which: _trained(
+            demo / FOLDER / which,
+            {name: (finished[name], pairs) for name, pairs in chosen.items()},
+            told["start"],
+            told["settings"] | (ALL_LAYERS if which.startswith("free") else {}),
+        )
         for which, chosen in plan.items()
     }
 
 
-def _trained(folder: Path, chosen: dict[str, tuple[Finished, pa.Table]], told: dict[str, Any]) -> Path:
+def _trained(folder: Path, chosen: dict[str, tuple[Finished, pa.Table]], start: str, settings: dict[str, Any]) -> Path:
     from builder.reward.settings import TrainSettings
     from builder.reward.train import train_reward
 
     ids = [pairs[side].to_pylist() for _, pairs in chosen.values() for side in ("chosen_id", "rejected_id")]
-    identity = digest(json.dumps([told["settings"], told["start"]], sort_keys=True), *chain(*ids))
+    identity = digest(json.dumps([settings, start], sort_keys=True), *chain(*ids))
     made = folder / "made_from.json"
     if made.is_file() and json.loads(made.read_text(encoding="utf-8")) == identity:
         return folder / "model"
     datasets = [write_pairs(run, pairs, folder / name) for name, (run, pairs) in chosen.items()]
     with _one_thread():
-        train_reward(datasets, told["start"], folder / "model", TrainSettings.model_validate(told["settings"]))
+        train_reward(datasets, start, folder / "model", TrainSettings.model_validate(settings))
     made.write_text(json.dumps(identity), encoding="utf-8")
     return folder / "model"
 

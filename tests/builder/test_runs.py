@@ -137,6 +137,18 @@ def test_a_lost_lock_ends_a_build_at_its_next_row(store):
         Notes(store, lost).begin("s", "generations", pa.chunked_array([["x"]]), pa.chunked_array([["m"]]), 1)
 
 
+def test_a_build_that_lost_its_lock_leaves_the_notes_to_the_one_that_has_it(store):
+    def lose_it():
+        with Notes(store).of("loser") as notes:
+            notes.begin("s", "generations", pa.chunked_array([["x"]]), pa.chunked_array([["m"]]), 1)
+            build(store, {"a": ["1"]})
+            raise LockError("given away")
+
+    with pytest.raises(LockError, match="given away"):
+        lose_it()
+    assert store.read_json("progress.json")["state"] == "finished"
+
+
 # ---- pruning -----------------------------------------------------------------------------------------------------
 
 

@@ -121,7 +121,11 @@ class Build:
         return status
 
     def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+        """Ctrl-C goes to every process of the session, as a terminal sends it; a scheduler signals the build."""
+        if number == signal.SIGINT:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
 
     @property
     def output(self) -> str:

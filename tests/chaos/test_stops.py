@@ -9,7 +9,7 @@ import time
 import pytest
 from builds import tables
 
-LOUD = ("Traceback", "ray::", "Exception", "*** SIG")
+LOUD = ("Traceback", "ray::", "Exception", "*** SIG", "(raylet)")
 
 
 SLOW_SIGTERM = pytest.param(signal.SIGTERM, marks=pytest.mark.slow)
@@ -114,6 +114,7 @@ def test_a_node_that_is_lost_costs_no_row(start, clean, tmp_path, folder):
         cluster.remove_node(node, allow_graceful=False)
         status = build.end()
         if status:  # one clear error, and the same command goes on
+            assert "a worker or its node was lost and did not come back" in build.output
             assert not [word for word in LOUD if word in build.output], build.output
             build = start("i2t2i", tmp_path / "run", address=cluster.address)
             assert build.end() == 0, build.output
