@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -25,8 +25,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from builder.interruption import Gate, Interrupted, stop_requests
 from builder.journal import Journal
-from builder.launcher import launcher_workers, node_of
+from builder.launcher import launcher_workers, node_of, waiting_told
 from builder.plan import Cluster, Node
+from builder.progress import silent_stderr
 from builder.supervisor import Supervised, is_trouble, trouble
 from schemas.errors import CyclePrefError
 from schemas.specs import Spec
@@ -132,7 +133,8 @@ class Engine:
             pools = [self._pooled(lane, partial(_while_open, stream=stream, step=before), stream) for lane in lanes]
             merged = pools[0].union(*pools[1:]) if len(pools) > 1 else pools[0]
             try:
-                yield from _results(self._mapped(merged, after), stream)
+                with waiting_told(partial(_missing, lanes)):
+                    yield from _results(self._mapped(merged, after), stream)
             except BaseException as end:
                 if not isinstance(end.__cause__, ray.exceptions.RayError):
                     lanes[0].journal.forgive()  # what is in flight now was ended on purpose
@@ -245,7 +247,7 @@ def _connect(address: str | None) -> None:
     try:
         for tries_left in reversed(range(STARTS)):
             try:
-                with _silent_stderr():
+                with silent_stderr():
                     # Without an address Ray would join any cluster that was started on this machine.
                     ray.init(address=address or "local", logging_level=logging.ERROR, **local)
                 break
@@ -277,23 +279,18 @@ def _nodes() -> list[Node]:
     return max([node_of(resources) for resources in up], heads + workers, key=_size)
 
 
+def _missing(lanes: list[Lane]) -> str:
+    """What lanes need of one node and none that is up has; empty, if there is room for all."""
+    up = [node_of(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    for lane in lanes:
+        if not any(node.gpus >= lane.num_gpus and node.cpus >= lane.num_cpus for node in up):
+            return f"{lane.num_gpus:g} GPUs and {lane.num_cpus} CPU cores for {', '.join(lane.specs)}"
+    return ""
+
+
 def _size(nodes: list[Node]) -> tuple[float, int]:
     """GPUs and CPU cores of all of them."""
     return sum(node.gpus for node in nodes), sum(node.cpus for node in nodes)
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Nothing on file descriptor 2, where Ray's C++ core and its threads tell what nobody can act on; what fails still
-    raises."""
-    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)
 
 
 def _results(dataset: ray.data.Dataset, stream: Stream) -> Iterator[pa.Table]:
@@ -319,7 +316,7 @@ def _results(dataset: ray.data.Dataset, stream: Stream) -> Iterator[pa.Table]:
                 if begun and done >= begun[0]:
                     break
         if begun:
-            with _silent_stderr():  # Ray tells of every task that waited before a model
+            with silent_stderr():  # Ray tells of every task that waited before a model
                 receipts.close()
                 time.sleep(LAST_WORDS_S)
             raise Interrupted("stopped as asked")

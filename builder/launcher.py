@@ -1,10 +1,14 @@
-"""What the cluster launcher may start, from the file that it leaves on the head."""
+"""Nodes that are not there (yet): what the cluster launcher may start, and waiting for one that is missing."""
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
 
 from builder.plan import Node
+from builder.progress import console, plain
 
 LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml").expanduser()
 
@@ -26,3 +30,21 @@ def launcher_workers(config: Path = LAUNCHER_CONFIG) -> list[Node]:
     types = [kind for name, kind in content["available_node_types"].items() if name != content["head_node_type"]]
     nodes = [node_of(kind["resources"]) for kind in types for _ in range(kind.get("max_workers", 0))]
     return sorted(nodes, key=lambda node: (-node.gpus, -node.cpus))[: content.get("max_workers")]
+
+
+@contextmanager
+def waiting_told(missing: Callable[[], str], every_s: float = 60) -> Iterator[None]:
+    """Say now and then what a cluster lacks, as long as `missing()` names something: Ray waits for it in silence."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(every_s):
+            with suppress(Exception):  # of a cluster that is gone the build itself tells
+                if what := missing():
+                    console.print(plain(f"waiting: no node that is up has {what}"), soft_wrap=True)
+
+    threading.Thread(target=tell, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()

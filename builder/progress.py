@@ -1,5 +1,6 @@
 """Progress of long work: bars with counts and time left on a terminal, a line now and then in a log."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -57,3 +58,17 @@ def _lines(label: str, total: int) -> Iterator[Tick]:
 
     yield tick
     console.print(f"{label}: {done}/{total} rows in {time.monotonic() - begin:.1f} s")
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Nothing on file descriptor 2, where Ray's C++ core and its threads tell what nobody can act on; what fails still
+    raises."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)

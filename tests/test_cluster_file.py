@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import jsonschema
@@ -13,7 +14,7 @@ import ray
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from builder.launcher import launcher_workers
+from builder.launcher import launcher_workers, waiting_told
 from builder.plan import Node
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +88,15 @@ def test_a_build_plans_for_no_more_workers_than_the_file_allows_in_all(config, t
     workers = launcher_workers(bootstrap)
     assert len(workers) == config["max_workers"]
     assert [node.gpus for node in workers] == [8, 1, 1, 1]
+
+
+def test_what_no_node_has_is_told_while_a_build_waits_for_it(capsys):
+    with waiting_told(lambda: "1 GPUs and 4 CPU cores for flux", every_s=0.01):
+        time.sleep(0.2)
+    with waiting_told(lambda: "", every_s=0.01):
+        time.sleep(0.1)
+    told = capsys.readouterr().err.splitlines()
+    assert set(told) == {"waiting: no node that is up has 1 GPUs and 4 CPU cores for flux"}
 
 
 def test_all_nodes_boot_the_same_image(config):
