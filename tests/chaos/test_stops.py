@@ -122,3 +122,24 @@ def test_a_node_that_is_lost_costs_no_row(start, clean, tmp_path, folder):
         print(f"node lost: the build {'ended and went on' if status else 'went on by itself'}")
     finally:
         cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_when_the_only_node_with_a_gpu_is_lost_the_build_waits_for_the_next_one(start, clean, tmp_path):
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    undisturbed, parts, _ = clean("i2t2i")
+    head = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 2**28}
+    gpu = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 2**28}  # declared: there is none to use
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+    try:
+        node = cluster.add_node(**gpu)
+        build = start("i2t2i", tmp_path / "run", address=cluster.address)
+        assert build.wait_for(lambda: build.parts > parts // 3)
+        cluster.remove_node(node, allow_graceful=False)
+        time.sleep(20)
+        assert build.running(), build.output
+        cluster.add_node(**gpu)
+        assert build.end() == 0, build.output
+        assert tables(tmp_path / "run") == tables(undisturbed)
+    finally:
+        cluster.shutdown()
