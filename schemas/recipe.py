@@ -118,6 +118,7 @@ class Recipe(Part):
     """A whole build: inputs -> candidates (forward) -> reconstructions (backward) -> scores -> pairs -> dataset.
 
     `metric` is short for `metrics` with one entry. All metrics are computed; `pairs` says which of them decides.
+    `max_failure_rate` is the share of a model's rows in a stage that may fail.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
