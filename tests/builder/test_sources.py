@@ -4,9 +4,11 @@ import os
 import socket
 import struct
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -338,3 +340,26 @@ def test_large_images_are_stored_in_several_parts(tmp_path, monkeypatch):
     found = inputs.identify(inputs._items(source, source.items(), "image"), source, "image")
     inputs.write_inputs(found, source, "image", store)
     assert len(store.parts("inputs")) == store.rows("inputs").num_rows == 3
+
+
+def test_identifying_photos_holds_one_at_a_time_whether_they_are_turned_or_broken(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_BYTES", 2**20)  # a buffer of this size is asked for, though never filled
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    for at in range(24):
+        noise[0, 0] = at
+        path = tmp_path / f"{at:02}.png"
+        Image.fromarray(noise).save(path, exif=turned)
+        if at % 2:
+            path.write_bytes(path.read_bytes()[:-100_000])
+    source = open_source(ImageFolder(source="images", path=str(tmp_path)), "image")
+    items = inputs._items(source, source.items(), "image")
+    tracemalloc.start()
+    try:
+        found = inputs.identify(items, source, "image")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found["input_id"].null_count == 12
+    assert peak < 8 * noise.nbytes
