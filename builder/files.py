@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from functools import lru_cache
 from pathlib import Path
 
 from schemas.recipe import RecipeError
@@ -87,18 +88,25 @@ def absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve())
 
 
-def text_lines(path: str) -> list[bytes]:
+def text_lines(path: str) -> tuple[bytes, ...]:
     """The lines of a text file as bytes, without their ends (LF or CRLF) and without a byte order mark.
+
+    A process keeps those of the latest file, since blocks of it are read one after another.
 
     Raises:
         RecipeError: if there is no such file, or it is UTF-16.
     """
     if not Path(path).is_file():
         raise RecipeError(f"inputs.path {path}: no such file (looked for {Path(path).absolute()})")
+    return _text_lines(path, stamp(Path(path)))
+
+
+@lru_cache(maxsize=1)
+def _text_lines(path: str, _stamp: str) -> tuple[bytes, ...]:
     data = Path(path).read_bytes()
     if data.startswith(UTF16):
         raise RecipeError(f"inputs.path {path} is UTF-16: save it as UTF-8")
-    return data.removeprefix(b"\xef\xbb\xbf").splitlines()
+    return tuple(data.removeprefix(b"\xef\xbb\xbf").splitlines())
 
 
 def _kind(mode: int) -> str:
