@@ -42,6 +42,30 @@ def test_an_image_folder_is_read_in_order_of_path_at_any_depth(tmp_path):
     assert everything(source) == [png("red"), b"a jpeg"]
 
 
+def test_what_a_folder_has_beside_its_images_is_told_once_by_ending(tmp_path, caplog):
+    for name in ("photos/a.png", "photos/IMG_1.HEIC", "photos/p.jp2", "photos/no-ending", "photos/deep/x.\x1b[31m"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png("red"))
+    (tmp_path / "more").mkdir()
+    (tmp_path / "photos" / "linked").symlink_to(tmp_path / "more")
+    assert images(tmp_path / "photos") == [png("red")]
+    [told] = [record.getMessage() for record in caplog.records]
+    assert told.startswith(f"inputs.path {tmp_path}/photos: skipped 4 files not named like images (")
+    assert set(told.split("(")[1].split(")")[0].split(", ")) == {".heic 1", ".jp2 1", "no ending 1", r".\x1b[31m 1"}
+    (tmp_path / "photos" / "a.png").unlink()
+    with pytest.raises(RecipeError, match=r"no image files in this folder \(4 files .*heic 1.* and 1 linked"):
+        images(tmp_path / "photos")
+
+
+def test_shards_in_a_linked_folder_are_not_left_out_in_silence(tmp_path, caplog):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data" / "more").symlink_to(tmp_path / "elsewhere")
+    assert parquet(tmp_path / "data", pa.array(["a"]), "text") == ["a"]
+    [told] = [record.getMessage() for record in caplog.records]
+    assert told.endswith("skipped 1 linked folder, as links to folders are not followed")
+
+
 def test_a_changed_file_has_another_stamp(tmp_path):
     (tmp_path / "a.png").write_bytes(png("red"))
     source = open_source(ImageFolder(source="images", path=str(tmp_path)), "image")
