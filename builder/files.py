@@ -1,21 +1,58 @@
 """Files as untrusted data: only regular files are read, up to a size, and their names survive as text."""
 
+import logging
 import os
 import re
 import stat
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
+from schemas.errors import visible
 from schemas.recipe import RecipeError
+
+log = logging.getLogger("cyclepref.inputs")
 
 # No picture that a person would look at is larger, and what is read is held in memory.
 MAX_BYTES = 512 * 2**20
 # Byte order marks that no UTF-8 begins with.
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
+# A message names so many endings of files that it speaks of.
+SHOWN = 5
 ESCAPED = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What is under a folder: the `files` that were asked for, in order of path; how many others there are of each
+    ending; and how many links to folders, which are not followed."""
+
+    files: list[Path]
+    others: Counter[str]
+    links: int
+
+    def tell(self, where: str, kind: str) -> None:
+        """Say what was left out, if anything was."""
+        if skipped := self.skipped(kind):
+            log.warning("%s: skipped %s", visible(where, keep=""), skipped)
+
+    def skipped(self, kind: str) -> str:
+        """What was left out, in words; `kind` says what the files asked for are named like. Empty if nothing was."""
+        endings = [f"{visible(ending, keep='') or 'no ending'} {n}" for ending, n in self.others.most_common()]
+        endings = ", ".join(endings[:SHOWN]) + (", ..." if len(endings) > SHOWN else "")
+        files = f"{_count(self.others.total(), 'file')} not named like {kind} ({endings})" if self.others else ""
+        links = f"{_count(self.links, 'linked folder')}, as links to folders are not followed" if self.links else ""
+        return " and ".join(part for part in (files, links) if part)
+
+
 def files_under(root: Path, endings: set[str]) -> list[Path]:
-    """Everything under a folder, at any depth, whose name has one of the endings, in order of path.
+    """The files of `listing`."""
+    return listing(root, endings).files
+
+
+def listing(root: Path, endings: set[str]) -> Listing:
+    """Everything under a folder, at any depth, whose name has one of the endings, and what else there is.
 
     Links to folders are not followed, since they can loop. What has the ending of a file and is none (a folder, a
     pipe) is listed like one, for its reader to say so.
@@ -27,13 +64,20 @@ def files_under(root: Path, endings: set[str]) -> list[Path]:
     def stop(error: OSError) -> None:
         raise RecipeError(f"cannot list {error.filename!r} ({error.strerror}): give this user access to it") from error
 
-    found = [
-        Path(folder) / name
-        for folder, folders, names in os.walk(root, onerror=stop)
-        for name in (*folders, *names)
-        if Path(name).suffix.lower() in endings
-    ]
-    return sorted(found)
+    files, others, links = [], Counter(), 0
+    for folder, folders, names in os.walk(root, onerror=stop):
+        for name in names:
+            ending = Path(name).suffix.lower()
+            if ending in endings:
+                files.append(Path(folder, name))
+            else:
+                others[ending] += 1
+        for path in (Path(folder, name) for name in folders):
+            if path.suffix.lower() in endings:
+                files.append(path)
+            else:
+                links += path.is_symlink()
+    return Listing(sorted(files), others, links)
 
 
 def read_file(path: Path) -> bytes | OSError:
@@ -87,18 +131,29 @@ def absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve())
 
 
-def text_lines(path: str) -> list[bytes]:
+def text_lines(path: str) -> tuple[bytes, ...]:
     """The lines of a text file as bytes, without their ends (LF or CRLF) and without a byte order mark.
+
+    A process keeps those of the latest file, since blocks of it are read one after another.
 
     Raises:
         RecipeError: if there is no such file, or it is UTF-16.
     """
     if not Path(path).is_file():
         raise RecipeError(f"inputs.path {path}: no such file (looked for {Path(path).absolute()})")
+    return _text_lines(path, stamp(Path(path)))
+
+
+@lru_cache(maxsize=1)
+def _text_lines(path: str, _stamp: str) -> tuple[bytes, ...]:
     data = Path(path).read_bytes()
     if data.startswith(UTF16):
         raise RecipeError(f"inputs.path {path} is UTF-16: save it as UTF-8")
-    return data.removeprefix(b"\xef\xbb\xbf").splitlines()
+    return tuple(data.removeprefix(b"\xef\xbb\xbf").splitlines())
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _kind(mode: int) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.engine import Engine
-from builder.images import to_store
+from builder.images import content_id, decode, to_store
 from builder.sources import Source
 from builder.stage import Accountant, BuildError, Work, blocks_of, failure, reason, receipt
 from builder.store import Store, first_of_each, flat
@@ -110,16 +110,22 @@ def _sorted_blocks(todo: pa.Table) -> list[pa.Table]:
 
 def identify(block: pa.Table, source: Source, modality: Modality) -> pa.Table:
     """Add to each item its input_id, or why it has none."""
-    found = [_input(content, modality) for content in source.read(block["source"].to_pylist())]
-    failed = [row if isinstance(row, Exception) else None for row in found]
-    columns = {
-        "input_id": [None if error else row["input_id"] for row, error in zip(found, failed, strict=True)],
-        "error_class": [type(error).__name__ if error else None for error in failed],
-        "message": [reason(error) if error else None for error in failed],
-    }
-    for name, values in columns.items():
-        block = block.append_column(name, pa.array(values, pa.string()))
+    found = [_identified(content, modality) for content in source.read(block["source"].to_pylist())]
+    for at, name in enumerate(("input_id", "error_class", "message")):
+        block = block.append_column(name, pa.array([row[at] for row in found], pa.string()))
     return block
+
+
+def _identified(content: bytes | str | Exception, modality: Modality) -> tuple[str | None, str | None, str | None]:
+    """An item's input_id, or the class and message of what went wrong; no more, since a block's photos would be
+    gigabytes, and an exception holds its photo by the traceback."""
+    if isinstance(content, Exception):
+        return None, type(content).__name__, reason(content)
+    try:
+        return content_id(decode(content)) if modality == "image" else _text(content)["input_id"], None, None
+    # Decoders raise whatever their format's plug-in raises; every one of them means: not a readable picture.
+    except Exception as error:
+        return None, type(error).__name__, reason(error)
 
 
 def write_sources(block: pa.Table, store: Store) -> pa.Table:
@@ -163,7 +169,6 @@ def _input(content: bytes | str | Exception, modality: Modality) -> dict[str, An
         return content
     try:
         return _image(content) if modality == "image" else _text(content)
-    # Decoders raise whatever their format's plug-in raises; every one of them means: not a readable picture.
     except Exception as error:
         return error
 

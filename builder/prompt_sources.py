@@ -1,6 +1,6 @@
 """Prompt lists as sources: tab-separated files with categories, and generated compositional prompts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class Tsv:
             except UnicodeDecodeError as error:
                 yield error
 
-    def _columns(self, lines: list[bytes]) -> list[str]:
+    def _columns(self, lines: Sequence[bytes]) -> list[str]:
         """The header; finds out that the column is in it."""
         if not lines:
             raise RecipeError(f"inputs.path {self.spec.path}: empty; its first line must name the columns")
@@ -91,7 +91,7 @@ class Tsv:
             )
 
 
-def _check_quotes(path: str, lines: list[bytes]) -> None:
+def _check_quotes(path: str, lines: Sequence[bytes]) -> None:
     """Refuse a file with a quoted cell over several lines: read a row a line, its halves would pass for prompts."""
     for number, line in enumerate(lines, start=1):
         last = _cells(line)[-1]

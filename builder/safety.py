@@ -30,10 +30,10 @@ from schemas import records
 from schemas.errors import visible
 from schemas.ids import verdict_id
 from schemas.publishing import Safety
-from schemas.recipe import RecipeError
+from schemas.recipe import SAFETY, RecipeError
 from schemas.specs import SafetySpec
 
-STAGE, NAME, FILE = "safety", "safety", "flagged.json"
+STAGE, NAME, FILE = "safety", SAFETY, "flagged.json"
 ROWS_PER_PART = 512
 FIXED = {"name", "kind", "about", "licence", "evidence", "repo", "label", "parameters", "trust_remote_code"}
 # Where images are: table of the store, and the column that names their content.

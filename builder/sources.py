@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from builder.dci import Dci
-from builder.files import absolute, files_under, read_file, read_file_within, shown, stamp, text_lines, unshown
+from builder.files import absolute, listing, read_file, read_file_within, shown, stamp, text_lines, unshown
 from builder.images import ENDINGS
 from builder.prompt_sources import Compositional, Tsv
 from builder.shapeworld import grammar, render, scenes
@@ -81,6 +81,7 @@ class Images:
     """Everything under a folder, at any depth, that is named like an image file, in order of path.
 
     Files with other endings are not inputs. Links to files are followed; links to folders are not, as they can loop.
+    What is left out so is told once, when the items are listed.
     """
 
     spec: ImageFolder
@@ -96,10 +97,12 @@ class Images:
         root = Path(self.spec.path)
         if not root.is_dir():
             raise RecipeError(f"inputs.path {self.spec.path}: no such folder (looked in {root.absolute()})")
-        files = files_under(root, ENDINGS)
-        if not files:
-            raise RecipeError(f"inputs.path {self.spec.path}: no image files in this folder")
-        return [(shown(f.relative_to(root)), stamp(f)) for f in files]
+        found = listing(root, ENDINGS)
+        if not found.files:
+            there = found.skipped("images") or "it has no files"
+            raise RecipeError(f"inputs.path {self.spec.path}: no image files in this folder ({there})")
+        found.tell(f"inputs.path {self.spec.path}", "images")
+        return [(shown(f.relative_to(root)), stamp(f)) for f in found.files]
 
     def read(self, names: list[str]) -> Iterator[bytes | Exception]:
         """The files' bytes."""
@@ -151,6 +154,8 @@ class Parquet:
     def items(self) -> Items:
         """`file:row`, in the order of rows when sorted, stamped by the file's size and modification time."""
         rows = []
+        if Path(self.spec.path).is_dir():
+            listing(Path(self.spec.path), {".parquet"}).tell(f"inputs.path {self.spec.path}", "parquet")
         for name, file in self._files().items():
             try:
                 opened = pq.ParquetFile(file)
@@ -196,7 +201,7 @@ class Parquet:
 
     def _files(self) -> dict[str, Path]:
         root = Path(self.spec.path)
-        files = files_under(root, {".parquet"}) if root.is_dir() else [root]
+        files = listing(root, {".parquet"}).files if root.is_dir() else [root]
         if not files:
             raise RecipeError(f"inputs.path {self.spec.path}: no parquet there (looked in {root.absolute()})")
         for file in files:

@@ -14,6 +14,7 @@ from builder import __version__, progress
 from builder.idset import IdSet
 from builder.images import decode
 from builder.journal import Journal
+from builder.limit import Excess, FailureLimit
 from builder.notes import Notes
 from builder.store import Store, first_of_each, flat, without
 from schemas import records
@@ -69,15 +70,14 @@ class Accountant:
         """Do what is missing: `do(todo)` yields receipts. Returns counts by model.
 
         Raises:
-            BuildError: if more rows failed than `max_failure_rate` allows, or a row is unaccounted for.
+            BuildError: if a model fails too often (see `builder.limit.FailureLimit`), or a row is unaccounted for.
         """
         before = self.store.ids(work.table)
         missing = without(work.rows, work.key, before)
         tried = self.store.rows("failures", ["id", "attempt"])
         left = missing if self.retry_failed else without(missing, work.key, self.store.ids("failures"))
         todo = _at_attempt(left, work.key, tried)
-        failed = missing.num_rows - todo.num_rows
-        allowed = self.max_failure_rate * work.rows.num_rows
+        limit = FailureLimit(self.max_failure_rate, work.rows, missing, todo)
         journal = Journal(self.store, work.stage)
         if self.retry_failed:
             journal.clear()
@@ -88,12 +88,12 @@ class Accountant:
                     done, wrong = (pc.sum(receipt[name]).as_py() or 0 for name in ("done", "failed"))
                     tick(done)
                     self.notes.tick(done, wrong)
-                    failed += wrong
+                    limit.count(receipt)
                     self._note_halved(work.stage, receipt)
-                    if failed > allowed:
+                    if limit.excess():
                         break
-        if failed > allowed:
-            raise BuildError(self._too_many(work, failed))
+        if excess := limit.excess():
+            raise BuildError(self._too_many(work, excess))
         counts = self._account(work, before)
         journal.clear()
         self.notes.end()
@@ -128,16 +128,13 @@ class Accountant:
             for row in sums.sort_by("model").to_pylist()
         }
 
-    def _too_many(self, work: Work, failed: int) -> str:
+    def _too_many(self, work: Work, excess: Excess) -> str:
+        mine = work.rows.filter(pc.equal(work.rows["model"], excess.model))
         rows = self.store.rows("failures")
-        rows = rows.filter(pc.is_in(rows["id"], value_set=flat(work.rows[work.key])))
-        reasons = Counter(f"{row['model']}: {row['error_class']}: {row['message']}" for row in rows.to_pylist())
+        rows = rows.filter(pc.is_in(rows["id"], value_set=flat(mine[work.key])))
+        reasons = Counter(f"{row['error_class']}: {row['message']}" for row in rows.to_pylist())
         worst = "\n".join(f"  {count} x {visible(reason, keep='')}" for reason, count in reasons.most_common(5))
-        return (
-            f"{work.stage}: {failed} of {work.rows.num_rows} rows failed, more than max_failure_rate "
-            f"{self.max_failure_rate:g} allows:\n{worst}\n"
-            "Mend the cause and run again with --retry-failed, or raise max_failure_rate in the recipe."
-        )
+        return f"{work.stage}: {visible(excess.model, keep='')}: {excess.found}:\n{worst}\n{excess.way_out}"
 
 
 def _at_attempt(todo: pa.Table, key: str, tried: pa.Table) -> pa.Table:

@@ -36,6 +36,8 @@ class ModelChoice(Part):
 
 # What a weighted mix of metrics is called in the tables.
 MIX = "mix"
+# What the safety model is called there.
+SAFETY = "safety"
 
 
 class MetricChoice(Part):
@@ -118,6 +120,7 @@ class Recipe(Part):
     """A whole build: inputs -> candidates (forward) -> reconstructions (backward) -> scores -> pairs -> dataset.
 
     `metric` is short for `metrics` with one entry. All metrics are computed; `pairs` says which of them decides.
+    `max_failure_rate` is the share of a model's rows in a stage that may fail.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -175,6 +178,24 @@ class Recipe(Part):
             )
         if not named and len(labels) > 1:
             raise ValueError(f"with several metrics pairs need `by` (one of {', '.join(labels)}) or `mix`")
+        return self
+
+    @model_validator(mode="after")
+    def _roles_differ(self) -> "Recipe":
+        roles = {
+            "forward": [choice.label for choice in self.forward],
+            "backward": [self.backward.label],
+            "metrics": [choice.label for choice in self.all_metrics],
+            "safety": [SAFETY] if self.safety else [],
+        }
+        first: dict[str, str] = {}
+        for role, label in ((role, label) for role, labels in roles.items() for label in labels):
+            other = first.setdefault(label, role)
+            if other != role:
+                raise ValueError(
+                    f"{label!r} is in {other} and in {role}, and a run has one model of a name: "
+                    f"give the one in {other if role == 'safety' else role} another `name`"
+                )
         return self
 
     @model_validator(mode="after")

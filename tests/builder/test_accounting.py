@@ -10,8 +10,9 @@ from schemas import records
 NAMES = [f"item {at}" for at in range(100)]
 
 
-def work(names: list[str]) -> Work:
-    columns = {"source_key": names, "source": names, "stamp": ["1"] * len(names), "model": ["image"] * len(names)}
+def work(names: list[str], models: list[str] | None = None) -> Work:
+    models = models or ["image"] * len(names)
+    columns = {"source_key": names, "source": names, "stamp": ["1"] * len(names), "model": models}
     return Work("inputs", "sources", "source_key", pa.table(columns))
 
 
@@ -61,9 +62,38 @@ def test_a_failure_row_tells_stage_id_model_source_reason_and_attempt(tmp_path):
 
 def test_a_run_that_is_going_wrong_stops_early_with_the_most_frequent_reasons(tmp_path):
     reader = Reader(Store(tmp_path), bad=set(NAMES))
-    with pytest.raises(BuildError, match=r"(?s)10 of 100 rows failed.*10 x image: OSError: unreadable"):
+    with pytest.raises(
+        BuildError, match=r"(?s)inputs: image: 10 of 100 rows failed.*10 x OSError: unreadable.*--retry-failed"
+    ):
         Accountant(reader.store, 0.05).run(work(NAMES), reader)
     assert len(reader.given) == 10
+
+
+def test_one_model_of_many_that_fails_on_every_row_stops_the_run_and_is_named(tmp_path):
+    names = [f"{model} {at}" for model in range(20) for at in range(10)]
+    wanted = work(names, [f"m{name.split()[0]}" for name in names])
+    bad = {name for name in names if name.startswith("7 ")} | {"3 1"}
+    with pytest.raises(BuildError, match=r"(?s)^inputs: m7: 10 of 10 rows failed, .*0\.2 allows:\n  10 x OSError"):
+        Accountant(Store(tmp_path), 0.2).run(wanted, Reader(Store(tmp_path), bad))
+
+
+def test_a_model_that_fails_from_the_start_is_stopped_long_before_the_rate_of_all_its_rows(tmp_path):
+    names = [f"item {at}" for at in range(100_000)]
+    reader = Reader(Store(tmp_path), bad=set(names[::2]) | {names[1]})
+    with pytest.raises(BuildError, match=r"(?s)image: 101 of the first 200 rows of this run failed.*--retry-failed;"):
+        Accountant(reader.store, 0.05).run(work(names), reader)
+    assert len(reader.given) == 200
+    again = Reader(reader.store)  # the same command goes on without them
+    assert Accountant(reader.store, 0.05).run(work(names[:3000]), again)["image"].failed == 101
+    assert len(again.given) == 2800
+
+
+def test_failures_within_the_rate_can_all_be_tried_again_and_fail_again(tmp_path):
+    names = [f"item {at}" for at in range(8000)]
+    bad = set(names[::25])
+    for retry in (False, True):
+        count = Accountant(Store(tmp_path), 0.05, retry).run(work(names), Reader(Store(tmp_path), bad))["image"]
+        assert (count.ok, count.failed) == (7680, 320)
 
 
 def test_a_row_that_is_neither_done_nor_failed_fails_the_run(tmp_path):

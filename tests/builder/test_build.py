@@ -167,7 +167,7 @@ def test_the_dataset_opens_plainly_holds_each_image_once_and_splits_by_input(run
 
 
 def test_too_many_failures_stop_the_run_with_the_most_frequent_reasons(folder, tmp_path):
-    with pytest.raises(BuildError, match=r"(?s)inputs: \d of 8 rows failed.*UnreadableImage.*--retry-failed"):
+    with pytest.raises(BuildError, match=r"(?s)inputs: image: \d of 8 rows failed.*UnreadableImage.*--retry-failed"):
         build(image_recipe(folder, max_failure_rate=0.1), tmp_path / "run")
 
 

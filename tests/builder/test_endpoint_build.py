@@ -37,7 +37,7 @@ def recipe(inputs: dict, **settings) -> Recipe:
             "backward": {"model": "shapeworld-sd3", "settings": {"steps": 1}},
             "metric": {"metric": "lpips-shapeworld"},
             "pairs": {"min_margin": 0.0, "poor_chosen": None},
-            "max_failure_rate": 0.2,
+            "max_failure_rate": 0.25,
         }
     )
 

@@ -167,7 +167,7 @@ def test_reasons_of_failures_in_an_error_are_one_line_each(tmp_path):
         Accountant(store, 0.0).run(
             Work("inputs", "sources", "source_key", wanted), lambda todo: [receipt(wanted[:1], 0)]
         )
-    assert r"1 x image: Broken: \x1b[31mfirst\nerror: a line of its own" in str(caught.value)
+    assert r"1 x Broken: \x1b[31mfirst\nerror: a line of its own" in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [(1, 100), (100, 1), (1, 1), (64, 64)])

@@ -13,7 +13,7 @@ from builder.sources import open_source
 from builder.stage import Accountant
 from builder.store import Store
 from schemas.recipe import RecipeError
-from schemas.sources import CompositionalPrompts, TsvColumn
+from schemas.sources import CompositionalPrompts, PromptFile, TsvColumn
 
 # Lines as PartiPrompts has them: quotes are characters, a cell may begin with one, the note may be missing.
 LINES = [
@@ -92,6 +92,20 @@ def test_what_a_csv_writer_quotes_is_read_back(cells):
     buffer = io.StringIO()
     csv.writer(buffer, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="").writerow(cells)
     assert [_unquoted(cell).decode() for cell in _cells(buffer.getvalue().encode())] == cells
+
+
+@pytest.mark.parametrize("spec", [PromptFile(source="prompts", path=""), TsvColumn(source="tsv", path="")])
+def test_a_file_that_is_read_a_block_at_a_time_is_opened_once_until_it_changes(tmp_path, monkeypatch, spec):
+    path = tmp_path / "list.tsv"
+    path.write_text("Prompt\na cat\na dog\n")
+    source = open_source(spec.model_copy(update={"path": str(path)}), "text")
+    opened = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: opened.append(self) or read_bytes(self))
+    assert [list(source.read([f"list.tsv:{n}"])) for n in (2, 3, 2)] == [["a cat"], ["a dog"], ["a cat"]]
+    assert opened == [path]
+    path.write_text("Prompt\na bird\n")
+    assert list(source.read(["list.tsv:2"])) == ["a bird"]
 
 
 @pytest.mark.usefixtures("ray_local")

@@ -45,7 +45,7 @@ def build(store: Store, wanted: dict[str, list[str]], failing: tuple[str, ...] =
             yield receipt(block, int(wrong))
 
     with hold(store, "build") as held, Notes(store, held.check).of("mine") as notes:
-        Accountant(store, 0.5, notes=notes).run(work, do)
+        Accountant(store, 1.0, notes=notes).run(work, do)
         store.write_json("run.json", {"models": {name: {"fingerprint": "f"} for name in wanted}})
 
 

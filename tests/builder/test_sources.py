@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from builder import files, inputs
+from builder import files
 from builder.shapeworld import grammar
 from builder.sources import open_source
-from builder.store import Store
 from schemas.recipe import RecipeError
 from schemas.sources import DatasetColumn, ImageFolder, ParquetColumn, PromptFile, ShapeWorldInputs
 
@@ -38,6 +37,30 @@ def test_an_image_folder_is_read_in_order_of_path_at_any_depth(tmp_path):
     source = open_source(ImageFolder(source="images", path=str(tmp_path)), "image")
     assert [name for name, _ in source.items()] == ["b.png", "deep/er/a.JPG"]
     assert everything(source) == [png("red"), b"a jpeg"]
+
+
+def test_what_a_folder_has_beside_its_images_is_told_once_by_ending(tmp_path, caplog):
+    for name in ("photos/a.png", "photos/IMG_1.HEIC", "photos/p.jp2", "photos/no-ending", "photos/deep/x.\x1b[31m"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png("red"))
+    (tmp_path / "more").mkdir()
+    (tmp_path / "photos" / "linked").symlink_to(tmp_path / "more")
+    assert images(tmp_path / "photos") == [png("red")]
+    [told] = [record.getMessage() for record in caplog.records]
+    assert told.startswith(f"inputs.path {tmp_path}/photos: skipped 4 files not named like images (")
+    assert set(told.split("(")[1].split(")")[0].split(", ")) == {".heic 1", ".jp2 1", "no ending 1", r".\x1b[31m 1"}
+    (tmp_path / "photos" / "a.png").unlink()
+    with pytest.raises(RecipeError, match=r"no image files in this folder \(4 files .*heic 1.* and 1 linked"):
+        images(tmp_path / "photos")
+
+
+def test_shards_in_a_linked_folder_are_not_left_out_in_silence(tmp_path, caplog):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data" / "more").symlink_to(tmp_path / "elsewhere")
+    assert parquet(tmp_path / "data", pa.array(["a"]), "text") == ["a"]
+    [told] = [record.getMessage() for record in caplog.records]
+    assert told.endswith("skipped 1 linked folder, as links to folders are not followed")
 
 
 def test_a_changed_file_has_another_stamp(tmp_path):
@@ -298,43 +321,3 @@ def test_a_prompt_file_in_utf16_is_asked_for_in_utf8(tmp_path):
     (tmp_path / "p.txt").write_bytes("a cat\n".encode("utf-16"))
     with pytest.raises(RecipeError, match="is UTF-16: save it as UTF-8"):
         open_source(PromptFile(source="prompts", path=str(tmp_path / "p.txt")), "text").items()
-
-
-PROMPTS = {
-    b"a cat": None, b"  a cat\t": None, "ne\u0301": None, "n\u00e9": None, b"": "EmptyPrompt", b" \t ": "EmptyPrompt",
-    b"a\0b": "BadPrompt", b"\xff": "UnicodeDecodeError", b"\xed\xa0\x80": "UnicodeDecodeError",
-    b"x" * 20_001: "BadPrompt", b"x" * 20_000: None, "\u0301\u0323" * 3_000_000: "BadPrompt",
-    "\u202ea cat": None, b"\x1b[31ma cat": None, "\u2028one prompt": None,
-}  # fmt: skip
-
-
-def test_every_prompt_is_read_or_fails_and_is_accounted_for(tmp_path):
-    lines = [prompt if isinstance(prompt, bytes) else prompt.encode() for prompt in PROMPTS]
-    (tmp_path / "p.txt").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines))
-    source = open_source(PromptFile(source="prompts", path=str(tmp_path / "p.txt")), "text")
-    items = inputs._items(source, source.items(), "text")
-    found = inputs.identify(items, source, "text")
-    assert found["error_class"].to_pylist() == list(PROMPTS.values())
-    ids = [id_ for id_ in found["input_id"].to_pylist() if id_]
-    assert len(ids) == len(set(ids)) + 2, "stripped, and in NFC, two prompts are what they look like: one"
-
-
-def test_a_failing_file_whose_name_is_not_utf8_is_a_row_that_can_be_stored(tmp_path):
-    os.symlink(tmp_path / "nothing", os.fsencode(tmp_path) + b"/caf\xe9.png")
-    source = open_source(ImageFolder(source="images", path=str(tmp_path)), "image")
-    found = inputs.identify(inputs._items(source, source.items(), "image"), source, "image")
-    first_try = found.append_column("attempt", pa.array([1] * found.num_rows))
-    inputs.write_sources(first_try, Store(tmp_path / "run"))
-    [row] = Store(tmp_path / "run").rows("failures").to_pylist()
-    assert (row["source"], row["error_class"]) == ("caf\\xe9.png", "FileNotFoundError")
-    assert "caf" in row["message"]
-
-
-def test_large_images_are_stored_in_several_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(inputs, "PART_BYTES", 1)
-    for colour in ("red", "blue", "white"):
-        (tmp_path / f"{colour}.png").write_bytes(png(colour))
-    source, store = open_source(ImageFolder(source="images", path=str(tmp_path)), "image"), Store(tmp_path / "run")
-    found = inputs.identify(inputs._items(source, source.items(), "image"), source, "image")
-    inputs.write_inputs(found, source, "image", store)
-    assert len(store.parts("inputs")) == store.rows("inputs").num_rows == 3

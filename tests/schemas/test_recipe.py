@@ -102,6 +102,26 @@ def test_a_wrong_choice_of_what_decides_is_explained(change, message):
         parse_recipe({**GOOD, **change})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"backward": {"model": "a"}},
+            "'a' is in forward and in backward, .*: give the one in backward another `name`",
+        ),
+        ({"metric": {"metric": "lpips-alex", "name": "b"}}, "'b' is in forward and in metrics, .* one in metrics"),
+        ({"metric": {"metric": "c"}}, "'c' is in backward and in metrics"),
+        (
+            {"backward": {"model": "safety"}, "safety": {"model": "x/y", "label": "nsfw", "threshold": 0.5}},
+            "'safety' is in backward and in safety, .*: give the one in backward another `name`",
+        ),
+    ],
+)
+def test_one_name_in_two_roles_is_refused_since_a_run_would_remember_one_of_them(change, message):
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe({**GOOD, **change})
+
+
 def test_all_problems_are_told_at_once():
     with pytest.raises(RecipeError, match=r"(?s)cycle.*forward"):
         parse_recipe({**GOOD, "cycle": "x", "forward": []})
