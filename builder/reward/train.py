@@ -19,21 +19,19 @@ from builder.rankings import Rankings
 from builder.reward.batches import Collate, Passes, inputs_for_pairs
 from builder.reward.card import write_card
 from builder.reward.data import PreferenceError, PreferenceSplit, load_preferences
-from builder.reward.errors import RewardError
 from builder.reward.evaluate import accuracy_of, input_rewards
 from builder.reward.model import RewardConfig, RewardModel
 from builder.reward.reading import prepare, wait, worker
+from builder.reward.resume import METRICS, WORK, claim, finished, last_checkpoint
 from builder.reward.seen import write_seen
 from builder.reward.settings import TrainSettings
 from builder.reward.start import read_config
 from builder.reward.step import Reader
-from builder.reward.trainer import RewardTrainer, last_checkpoint
+from builder.reward.trainer import RewardTrainer
 from schemas.ids import digest, fingerprint
 
 HELD_OUT = ("validation", "test")
 SPLITS = ("train", *HELD_OUT)
-# What a run leaves beside the model: it may be deleted at any time, and costs only time then.
-WORK = "work"
 
 Splits = list[dict[str, PreferenceSplit]]
 
@@ -54,6 +52,7 @@ def train_reward(
     progress: Stage = stage,
     revision: str | None = None,
     cache: str | Path | None = None,
+    replace: bool = False,
 ) -> TrainResult:
     """Train a reward model on the train splits of preference datasets; the checkpoint best on validation is kept.
 
@@ -61,7 +60,7 @@ def train_reward(
     or SigLIP, or a reward model, as a folder or Hub id at `revision`. `out` receives the model, its processor, a model
     card and metrics.json: pairwise accuracy and pair counts for each cycle and split, settings, seconds. `out/work`
     holds checkpoints, from which the same call goes on after it was stopped, and, unless `cache` names another folder,
-    what the frozen layers made of the images.
+    what the frozen layers made of the images. With `replace`, another training's model in `out` makes room for this.
 
     Sets the global random seeds: on one CPU type and thread count, equal arguments give equal weights. With the loss of
     Bradley and Terry rewards are shifted so that the mean over the training candidates is 0, which changes no
@@ -72,17 +71,18 @@ def train_reward(
     Raises:
         LoadError: if a dataset cannot be read (PreferenceError: if it is broken, two are of one cycle, or one has no
             pairs in its train split).
-        RewardError: if `start` is a model of another architecture, or `out` has checkpoints of another run.
+        RewardError: if `start` is a model of another architecture, or `out` holds the model or the
+            checkpoints of another training, without `replace`.
         UnreadableImage: for an image that does not decode; the message names it.
     """
     began, out = time.monotonic(), Path(out)
     splits = _load(datasets, settings, progress)
     identity = run_identity(splits, start, revision, settings)
-    if (finished := _finished(out, identity)) is not None:
-        return TrainResult(out, finished)
+    if (metrics := finished(out, identity)) is not None:
+        return TrainResult(out, metrics)
     set_seed(settings.seed)
     model = _start(start, revision, settings)
-    checkpoints = _checkpoints(out, identity)
+    checkpoints = claim(out, identity, replace)
     cached = Path(cache) if cache is not None else out / WORK / "prefixes"
     reader, collate = prepare(model, splits, settings, cached, progress)
     train = [by_name["train"] for by_name in splits]
@@ -161,36 +161,6 @@ def _load(datasets: Sequence[str | Path], settings: TrainSettings, progress: Sta
     return loaded
 
 
-def _finished(out: Path, identity: dict[str, str]) -> dict[str, Any] | None:
-    """The metrics of this very run, if it has ended."""
-    path = out / "metrics.json"
-    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if metrics.get("identity") != identity:
-        return None
-    console.print(plain(f"{out} is finished"), soft_wrap=True)
-    return metrics
-
-
-def _checkpoints(out: Path, identity: dict[str, str]) -> Path:
-    """The folder of this run's checkpoints; whose they are is written beside them before the first."""
-    folder, noted = out / WORK / "checkpoints", out / WORK / "run.json"
-    wait()
-    if noted.is_file():
-        other = json.loads(noted.read_text(encoding="utf-8"))
-        different = [name for name, value in identity.items() if other.get(name) != value]
-        if different and last_checkpoint(folder) is not None:
-            raise RewardError(
-                f"{out} has checkpoints of a training with other {' and '.join(different)}: give another folder, or "
-                f"delete {out / WORK} to begin anew"
-            )
-    wait()  # what the others look for is not yet written
-    if worker()[0] == 0:
-        (out / "metrics.json").unlink(missing_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        noted.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
-    return folder
-
-
 def _start(start: str | Path, revision: str | None, settings: TrainSettings) -> RewardModel:
     """The model at the start of training, without what `fix_rate` freezes."""
     if read_config(start, revision).model_type == RewardConfig.model_type:
@@ -267,5 +237,5 @@ def _save(model: RewardModel, out: Path, metrics: dict[str, Any], train: list[Ra
     model.save_pretrained(out)
     write_card(out, metrics)
     write_seen(out, train)
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    (out / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(out / WORK / "checkpoints")

@@ -1,6 +1,5 @@
 """transformers' Trainer for reward models: steps of whole inputs, losses over pairs, and pairwise accuracy."""
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from builder.reward.step import Batch, Reader, counts, loss_of
 
 log = logging.getLogger("cyclepref.reward")
 
-WEIGHTS, STATE = "model.safetensors", "trainer_state.json"
+WEIGHTS = "model.safetensors"
 
 
 class RewardTrainer(Trainer):
@@ -180,20 +179,6 @@ def load_weights(reward: Any, checkpoint: Path) -> None:
 
 def _shape(weights: dict[str, torch.Tensor], name: str) -> tuple[int, ...] | str:
     return tuple(weights[name].shape) if name in weights else "missing"
-
-
-def last_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that was written to its end: the trainer's state is the last file of one."""
-    found = [path.parent for path in checkpoints.glob(f"checkpoint-*/{STATE}") if _is_json(path)]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return True
 
 
 class Watch(TrainerCallback):

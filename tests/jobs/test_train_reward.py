@@ -10,6 +10,7 @@ import pytest
 
 from builder.reward.errors import RewardError
 from builder.reward.model import RewardModel
+from jobs import demo
 from jobs.cli import main
 from jobs.train_reward import parse_changes
 
@@ -42,6 +43,18 @@ def test_a_recipe_and_two_datasets_make_a_reward_model(sources, tmp_path, capsys
     assert rewards.config.likelihood_weight == 1.0
     assert main(["train-reward", *sources, "--recipe", recipe, "--set", "epochs=1", "--out", str(out)]) == 0
     assert f"{out} is finished" in capsys.readouterr().err
+
+
+def test_a_demo_trains_again_into_its_own_folder_when_its_data_have_changed(sources, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "REWARD", demo.REWARD.model_copy(update={"epochs": 1}))
+    found = []
+    for edition, train in (("one", 4), ("two", 6)):
+        for cycle in ("i2t2i", "t2i2t"):
+            write_dataset(tmp_path / "demo" / cycle / "dataset", cycle, make_rows(cycle, train=train))
+            run = {"counts": {"dataset": {"edition": edition}}}
+            (tmp_path / "demo" / cycle / "run.json").write_text(json.dumps(run))
+        found.append(demo._reward(tmp_path / "demo", ["i2t2i", "t2i2t"]))
+    assert [each["pairwise_accuracy"]["i2t2i"]["train"]["inputs"] for each in found] == [4, 6]
 
 
 def imagereward(folder: Path) -> Path:
