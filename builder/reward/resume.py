@@ -72,6 +72,33 @@ def last_checkpoint(checkpoints: Path) -> Path | None:
     return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
+def go_on_from(checkpoints: Path) -> Path | None:
+    """The newest checkpoint, in which the best one is named by where it is now: `checkpoints` may have been moved.
+
+    Raises:
+        RewardError: if the best one is not there any more.
+    """
+    done = last_checkpoint(checkpoints)
+    if done is None:
+        return None
+    state = _read(done / STATE)
+    if state["best_model_checkpoint"] is not None:
+        best = checkpoints / Path(state["best_model_checkpoint"]).name
+        if not best.is_dir():
+            raise RewardError(f"{best}, the best so far, is missing: put it back, or delete {checkpoints} to begin anew")
+        if worker()[0] == 0:
+            replace_text(done / STATE, json.dumps(state | {"best_model_checkpoint": str(best)}, indent=2) + "\n")
+        wait()
+    return done
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
+
+
 def _is_json(path: Path) -> bool:
     try:
         json.loads(path.read_text(encoding="utf-8"))

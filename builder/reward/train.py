@@ -22,7 +22,7 @@ from builder.reward.data import PreferenceError, PreferenceSplit, load_preferenc
 from builder.reward.evaluate import accuracy_of, input_rewards
 from builder.reward.model import RewardConfig, RewardModel
 from builder.reward.reading import prepare, wait, worker
-from builder.reward.resume import METRICS, WORK, claim, finished, last_checkpoint
+from builder.reward.resume import METRICS, WORK, claim, finished, go_on_from, replace_text
 from builder.reward.seen import write_seen
 from builder.reward.settings import TrainSettings
 from builder.reward.start import read_config
@@ -91,7 +91,7 @@ def train_reward(
     before = _rewards(reader, splits, collate, HELD_OUT, progress)
     with progress("reward model: steps", settings.epochs * passes.steps) as tick:
         trainer = RewardTrainer(reader, passes, validation, collate, settings, checkpoints, tick)
-        done = last_checkpoint(checkpoints)
+        done = go_on_from(checkpoints)
         if done is not None:
             console.print(plain(f"going on from {done}"), soft_wrap=True)
         set_seed(settings.seed)
@@ -237,5 +237,5 @@ def _save(model: RewardModel, out: Path, metrics: dict[str, Any], train: list[Ra
     model.save_pretrained(out)
     write_card(out, metrics)
     write_seen(out, train)
-    (out / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    replace_text(out / METRICS, json.dumps(metrics, indent=2) + "\n")
     shutil.rmtree(out / WORK / "checkpoints")

@@ -1,0 +1,93 @@
+"""Training that was stopped goes on to the model of one that never was, wherever its folder is by then."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from builder.reward import train
+from builder.reward.errors import RewardError
+from builder.reward.resume import last_checkpoint
+from builder.reward.settings import HeadSettings, TrainSettings
+from builder.reward.train import train_reward
+
+# Steps so small that no epoch is better than the first, though none has its weights.
+SLOW = TrainSettings(
+    epochs=3, inputs_per_step=4, learning_rate=1e-7, prefix_cache=None, head=HeadSettings(head_sizes=(8,))
+)
+
+
+class Stop(Exception):
+    """What a kill is to a test."""
+
+
+@pytest.fixture
+def dataset(build):
+    return build("i2t2i", train=8, validation=3)
+
+
+@pytest.fixture
+def killed_in_the_final_scoring(monkeypatch):
+    """Train, and be killed when all steps are done."""
+
+    def killed(*arguments):
+        def scored(reader, splits, collate, names, progress, before=train._rewards):
+            if names == train.SPLITS:
+                raise Stop
+            return before(reader, splits, collate, names, progress)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "_rewards", scored)
+            with pytest.raises(Stop):
+                train_reward(*arguments)
+
+    return killed
+
+
+def assert_same(one, other):
+    one, other = (load_file(folder / "model.safetensors") for folder in (one, other))
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], msg=name, atol=0, rtol=0)
+
+
+def metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("patience", [None, 1])
+def test_killed_in_the_final_scoring_it_keeps_the_same_epoch(
+    dataset, captioner, tmp_path, killed_in_the_final_scoring, patience
+):
+    settings = SLOW.model_copy(update={"patience": patience})
+    train_reward([dataset], captioner, tmp_path / "whole", settings)
+    killed_in_the_final_scoring([dataset], captioner, tmp_path / "killed", settings)
+    train_reward([dataset], captioner, tmp_path / "killed", settings)
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+    assert metrics(tmp_path / "killed")["epochs"] == metrics(tmp_path / "whole")["epochs"]
+    assert len(metrics(tmp_path / "whole")["epochs"]) == (3 if patience is None else 2)
+
+
+def test_a_folder_that_was_moved_or_is_named_from_elsewhere_keeps_its_best_epoch(
+    dataset, captioner, tmp_path, killed_in_the_final_scoring, monkeypatch
+):
+    train_reward([dataset], captioner, tmp_path / "whole", SLOW)
+    monkeypatch.chdir(tmp_path)
+    killed_in_the_final_scoring([dataset], captioner, "first", SLOW)
+    shutil.copytree("first", "copied")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    train_reward([dataset], captioner, "../first", SLOW)
+    train_reward([dataset], captioner, tmp_path / "copied", SLOW)
+    assert_same(tmp_path / "whole", tmp_path / "first")
+    assert_same(tmp_path / "whole", tmp_path / "copied")
+
+
+def test_without_the_best_checkpoint_it_does_not_go_on(dataset, captioner, tmp_path, killed_in_the_final_scoring):
+    killed_in_the_final_scoring([dataset], captioner, tmp_path, SLOW)
+    checkpoints = tmp_path / "work" / "checkpoints"
+    assert last_checkpoint(checkpoints).name == "checkpoint-6"
+    shutil.rmtree(checkpoints / "checkpoint-2")
+    with pytest.raises(RewardError, match="checkpoint-2, the best so far, is missing: put it back, or delete"):
+        train_reward([dataset], captioner, tmp_path, SLOW)
