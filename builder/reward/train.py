@@ -95,7 +95,7 @@ def train_reward(
         if done is not None:
             console.print(plain(f"going on from {done}"), soft_wrap=True)
         set_seed(settings.seed)
-        trainer.train(resume_from_checkpoint=str(done) if done is not None else None)
+        trainer.go_on(done)
     after = _rewards(reader, splits, collate, SPLITS, progress)
     if settings.loss != "mse":
         average = torch.cat([reward for scored in after for reward in scored["train"]]).mean().item()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from builder.progress import Tick
@@ -17,6 +17,7 @@ from builder.reward.batches import Collate, Passes
 from builder.reward.data import PreferenceSplit
 from builder.reward.errors import RewardError
 from builder.reward.evaluate import input_rewards, right_of
+from builder.reward.resume import STATE
 from builder.reward.settings import TrainSettings
 from builder.reward.step import Batch, Reader, counts, loss_of
 
@@ -52,8 +53,17 @@ class RewardTrainer(Trainer):
         for unwanted in (PrinterCallback, ProgressCallback):
             self.remove_callback(unwanted)
         self.add_callback(Watch(tick))
-        if validation and settings.patience is not None:
-            self.add_callback(EarlyStoppingCallback(settings.patience))
+        self.add_callback(Patience(settings.patience))
+
+    def go_on(self, done: Path | None) -> None:
+        """Train to the end, from a checkpoint if there is one, and hold what is kept."""
+        if done is not None:
+            state = TrainerState.load_from_json(str(done / STATE))
+            if patience_is_over(state, self.settings.patience):  # `train` would take one more step before it looked
+                self.state = state
+                self._load_best_model()
+                return
+        self.train(resume_from_checkpoint=str(done) if done is not None else None)
 
     # ---- one step ------------------------------------------------------------------------------------------------
 
@@ -179,6 +189,27 @@ def load_weights(reward: Any, checkpoint: Path) -> None:
 
 def _shape(weights: dict[str, torch.Tensor], name: str) -> tuple[int, ...] | str:
     return tuple(weights[name].shape) if name in weights else "missing"
+
+
+def patience_is_over(state: TrainerState, patience: int | None) -> bool:
+    """Whether at the last validation so many epochs had gone by since the best one: of the state alone, so that a
+    training that goes on from a checkpoint ends where it would have ended."""
+    validated = [entry["step"] for entry in state.log_history if "eval_accuracy" in entry]
+    if patience is None or not validated:
+        return False
+    since = validated[-1] - (state.best_global_step or 0)
+    return since * state.num_train_epochs >= patience * state.max_steps
+
+
+class Patience(TrainerCallback):
+    """Ends a training that gets no better; looks when the best one is known, which is after an evaluation."""
+
+    def __init__(self, patience: int | None):
+        self.patience = patience
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop here, if it is time."""
+        control.should_training_stop = control.should_training_stop or patience_is_over(state, self.patience)
 
 
 class Watch(TrainerCallback):

@@ -91,3 +91,11 @@ def test_without_the_best_checkpoint_it_does_not_go_on(dataset, captioner, tmp_p
     shutil.rmtree(checkpoints / "checkpoint-2")
     with pytest.raises(RewardError, match="checkpoint-2, the best so far, is missing: put it back, or delete"):
         train_reward([dataset], captioner, tmp_path, SLOW)
+
+
+@pytest.mark.parametrize("save_steps", [None, 1, 3])
+def test_patience_is_a_number_of_epochs_however_often_it_is_validated(dataset, captioner, tmp_path, save_steps):
+    settings = SLOW.model_copy(update={"epochs": 9, "patience": 2, "save_steps": save_steps, "inputs_per_step": 2})
+    result = train_reward([dataset], captioner, tmp_path, settings)  # 4 steps an epoch
+    validated = {None: [1, 2, 3], 1: [step / 4 for step in range(1, 10)], 3: [0.75, 1.5, 2.25, 3]}
+    assert [entry["epoch"] for entry in result.metrics["epochs"]] == validated[save_steps]
