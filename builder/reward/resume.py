@@ -85,7 +85,8 @@ def go_on_from(checkpoints: Path) -> Path | None:
     if state["best_model_checkpoint"] is not None:
         best = checkpoints / Path(state["best_model_checkpoint"]).name
         if not best.is_dir():
-            raise RewardError(f"{best}, the best so far, is missing: put it back, or delete {checkpoints} to begin anew")
+            way_out = f"put it back, or delete {checkpoints} to begin anew"
+            raise RewardError(f"{best}, the best so far, is missing: {way_out}")
         if worker()[0] == 0:
             replace_text(done / STATE, json.dumps(state | {"best_model_checkpoint": str(best)}, indent=2) + "\n")
         wait()

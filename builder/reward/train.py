@@ -23,7 +23,7 @@ from builder.reward.evaluate import accuracy_of, input_rewards
 from builder.reward.model import RewardConfig, RewardModel
 from builder.reward.reading import prepare, wait, worker
 from builder.reward.resume import METRICS, WORK, claim, finished, go_on_from, replace_text
-from builder.reward.seen import write_seen
+from builder.reward.seen import Seen, read_seen, write_seen
 from builder.reward.settings import TrainSettings
 from builder.reward.start import read_config
 from builder.reward.step import Reader
@@ -81,7 +81,7 @@ def train_reward(
     if (metrics := finished(out, identity)) is not None:
         return TrainResult(out, metrics)
     set_seed(settings.seed)
-    model = _start(start, revision, settings)
+    model, before_this = _start(start, revision, settings)
     checkpoints = claim(out, identity, replace)
     cached = Path(cache) if cache is not None else out / WORK / "prefixes"
     reader, collate = prepare(model, splits, settings, cached, progress)
@@ -108,6 +108,7 @@ def train_reward(
         "inputs_per_step": sum(len(split.with_pairs) for split in train) / passes.steps,
         "pairs_per_step": sum(split.pair_count for split in train) / passes.steps,
         "start": str(start),
+        "seen_before": "unknown" if before_this.missing else "listed",
         "datasets": [str(path) for path in datasets],
         "settings": settings.model_dump(),
         "identity": identity,
@@ -115,7 +116,7 @@ def train_reward(
         "seconds": round(time.monotonic() - began, 1),
     }
     if worker()[0] == 0:
-        _save(model, out, metrics, [split.rankings for split in train])
+        _save(model, out, metrics, [split.rankings for split in train], before_this)
     wait()
     return TrainResult(out, metrics)
 
@@ -161,14 +162,18 @@ def _load(datasets: Sequence[str | Path], settings: TrainSettings, progress: Sta
     return loaded
 
 
-def _start(start: str | Path, revision: str | None, settings: TrainSettings) -> RewardModel:
-    """The model at the start of training, without what `fix_rate` freezes."""
+def _start(start: str | Path, revision: str | None, settings: TrainSettings) -> tuple[RewardModel, Seen]:
+    """The model at the start of training, without what `fix_rate` freezes; what it was trained on as a reward model."""
+    seen = Seen(set())
     if read_config(start, revision).model_type == RewardConfig.model_type:
         model = RewardModel.from_pretrained(start, revision=revision or "main", dtype=torch.float32)
+        seen = read_seen(start, revision)
+        if seen.missing:
+            console.print(plain(f"leaks of what {start} saw may be overlooked: {seen.missing}"), soft_wrap=True)
     else:
         model = RewardModel.from_backbone(start, revision=revision, **settings.head.model_dump())
     model.freeze(settings.fix_rate)
-    return model.to(_device())
+    return model.to(_device()), seen
 
 
 def _device() -> torch.device:
@@ -232,10 +237,10 @@ def _epochs(log: list[dict[str, float]]) -> list[dict[str, float]]:
     return list(epochs.values())
 
 
-def _save(model: RewardModel, out: Path, metrics: dict[str, Any], train: list[Rankings]) -> None:
+def _save(model: RewardModel, out: Path, metrics: dict[str, Any], train: list[Rankings], before: Seen) -> None:
     """The model with its card, and last of all metrics.json: its being there means that training has ended."""
     model.save_pretrained(out)
     write_card(out, metrics)
-    write_seen(out, train)
+    write_seen(out, train, before.ids)
     replace_text(out / METRICS, json.dumps(metrics, indent=2) + "\n")
     shutil.rmtree(out / WORK / "checkpoints")
