@@ -46,8 +46,8 @@ def write_seen(folder: Path, splits: Iterable[Rankings], before: Iterable[str] =
 
 
 def ids_of(split: Rankings) -> set[str]:
-    """The ids by which the inputs of a split are known: their content ids, and the dataset's own."""
-    ids = set(split.inputs["input_id"].to_pylist())
+    """The ids by which the inputs of a split are known: their content ids, and the dataset's own, if it gave any."""
+    ids = set(split.inputs["input_id"].to_pylist()) if split.ids_given else set()
     if split.cycle.input == "text":
         return ids | set(map(text_id, split.inputs["text"].to_pylist()))
     # In datasets that a build published, an input's own id is of its content.

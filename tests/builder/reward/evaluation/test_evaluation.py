@@ -130,6 +130,18 @@ def test_images_of_a_dataset_that_names_them_by_path_are_known_by_their_pixels(t
     assert len(ids_of(theirs)) == len(lines) + 1
 
 
+def test_other_images_under_the_same_names_are_no_leak(model, tmp_path):
+    for number, (folder, split) in enumerate([("trained", "train"), ("tested", "test")]):
+        (tmp_path / folder).mkdir()
+        picture("red", number).save(tmp_path / folder / "0.png")
+        row = {"input": "0.png", "generations": [caption("red"), caption("blue")], "scores": [0.1, 0.9]}
+        (tmp_path / folder / f"{split}.jsonl").write_text(json.dumps(row))
+    (tmp_path / "model").mkdir()
+    write_seen(tmp_path / "model", [open_source(tmp_path / "trained").read("train")])
+    [entry] = evaluate(model, tmp_path / "model", [str(tmp_path / "tested")])["datasets"]
+    assert (entry["leak"]["checked"], entry["leak"]["leaked"]) == (True, 0)
+
+
 @pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])
 def test_inputs_that_the_model_was_trained_on_are_refused_with_their_count_and_ids(model, tmp_path, cycle):
     run, folder = make_run(tmp_path / "run", cycle, inputs=20), tmp_path / "model"
