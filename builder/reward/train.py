@@ -74,6 +74,7 @@ def train_reward(
         RewardError: if `start` is a model of another architecture, or `out` holds the model or the
             checkpoints of another training, without `replace`.
         UnreadableImage: for an image that does not decode; the message names it.
+        Interrupted: if it was asked to stop, by Ctrl-C or SIGTERM, and has saved the step it was at.
     """
     began, out = time.monotonic(), Path(out)
     splits = _load(datasets, settings, progress)
@@ -104,7 +105,7 @@ def train_reward(
         "pairwise_accuracy": _accuracy_table(splits, after, SPLITS),
         "pairwise_accuracy_before_training": _accuracy_table(splits, before, HELD_OUT),
         "kept": "best epoch on validation" if validation else "last epoch: there are no validation pairs",
-        "epochs": _epochs(trainer.state.log_history),
+        "epochs": _epochs(trainer.state.log_history, settings.save_steps or passes.steps),
         "inputs_per_step": sum(len(split.with_pairs) for split in train) / passes.steps,
         "pairs_per_step": sum(split.pair_count for split in train) / passes.steps,
         "start": str(start),
@@ -227,13 +228,21 @@ def _accuracy_table(
     return table
 
 
-def _epochs(log: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Mean training loss of each epoch, and the accuracy on validation after it, if there was one to measure."""
+def _epochs(log: list[dict[str, float]], every: int) -> list[dict[str, float]]:
+    """Mean training loss of each epoch, or of so many steps, and the accuracy on validation after it, if there was one
+    to measure. Where a run was stopped between, its loss up to there was logged, and is part of the mean."""
     epochs: dict[float, dict[str, float]] = {}
+    total, last = 0.0, 0.0
     for entry in log:
-        for name, key in (("loss", "loss"), ("eval_accuracy", "validation_accuracy")):
-            if name in entry:
-                epochs.setdefault(entry["epoch"], {"epoch": entry["epoch"]})[key] = entry[name]
+        found = {}
+        if "loss" in entry:
+            total, last = total + entry["loss"] * (entry["step"] - last), entry["step"]
+            if last % every == 0:
+                found["loss"], total = total / every, 0.0
+        if "eval_accuracy" in entry:
+            found["validation_accuracy"] = entry["eval_accuracy"]
+        if found:
+            epochs.setdefault(entry["epoch"], {"epoch": entry["epoch"]}).update(found)
     return list(epochs.values())
 
 

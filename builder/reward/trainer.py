@@ -1,7 +1,9 @@
 """transformers' Trainer for reward models: steps of whole inputs, losses over pairs, and pairwise accuracy."""
 
 import logging
+import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from builder.progress import Tick
+from builder.interruption import Interrupted, stop_requests
+from builder.progress import Tick, console, plain
 from builder.reward.batches import Collate, Passes
 from builder.reward.data import PreferenceSplit
 from builder.reward.errors import RewardError
@@ -52,18 +55,27 @@ class RewardTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         for unwanted in (PrinterCallback, ProgressCallback):
             self.remove_callback(unwanted)
-        self.add_callback(Watch(tick))
+        self.stop = threading.Event()
+        self.add_callback(Watch(tick, self.stop))
         self.add_callback(Patience(settings.patience))
 
     def go_on(self, done: Path | None) -> None:
-        """Train to the end, from a checkpoint if there is one, and hold what is kept."""
+        """Train to the end, from a checkpoint if there is one, and hold what is kept.
+
+        Raises:
+            Interrupted: after a first Ctrl-C or SIGTERM, when the step in flight is in a checkpoint.
+        """
         if done is not None:
             state = TrainerState.load_from_json(str(done / STATE))
             if patience_is_over(state, self.settings.patience):  # `train` would take one more step before it looked
                 self.state = state
                 self._load_best_model()
                 return
-        self.train(resume_from_checkpoint=str(done) if done is not None else None)
+        # Workers that step together would have to agree on where to stop.
+        with stop_requests(self.stop.set) if self.args.world_size == 1 else nullcontext():
+            self.train(resume_from_checkpoint=str(done) if done is not None else None)
+        if self.stop.is_set():  # all steps are done, and saved
+            raise Interrupted
 
     # ---- one step ------------------------------------------------------------------------------------------------
 
@@ -213,10 +225,10 @@ class Patience(TrainerCallback):
 
 
 class Watch(TrainerCallback):
-    """Counts steps, and stops at a loss that is no number."""
+    """Counts steps, and stops when it is asked to, or at a loss that is no number."""
 
-    def __init__(self, tick: Tick):
-        self.tick = tick
+    def __init__(self, tick: Tick, stop: threading.Event):
+        self.tick, self.stop = tick, stop
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Steps of an earlier run count as done."""
@@ -224,8 +236,22 @@ class Watch(TrainerCallback):
             self.tick(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """One more."""
+        """One more; the last, if a stop was asked for, is saved. The end of an epoch is saved anyway, once it has been
+        validated."""
         self.tick(1)
+        saved_soon = args.save_strategy == "epoch" and state.global_step * state.num_train_epochs % state.max_steps == 0
+        if self.stop.is_set() and not saved_soon:
+            control.should_save = control.should_log = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """End here, if a stop was asked for: on the way out of `train` the model would be validated within an epoch.
+
+        Raises:
+            Interrupted: then.
+        """
+        if self.stop.is_set():
+            console.print(plain(f"step {state.global_step} of {state.max_steps} is saved"), soft_wrap=True)
+            raise Interrupted
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Say what was logged.

@@ -1,12 +1,18 @@
 """Training that was stopped goes on to the model of one that never was, wherever its folder is by then."""
 
 import json
+import multiprocessing
+import os
 import shutil
+import signal
+import time
+from contextlib import contextmanager
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from builder.interruption import Interrupted
 from builder.reward import train
 from builder.reward.errors import RewardError
 from builder.reward.resume import last_checkpoint
@@ -82,6 +88,58 @@ def test_a_folder_that_was_moved_or_is_named_from_elsewhere_keeps_its_best_epoch
     train_reward([dataset], captioner, tmp_path / "copied", SLOW)
     assert_same(tmp_path / "whole", tmp_path / "first")
     assert_same(tmp_path / "whole", tmp_path / "copied")
+
+
+def signalling(at, times):
+    """Progress that sends this process and those that load for it, in the middle of training, so many Ctrl-C."""
+
+    @contextmanager
+    def progress(label, steps):
+        done = []
+
+        def tick(count):
+            done.extend(range(count))
+            if label == "reward model: steps" and len(done) == at:
+                for _ in range(times):
+                    for process in (os.getpid(), *(each.pid for each in multiprocessing.active_children())):
+                        os.kill(process, signal.SIGINT)
+                    time.sleep(0.05)
+
+        yield tick
+
+    return progress
+
+
+@pytest.mark.parametrize("changes", [{}, {"save_steps": 3}, {"loaders": 1, "patience": 2}])
+def test_a_first_ctrl_c_saves_the_step_and_what_goes_on_makes_the_same_model(dataset, captioner, tmp_path, changes):
+    settings = SLOW.model_copy(update={"inputs_per_step": 1, "learning_rate": 1e-3, **changes})
+    train_reward([dataset], captioner, tmp_path / "whole", settings)
+    with pytest.raises(Interrupted):
+        train_reward([dataset], captioner, tmp_path / "stopped", settings, signalling(10, 1))
+    saved = last_checkpoint(tmp_path / "stopped" / "work" / "checkpoints").name
+    assert saved in ("checkpoint-10", "checkpoint-11")
+    train_reward([dataset], captioner, tmp_path / "stopped", settings)
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
+    whole, stopped = (metrics(tmp_path / name)["epochs"] for name in ("whole", "stopped"))
+    assert len(whole) == len(stopped)
+    for one, other in zip(whole, stopped, strict=True):
+        assert one == pytest.approx(other)
+
+
+def test_a_second_ctrl_c_stops_at_once(dataset, captioner, tmp_path):
+    settings = SLOW.model_copy(update={"inputs_per_step": 1})
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        train_reward([dataset], captioner, tmp_path, settings, signalling(10, 2))
+    assert stopped.type is KeyboardInterrupt
+    assert last_checkpoint(tmp_path / "work" / "checkpoints").name == "checkpoint-8"
+
+
+def test_a_ctrl_c_in_the_last_step_of_an_epoch_waits_for_its_validation(dataset, captioner, tmp_path):
+    settings = SLOW.model_copy(update={"inputs_per_step": 1, "patience": 1})
+    with pytest.raises(Interrupted):
+        train_reward([dataset], captioner, tmp_path, settings, signalling(8, 1))
+    state = json.loads((last_checkpoint(tmp_path / "work" / "checkpoints") / "trainer_state.json").read_text())
+    assert [entry["step"] for entry in state["log_history"] if "eval_accuracy" in entry] == [8]
 
 
 def test_without_the_best_checkpoint_it_does_not_go_on(dataset, captioner, tmp_path, killed_in_the_final_scoring):
