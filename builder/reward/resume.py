@@ -8,6 +8,7 @@ from typing import Any
 from builder.progress import console, plain
 from builder.reward.errors import RewardError
 from builder.reward.reading import wait, worker
+from builder.reward.writing import replace_text, writing
 
 # What a run leaves beside the model: it may be deleted at any time, and costs only time then.
 WORK = "work"
@@ -29,7 +30,8 @@ def claim(out: Path, identity: Identity, replace: bool = False) -> Path:
     """The folder of this run's checkpoints; whose they are is written beside them before the first.
 
     Raises:
-        RewardError: if `out` holds the model or the checkpoints of another training. With `replace` these are removed.
+        RewardError: if `out` holds the model or the checkpoints of another training (with `replace` these are removed),
+            or cannot be written to.
     """
     folder, noted = out / WORK / "checkpoints", out / WORK / "run.json"
     wait()
@@ -41,8 +43,9 @@ def claim(out: Path, identity: Identity, replace: bool = False) -> Path:
         if other is not None:
             (out / METRICS).unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        noted.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+        with writing(folder.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+            replace_text(noted, json.dumps(identity, indent=2) + "\n")
     wait()
     return folder
 
@@ -88,16 +91,10 @@ def go_on_from(checkpoints: Path) -> Path | None:
             way_out = f"put it back, or delete {checkpoints} to begin anew"
             raise RewardError(f"{best}, the best so far, is missing: {way_out}")
         if worker()[0] == 0:
-            replace_text(done / STATE, json.dumps(state | {"best_model_checkpoint": str(best)}, indent=2) + "\n")
+            with writing(done):
+                replace_text(done / STATE, json.dumps(state | {"best_model_checkpoint": str(best)}, indent=2) + "\n")
         wait()
     return done
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
 
 
 def _is_json(path: Path) -> bool:

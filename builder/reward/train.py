@@ -22,12 +22,13 @@ from builder.reward.data import PreferenceError, PreferenceSplit, load_preferenc
 from builder.reward.evaluate import accuracy_of, input_rewards
 from builder.reward.model import RewardConfig, RewardModel
 from builder.reward.reading import prepare, wait, worker
-from builder.reward.resume import METRICS, WORK, claim, finished, go_on_from, replace_text
+from builder.reward.resume import METRICS, WORK, claim, finished, go_on_from
 from builder.reward.seen import Seen, read_seen, write_seen
 from builder.reward.settings import TrainSettings
 from builder.reward.start import read_config
 from builder.reward.step import Reader
 from builder.reward.trainer import RewardTrainer
+from builder.reward.writing import replace_text, writing
 from schemas.ids import digest, fingerprint
 
 HELD_OUT = ("validation", "test")
@@ -72,7 +73,7 @@ def train_reward(
         LoadError: if a dataset cannot be read (PreferenceError: if it is broken, two are of one cycle, or one has no
             pairs in its train split).
         RewardError: if `start` is a model of another architecture, or `out` holds the model or the
-            checkpoints of another training, without `replace`.
+            checkpoints of another training, without `replace`, or the disk is full.
         UnreadableImage: for an image that does not decode; the message names it.
         Interrupted: if it was asked to stop, by Ctrl-C or SIGTERM, and has saved the step it was at.
     """
@@ -248,8 +249,9 @@ def _epochs(log: list[dict[str, float]], every: int) -> list[dict[str, float]]:
 
 def _save(model: RewardModel, out: Path, metrics: dict[str, Any], train: list[Rankings], before: Seen) -> None:
     """The model with its card, and last of all metrics.json: its being there means that training has ended."""
-    model.save_pretrained(out)
-    write_card(out, metrics)
-    write_seen(out, train, before.ids)
-    replace_text(out / METRICS, json.dumps(metrics, indent=2) + "\n")
+    with writing(out):
+        model.save_pretrained(out)
+        write_card(out, metrics)
+        write_seen(out, train, before.ids)
+        replace_text(out / METRICS, json.dumps(metrics, indent=2) + "\n")
     shutil.rmtree(out / WORK / "checkpoints")

@@ -23,6 +23,7 @@ from builder.reward.evaluate import input_rewards, right_of
 from builder.reward.resume import STATE
 from builder.reward.settings import TrainSettings
 from builder.reward.step import Batch, Reader, counts, loss_of
+from builder.reward.writing import writing
 
 log = logging.getLogger("cyclepref.reward")
 
@@ -122,6 +123,10 @@ class RewardTrainer(Trainer):
         return metrics
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
+        with writing(Path(self.args.output_dir)):
+            super()._save_checkpoint(*arguments, **named)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self.args.should_save:

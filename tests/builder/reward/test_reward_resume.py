@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import time
@@ -19,6 +20,7 @@ from builder.reward.resume import last_checkpoint
 from builder.reward.settings import HeadSettings, TrainSettings
 from builder.reward.train import train_reward
 
+UNLIMITED = resource.getrlimit(resource.RLIMIT_FSIZE)
 # Steps so small that no epoch is better than the first, though none has its weights.
 SLOW = TrainSettings(
     epochs=3, inputs_per_step=4, learning_rate=1e-7, prefix_cache=None, head=HeadSettings(head_sizes=(8,))
@@ -157,3 +159,42 @@ def test_patience_is_a_number_of_epochs_however_often_it_is_validated(dataset, c
     result = train_reward([dataset], captioner, tmp_path, settings)  # 4 steps an epoch
     validated = {None: [1, 2, 3], 1: [step / 4 for step in range(1, 10)], 3: [0.75, 1.5, 2.25, 3]}
     assert [entry["epoch"] for entry in result.metrics["epochs"]] == validated[save_steps]
+
+
+def full_disk(size):
+    """Progress after whose beginning no file can grow beyond so many bytes, which a write is told like a full disk."""
+
+    @contextmanager
+    def progress(label, steps):
+        if label in ("reward model: frozen half of images", "reward model: steps"):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, UNLIMITED[1]))
+        yield lambda done: None
+
+    return progress
+
+
+@pytest.fixture
+def _room_again():
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, UNLIMITED)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.usefixtures("_room_again")
+@pytest.mark.parametrize(
+    ("changes", "size", "place"),
+    [
+        ({"prefix_cache": "float32"}, 1000, "prefixes/image-.*"),
+        ({}, 1000, "checkpoints"),
+        ({"fix_rate": 0}, 300_000, "checkpoints"),  # room for the weights, and not for the optimizer's state
+    ],
+)
+def test_a_full_disk_is_one_clear_error_and_with_room_it_goes_on(dataset, captioner, tmp_path, changes, size, place):
+    settings = SLOW.model_copy(update={"epochs": 1, **changes})
+    with pytest.raises(RewardError, match=rf"work/{place} does not take .* MB free.: make room"):
+        train_reward([dataset], captioner, tmp_path, settings, full_disk(size))
+    resource.setrlimit(resource.RLIMIT_FSIZE, UNLIMITED)
+    assert not list(tmp_path.rglob("*.tmp"))
+    train_reward([dataset], captioner, tmp_path, settings)
+    assert metrics(tmp_path)["settings"]["epochs"] == 1
