@@ -78,7 +78,7 @@ class CyclePrefDB:
         return Rankings(
             self.place, split, cycle, inputs, candidates, pairs, first.get("metric", metric),
             first.get("higher_is_better", higher), None if "pairs" in first else RULES[cycle.name],
-            FileImages(self.folder, paths),
+            FileImages(self.folder, paths), cycle.input == "text" or all(row.get("id") for row in rows),
         )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
-"""Being asked to stop: the first Ctrl-C or SIGTERM lets what is in flight finish, the second ends the build at once."""
+"""Being asked to stop: the first Ctrl-C or SIGTERM lets what is in flight finish, the second ends the work at once."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -12,12 +13,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A build that was asked to stop, and has finished what was in flight: everything is in the store."""
+    """Work that was asked to stop, and has finished what was in flight: everything is in the store, or a checkpoint."""
 
 
 @contextmanager
 def stop_requests(finish: Callable[[], None]) -> Iterator[None]:
-    """While rows are in flight, call `finish` at the first signal and raise KeyboardInterrupt at the second.
+    """While rows or steps are in flight, call `finish` at the first signal and raise KeyboardInterrupt at the second.
 
     `finish` runs in a thread of its own, since a signal may arrive in the middle of any call. Where the caller is not
     the main thread, signals are somebody else's.
@@ -25,10 +26,12 @@ def stop_requests(finish: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    asked = False
+    asked, process = False, os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal asked
+        if os.getpid() != process:
+            return  # one that was forked from it, and that it will end
         if asked:
             raise KeyboardInterrupt
         asked = True

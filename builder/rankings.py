@@ -43,7 +43,8 @@ class Rankings:
     (what makes two outputs of an input equal, beside their text), input by input.
 
     `pairs` (pair_id, chosen, rejected: places among the candidates; margin) are those that were published; null if
-    none were. `higher_is_better` and `rule` (what the pairs were made by) are null where that is not known.
+    none were. `higher_is_better` and `rule` (what the pairs were made by) are null where that is not known. Without
+    `ids_given` the inputs' ids were made of where they lie, and mean nothing elsewhere.
     """
 
     where: str
@@ -56,6 +57,7 @@ class Rankings:
     higher_is_better: bool | None
     rule: Pairing | None
     images: Images
+    ids_given: bool = True
 
     def __str__(self) -> str:
         return f"split {self.split!r} of {self.where}"

@@ -93,7 +93,7 @@ def _reward(out: Path, cycles: list[str]) -> dict[str, Any]:
     done = out / "reward" / "made_from.json"
     if not (done.is_file() and json.loads(done.read_text()) == made_from):
         done.unlink(missing_ok=True)
-        train_reward([out / name / "dataset" for name in cycles], START, out / "reward", REWARD)
+        train_reward([out / name / "dataset" for name in cycles], START, out / "reward", REWARD, replace=True)
         done.write_text(json.dumps(made_from), encoding="utf-8")
     metrics = json.loads((out / "reward" / "metrics.json").read_text())
     return {"pairwise_accuracy": metrics["pairwise_accuracy"], "seconds": metrics["seconds"]}

@@ -55,12 +55,10 @@ def _print(entry: dict[str, Any]) -> None:
 
 
 def _remarks(entry: dict[str, Any]) -> list[str]:
-    leak, lost = entry["leak"], entry["unreadable"]
+    lost = entry["unreadable"]
     lines = list(entry["notes"])
-    if not leak["checked"]:
-        lines.append("not checked for leaks: the model does not say what it was trained on")
-    elif leak["leaked"]:
-        lines.append(f"LEAK: {leak['leaked']} of {leak['inputs']} inputs were trained on (allowed by --allow-leak)")
+    for name, leak in (("", entry["leak"]), *entry["leaks_of_judges"].items()):
+        lines += [f"{name}: {line}" if name else line for line in _leak(leak)]
     if entry["ties_left_out"]:
         lines.append(f"{entry['ties_left_out']:,} ties left out")
     if lost["images"]:
@@ -68,6 +66,15 @@ def _remarks(entry: dict[str, Any]) -> list[str]:
         lines += [f"  {each}" for each in lost["some"]]
     if entry["texts_cut"]:
         lines.append(f"{entry['texts_cut']:,} pairs' texts were cut to what the reward model reads")
+    return lines
+
+
+def _leak(leak: dict[str, Any]) -> list[str]:
+    lines = []
+    if "missing" in leak:
+        lines.append(f"not {'wholly ' if leak['checked'] else ''}checked for leaks: {leak['missing']}")
+    if leak["checked"] and leak["leaked"]:
+        lines.append(f"LEAK: {leak['leaked']} of {leak['inputs']} inputs were trained on (allowed by --allow-leak)")
     return lines
 
 

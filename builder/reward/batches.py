@@ -32,6 +32,7 @@ class Passes(torch.utils.data.Dataset):
     ):
         self.splits, self.seed, self.epoch = splits, seed, 0
         self._inputs = [split.with_pairs for split in splits]
+        self._made: tuple[int, list[np.ndarray]] | None = None
         count = sum(map(len, self._inputs))
         self.steps = math.ceil(count / inputs_per_step)
         largest = math.ceil(count / self.steps)
@@ -46,17 +47,23 @@ class Passes(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> list[PreferenceInput]:
         step, place = divmod(index, self.passes_per_step)
-        order = self._order()
-        inputs = np.array_split(np.array_split(order, self.steps)[step], self.passes_per_step)[place]
+        steps = self._steps(self.epoch)
+        inputs = np.array_split(steps[step], self.passes_per_step)[place]
         if len(inputs):
             return [self.splits[split][row] for split, row in inputs.tolist()]
-        split, row = order[0].tolist()
+        split, row = steps[0][0].tolist()
         stand_in = self.splits[split][row]
         return [PreferenceInput(**{**stand_in.__dict__, "pairs": [], "margins": []})]
 
-    def _order(self) -> np.ndarray:
+    def _steps(self, epoch: int) -> list[np.ndarray]:
+        """For each step of an epoch (inputs, 2): split and row of each; made once an epoch in each process."""
+        if self._made is None or self._made[0] != epoch:
+            self._made = (epoch, np.array_split(self._order(epoch), self.steps))
+        return self._made[1]
+
+    def _order(self, epoch: int) -> np.ndarray:
         """(inputs, 2): split and row of each."""
-        random = np.random.default_rng([self.seed, self.epoch])
+        random = np.random.default_rng([self.seed, epoch])
         rows = [
             np.stack([np.full(len(inputs), split), random.permutation(inputs)], 1)
             for split, inputs in enumerate(self._inputs)

@@ -24,6 +24,7 @@ from builder.reward.data import Picture
 from builder.reward.errors import RewardError
 from builder.reward.prefix import Half, begin_images, begin_texts, full_length, half_fingerprint
 from builder.reward.preprocess import pad, pixels, tokenise
+from builder.reward.writing import writing
 from schemas.ids import digest
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -72,17 +73,21 @@ class PrefixCache:
         """Keep entries, each (places, width), as one part.
 
         Raises:
-            RewardError: if a number has no finite form in the cache's dtype.
+            RewardError: if a number has no finite form in the cache's dtype, or the disk is full.
         """
         states = torch.cat(list(entries.values())).to("cpu", self.dtype)
         if not states.isfinite().all():
             raise RewardError(f"a frozen layer's output is not finite in {self.dtype}: set prefix_cache to float32")
         first = torch.tensor([0, *(len(state) for state in entries.values())]).cumsum(0)
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{digest(*entries)}.safetensors"
         scratch = path.with_suffix(f".{os.getpid()}.tmp")
-        scratch.write_bytes(save({"states": states, "first": first}, {"keys": json.dumps(list(entries))}))
-        scratch.replace(path)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                scratch.write_bytes(save({"states": states, "first": first}, {"keys": json.dumps(list(entries))}))
+                scratch.replace(path)
+            finally:
+                scratch.unlink(missing_ok=True)
 
 
 def image_key(data: bytes) -> str:
@@ -204,7 +209,8 @@ def open_picture(picture: Picture) -> Any:
 
 def _announce(cache: PrefixCache, what: str, count: int, size: int) -> None:
     """Say what will be written before it is; refuse what does not fit."""
-    cache.folder.mkdir(parents=True, exist_ok=True)
+    with writing(cache.folder):
+        cache.folder.mkdir(parents=True, exist_ok=True)
     layers = "the whole tower" if cache.half.whole else f"{cache.half.layers} frozen layers"
     console.print(
         plain(f"{cache.half.tower} tower: {layers} once for each of {count:,} {what}: {_size(size)} in {cache.folder}"),

@@ -6,10 +6,16 @@ They are content ids (see schemas/ids.py), so that an input is known again in an
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 
 from builder.images import UnreadableImage, content_id, decode
 from builder.layouts import open_layout
@@ -19,15 +25,29 @@ from schemas.ids import text_id
 FILE = "train_inputs.txt"
 
 
-def write_seen(folder: Path, splits: Iterable[Rankings]) -> None:
-    """Write the ids of all inputs of the splits that a model in `folder` was trained on, a line each, in order."""
-    ids = set().union(*map(ids_of, splits))
+class Seen(NamedTuple):
+    """What a model was trained on: ids of its inputs; what to say where these are not all, or "" where they are; the
+    cycles that its pairs were of."""
+
+    ids: set[str]
+    missing: str = ""
+    cycles: tuple[str, ...] = ()
+
+
+NOT_SAID = "the model does not say what it was trained on"
+NOT_SAID_BEFORE = "the model began with one that does not say what it was trained on"
+
+
+def write_seen(folder: Path, splits: Iterable[Rankings], before: Iterable[str] = ()) -> None:
+    """Write the ids of all inputs of the splits that a model in `folder` was trained on, and of those that the model it
+    began with had seen `before`, a line each, in order."""
+    ids = set(before).union(*map(ids_of, splits))
     (folder / FILE).write_text("".join(f"{id_}\n" for id_ in sorted(ids)), encoding="utf-8")
 
 
 def ids_of(split: Rankings) -> set[str]:
-    """The ids by which the inputs of a split are known: their content ids, and the dataset's own."""
-    ids = set(split.inputs["input_id"].to_pylist())
+    """The ids by which the inputs of a split are known: their content ids, and the dataset's own, if it gave any."""
+    ids = set(split.inputs["input_id"].to_pylist()) if split.ids_given else set()
     if split.cycle.input == "text":
         return ids | set(map(text_id, split.inputs["text"].to_pylist()))
     # In datasets that a build published, an input's own id is of its content.
@@ -44,24 +64,30 @@ def _of_images(split: Rankings) -> set[str]:
     return ids
 
 
-def read_seen(model: str | Path) -> set[str] | None:
-    """The ids of a model's training inputs: from its FILE, or from the datasets that its metrics.json names, where
-    they still are. None where neither says it."""
-    listed = _file(model, FILE)
+def read_seen(model: str | Path, revision: str | None = None) -> Seen:
+    """What a model in a folder or on the Hub was trained on: from its FILE, or from the datasets that its metrics.json
+    names, where they still are."""
+    try:
+        listed, told = _file(model, FILE, revision), _told(model, revision)
+    except _NotFetched as error:
+        return Seen(set(), f"the list of what the model was trained on could not be fetched ({error})")
+    accuracy = told.get("pairwise_accuracy")
+    cycles = tuple(sorted(accuracy)) if isinstance(accuracy, dict) else ()
     if listed is not None:
-        return set(listed.read_text(encoding="utf-8").split())
-    ids: set[str] = set()
-    for dataset in trained_with(model).get("datasets", []):
+        ids = set(listed.read_text(encoding="utf-8").split())
+        return Seen(ids, NOT_SAID_BEFORE if told.get("seen_before") == "unknown" else "", cycles)
+    ids = set()
+    for dataset in told.get("datasets", []):
         try:
             ids |= ids_of(open_layout(dataset).read("train"))
         except LoadError:  # moved or deleted: nothing is known of it
-            return None
-    return ids or None
+            return Seen(set(), NOT_SAID, cycles)
+    return Seen(ids, "" if ids else NOT_SAID, cycles)
 
 
-def trained_with(model: str | Path) -> dict[str, Any]:
+def _told(model: str | Path, revision: str | None) -> dict[str, Any]:
     """The content of a model's metrics.json; empty where it has none, or one that is none of ours."""
-    path = _file(model, "metrics.json")
+    path = _file(model, "metrics.json", revision)
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path else {}
     except ValueError:
@@ -69,11 +95,19 @@ def trained_with(model: str | Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _file(model: str | Path, name: str) -> Path | None:
+class _NotFetched(Exception):
+    """A file that may be on the Hub, where nobody could look."""
+
+
+def _file(model: str | Path, name: str, revision: str | None) -> Path | None:
     folder = Path(model).expanduser()
     if folder.exists():
         return folder / name if (folder / name).is_file() else None
     try:
-        return Path(hf_hub_download(str(model), name))
-    except (EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, ValueError):
+        return Path(hf_hub_download(str(model), name, revision=revision))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:  # the first is an EntryNotFoundError too
+        raise _NotFetched(type(error.__cause__ or error).__name__) from error
+    except (EntryNotFoundError, HFValidationError):
         return None
+    except HfHubHTTPError as error:
+        raise _NotFetched(type(error).__name__) from error

@@ -19,21 +19,20 @@ from builder.rankings import Rankings
 from builder.reward.batches import Collate, Passes, inputs_for_pairs
 from builder.reward.card import write_card
 from builder.reward.data import PreferenceError, PreferenceSplit, load_preferences
-from builder.reward.errors import RewardError
 from builder.reward.evaluate import accuracy_of, input_rewards
 from builder.reward.model import RewardConfig, RewardModel
 from builder.reward.reading import prepare, wait, worker
-from builder.reward.seen import write_seen
+from builder.reward.resume import METRICS, WORK, claim, finished, go_on_from
+from builder.reward.seen import Seen, read_seen, write_seen
 from builder.reward.settings import TrainSettings
 from builder.reward.start import read_config
 from builder.reward.step import Reader
-from builder.reward.trainer import RewardTrainer, last_checkpoint
+from builder.reward.trainer import RewardTrainer
+from builder.reward.writing import replace_text, writing
 from schemas.ids import digest, fingerprint
 
 HELD_OUT = ("validation", "test")
 SPLITS = ("train", *HELD_OUT)
-# What a run leaves beside the model: it may be deleted at any time, and costs only time then.
-WORK = "work"
 
 Splits = list[dict[str, PreferenceSplit]]
 
@@ -54,6 +53,7 @@ def train_reward(
     progress: Stage = stage,
     revision: str | None = None,
     cache: str | Path | None = None,
+    replace: bool = False,
 ) -> TrainResult:
     """Train a reward model on the train splits of preference datasets; the checkpoint best on validation is kept.
 
@@ -61,7 +61,7 @@ def train_reward(
     or SigLIP, or a reward model, as a folder or Hub id at `revision`. `out` receives the model, its processor, a model
     card and metrics.json: pairwise accuracy and pair counts for each cycle and split, settings, seconds. `out/work`
     holds checkpoints, from which the same call goes on after it was stopped, and, unless `cache` names another folder,
-    what the frozen layers made of the images.
+    what the frozen layers made of the images. With `replace`, another training's model in `out` makes room for this.
 
     Sets the global random seeds: on one CPU type and thread count, equal arguments give equal weights. With the loss of
     Bradley and Terry rewards are shifted so that the mean over the training candidates is 0, which changes no
@@ -72,17 +72,19 @@ def train_reward(
     Raises:
         LoadError: if a dataset cannot be read (PreferenceError: if it is broken, two are of one cycle, or one has no
             pairs in its train split).
-        RewardError: if `start` is a model of another architecture, or `out` has checkpoints of another run.
+        RewardError: if `start` is a model of another architecture, or `out` holds the model or the
+            checkpoints of another training, without `replace`, or the disk is full.
         UnreadableImage: for an image that does not decode; the message names it.
+        Interrupted: if it was asked to stop, by Ctrl-C or SIGTERM, and has saved the step it was at.
     """
     began, out = time.monotonic(), Path(out)
     splits = _load(datasets, settings, progress)
     identity = run_identity(splits, start, revision, settings)
-    if (finished := _finished(out, identity)) is not None:
-        return TrainResult(out, finished)
+    if (metrics := finished(out, identity)) is not None:
+        return TrainResult(out, metrics)
     set_seed(settings.seed)
-    model = _start(start, revision, settings)
-    checkpoints = _checkpoints(out, identity)
+    model, before_this = _start(start, revision, settings)
+    checkpoints = claim(out, identity, replace)
     cached = Path(cache) if cache is not None else out / WORK / "prefixes"
     reader, collate = prepare(model, splits, settings, cached, progress)
     train = [by_name["train"] for by_name in splits]
@@ -91,11 +93,11 @@ def train_reward(
     before = _rewards(reader, splits, collate, HELD_OUT, progress)
     with progress("reward model: steps", settings.epochs * passes.steps) as tick:
         trainer = RewardTrainer(reader, passes, validation, collate, settings, checkpoints, tick)
-        done = last_checkpoint(checkpoints)
+        done = go_on_from(checkpoints)
         if done is not None:
             console.print(plain(f"going on from {done}"), soft_wrap=True)
         set_seed(settings.seed)
-        trainer.train(resume_from_checkpoint=str(done) if done is not None else None)
+        trainer.go_on(done)
     after = _rewards(reader, splits, collate, SPLITS, progress)
     if settings.loss != "mse":
         average = torch.cat([reward for scored in after for reward in scored["train"]]).mean().item()
@@ -104,10 +106,11 @@ def train_reward(
         "pairwise_accuracy": _accuracy_table(splits, after, SPLITS),
         "pairwise_accuracy_before_training": _accuracy_table(splits, before, HELD_OUT),
         "kept": "best epoch on validation" if validation else "last epoch: there are no validation pairs",
-        "epochs": _epochs(trainer.state.log_history),
+        "epochs": _epochs(trainer.state.log_history, settings.save_steps or passes.steps),
         "inputs_per_step": sum(len(split.with_pairs) for split in train) / passes.steps,
         "pairs_per_step": sum(split.pair_count for split in train) / passes.steps,
         "start": str(start),
+        "seen_before": "unknown" if before_this.missing else "listed",
         "datasets": [str(path) for path in datasets],
         "settings": settings.model_dump(),
         "identity": identity,
@@ -115,7 +118,7 @@ def train_reward(
         "seconds": round(time.monotonic() - began, 1),
     }
     if worker()[0] == 0:
-        _save(model, out, metrics, [split.rankings for split in train])
+        _save(model, out, metrics, [split.rankings for split in train], before_this)
     wait()
     return TrainResult(out, metrics)
 
@@ -161,44 +164,18 @@ def _load(datasets: Sequence[str | Path], settings: TrainSettings, progress: Sta
     return loaded
 
 
-def _finished(out: Path, identity: dict[str, str]) -> dict[str, Any] | None:
-    """The metrics of this very run, if it has ended."""
-    path = out / "metrics.json"
-    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if metrics.get("identity") != identity:
-        return None
-    console.print(plain(f"{out} is finished"), soft_wrap=True)
-    return metrics
-
-
-def _checkpoints(out: Path, identity: dict[str, str]) -> Path:
-    """The folder of this run's checkpoints; whose they are is written beside them before the first."""
-    folder, noted = out / WORK / "checkpoints", out / WORK / "run.json"
-    wait()
-    if noted.is_file():
-        other = json.loads(noted.read_text(encoding="utf-8"))
-        different = [name for name, value in identity.items() if other.get(name) != value]
-        if different and last_checkpoint(folder) is not None:
-            raise RewardError(
-                f"{out} has checkpoints of a training with other {' and '.join(different)}: give another folder, or "
-                f"delete {out / WORK} to begin anew"
-            )
-    wait()  # what the others look for is not yet written
-    if worker()[0] == 0:
-        (out / "metrics.json").unlink(missing_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        noted.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
-    return folder
-
-
-def _start(start: str | Path, revision: str | None, settings: TrainSettings) -> RewardModel:
-    """The model at the start of training, without what `fix_rate` freezes."""
+def _start(start: str | Path, revision: str | None, settings: TrainSettings) -> tuple[RewardModel, Seen]:
+    """The model at the start of training, without what `fix_rate` freezes; what it was trained on as a reward model."""
+    seen = Seen(set())
     if read_config(start, revision).model_type == RewardConfig.model_type:
         model = RewardModel.from_pretrained(start, revision=revision or "main", dtype=torch.float32)
+        seen = read_seen(start, revision)
+        if seen.missing:
+            console.print(plain(f"leaks of what {start} saw may be overlooked: {seen.missing}"), soft_wrap=True)
     else:
         model = RewardModel.from_backbone(start, revision=revision, **settings.head.model_dump())
     model.freeze(settings.fix_rate)
-    return model.to(_device())
+    return model.to(_device()), seen
 
 
 def _device() -> torch.device:
@@ -252,20 +229,29 @@ def _accuracy_table(
     return table
 
 
-def _epochs(log: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Mean training loss of each epoch, and the accuracy on validation after it, if there was one to measure."""
+def _epochs(log: list[dict[str, float]], every: int) -> list[dict[str, float]]:
+    """Mean training loss of each epoch, or of so many steps, and the accuracy on validation after it, if there was one
+    to measure. Where a run was stopped between, its loss up to there was logged, and is part of the mean."""
     epochs: dict[float, dict[str, float]] = {}
+    total, last = 0.0, 0.0
     for entry in log:
-        for name, key in (("loss", "loss"), ("eval_accuracy", "validation_accuracy")):
-            if name in entry:
-                epochs.setdefault(entry["epoch"], {"epoch": entry["epoch"]})[key] = entry[name]
+        found = {}
+        if "loss" in entry:
+            total, last = total + entry["loss"] * (entry["step"] - last), entry["step"]
+            if last % every == 0:
+                found["loss"], total = total / every, 0.0
+        if "eval_accuracy" in entry:
+            found["validation_accuracy"] = entry["eval_accuracy"]
+        if found:
+            epochs.setdefault(entry["epoch"], {"epoch": entry["epoch"]}).update(found)
     return list(epochs.values())
 
 
-def _save(model: RewardModel, out: Path, metrics: dict[str, Any], train: list[Rankings]) -> None:
+def _save(model: RewardModel, out: Path, metrics: dict[str, Any], train: list[Rankings], before: Seen) -> None:
     """The model with its card, and last of all metrics.json: its being there means that training has ended."""
-    model.save_pretrained(out)
-    write_card(out, metrics)
-    write_seen(out, train)
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    with writing(out):
+        model.save_pretrained(out)
+        write_card(out, metrics)
+        write_seen(out, train, before.ids)
+        replace_text(out / METRICS, json.dumps(metrics, indent=2) + "\n")
     shutil.rmtree(out / WORK / "checkpoints")

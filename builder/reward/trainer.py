@@ -1,8 +1,9 @@
 """transformers' Trainer for reward models: steps of whole inputs, losses over pairs, and pairwise accuracy."""
 
-import json
 import logging
+import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,23 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from builder.progress import Tick
+from builder.interruption import Interrupted, stop_requests
+from builder.progress import Tick, console, plain
 from builder.reward.batches import Collate, Passes
 from builder.reward.data import PreferenceSplit
 from builder.reward.errors import RewardError
 from builder.reward.evaluate import input_rewards, right_of
+from builder.reward.resume import STATE
 from builder.reward.settings import TrainSettings
 from builder.reward.step import Batch, Reader, counts, loss_of
+from builder.reward.writing import writing
 
 log = logging.getLogger("cyclepref.reward")
 
-WEIGHTS, STATE = "model.safetensors", "trainer_state.json"
+WEIGHTS = "model.safetensors"
 
 
 class RewardTrainer(Trainer):
@@ -52,9 +56,27 @@ class RewardTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         for unwanted in (PrinterCallback, ProgressCallback):
             self.remove_callback(unwanted)
-        self.add_callback(Watch(tick))
-        if validation and settings.patience is not None:
-            self.add_callback(EarlyStoppingCallback(settings.patience))
+        self.stop = threading.Event()
+        self.add_callback(Watch(tick, self.stop))
+        self.add_callback(Patience(settings.patience))
+
+    def go_on(self, done: Path | None) -> None:
+        """Train to the end, from a checkpoint if there is one, and hold what is kept.
+
+        Raises:
+            Interrupted: after a first Ctrl-C or SIGTERM, when the step in flight is in a checkpoint.
+        """
+        if done is not None:
+            state = TrainerState.load_from_json(str(done / STATE))
+            if patience_is_over(state, self.settings.patience):  # `train` would take one more step before it looked
+                self.state = state
+                self._load_best_model()
+                return
+        # Workers that step together would have to agree on where to stop.
+        with stop_requests(self.stop.set) if self.args.world_size == 1 else nullcontext():
+            self.train(resume_from_checkpoint=str(done) if done is not None else None)
+        if self.stop.is_set():  # all steps are done, and saved
+            raise Interrupted
 
     # ---- one step ------------------------------------------------------------------------------------------------
 
@@ -101,6 +123,10 @@ class RewardTrainer(Trainer):
         return metrics
 
     # ---- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
+        with writing(Path(self.args.output_dir)):
+            super()._save_checkpoint(*arguments, **named)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self.args.should_save:
@@ -182,25 +208,32 @@ def _shape(weights: dict[str, torch.Tensor], name: str) -> tuple[int, ...] | str
     return tuple(weights[name].shape) if name in weights else "missing"
 
 
-def last_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that was written to its end: the trainer's state is the last file of one."""
-    found = [path.parent for path in checkpoints.glob(f"checkpoint-*/{STATE}") if _is_json(path)]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+def patience_is_over(state: TrainerState, patience: int | None) -> bool:
+    """Whether at the last validation so many epochs had gone by since the best one: of the state alone, so that a
+    training that goes on from a checkpoint ends where it would have ended."""
+    validated = [entry["step"] for entry in state.log_history if "eval_accuracy" in entry]
+    if patience is None or not validated:
         return False
-    return True
+    since = validated[-1] - (state.best_global_step or 0)
+    return since * state.num_train_epochs >= patience * state.max_steps
+
+
+class Patience(TrainerCallback):
+    """Ends a training that gets no better; looks when the best one is known, which is after an evaluation."""
+
+    def __init__(self, patience: int | None):
+        self.patience = patience
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop here, if it is time."""
+        control.should_training_stop = control.should_training_stop or patience_is_over(state, self.patience)
 
 
 class Watch(TrainerCallback):
-    """Counts steps, and stops at a loss that is no number."""
+    """Counts steps, and stops when it is asked to, or at a loss that is no number."""
 
-    def __init__(self, tick: Tick):
-        self.tick = tick
+    def __init__(self, tick: Tick, stop: threading.Event):
+        self.tick, self.stop = tick, stop
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Steps of an earlier run count as done."""
@@ -208,8 +241,22 @@ class Watch(TrainerCallback):
             self.tick(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """One more."""
+        """One more; the last, if a stop was asked for, is saved. The end of an epoch is saved anyway, once it has been
+        validated."""
         self.tick(1)
+        saved_soon = args.save_strategy == "epoch" and state.global_step * state.num_train_epochs % state.max_steps == 0
+        if self.stop.is_set() and not saved_soon:
+            control.should_save = control.should_log = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """End here, if a stop was asked for: on the way out of `train` the model would be validated within an epoch.
+
+        Raises:
+            Interrupted: then.
+        """
+        if self.stop.is_set():
+            console.print(plain(f"step {state.global_step} of {state.max_steps} is saved"), soft_wrap=True)
+            raise Interrupted
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Say what was logged.

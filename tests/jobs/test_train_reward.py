@@ -1,6 +1,10 @@
 """`cyclepref train-reward`, from the command line to a model that scores."""
 
 import json
+import os
+import re
+import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +14,8 @@ import pytest
 
 from builder.reward.errors import RewardError
 from builder.reward.model import RewardModel
+from builder.reward.trainer import Watch
+from jobs import demo
 from jobs.cli import main
 from jobs.train_reward import parse_changes
 
@@ -42,6 +48,37 @@ def test_a_recipe_and_two_datasets_make_a_reward_model(sources, tmp_path, capsys
     assert rewards.config.likelihood_weight == 1.0
     assert main(["train-reward", *sources, "--recipe", recipe, "--set", "epochs=1", "--out", str(out)]) == 0
     assert f"{out} is finished" in capsys.readouterr().err
+
+
+def test_a_demo_trains_again_into_its_own_folder_when_its_data_have_changed(sources, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "REWARD", demo.REWARD.model_copy(update={"epochs": 1}))
+    found = []
+    for edition, train in (("one", 4), ("two", 6)):
+        for cycle in ("i2t2i", "t2i2t"):
+            write_dataset(tmp_path / "demo" / cycle / "dataset", cycle, make_rows(cycle, train=train))
+            run = {"counts": {"dataset": {"edition": edition}}}
+            (tmp_path / "demo" / cycle / "run.json").write_text(json.dumps(run))
+        found.append(demo._reward(tmp_path / "demo", ["i2t2i", "t2i2t"]))
+    assert [each["pairwise_accuracy"]["i2t2i"]["train"]["inputs"] for each in found] == [4, 6]
+
+
+def test_a_sigterm_saves_the_step_and_the_last_line_says_how_to_go_on(sources, tmp_path, capsys, monkeypatch):
+    step_end = Watch.on_step_end
+
+    def terminated(self, args, state, *others, **named):
+        if state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step_end(self, args, state, *others, **named)
+
+    monkeypatch.setattr(Watch, "on_step_end", terminated)
+    settings = [each for name in ("epochs=2", "inputs_per_step=1") for each in ("--set", name)]
+    command = ["train-reward", *sources, "--start", START, *settings, "--out", str(tmp_path / "reward")]
+    assert main(command) == 130
+    said = capsys.readouterr().err
+    assert re.search(r"step [12] of 16 is saved", said)
+    assert said.splitlines()[-1].endswith(shlex.join(command))
+    assert main(command) == 0
+    assert "going on from" in capsys.readouterr().err
 
 
 def imagereward(folder: Path) -> Path:

@@ -6,38 +6,44 @@ from builder.images import UnreadableImage
 from builder.judged.items import Judged, Layout
 from builder.reward.evaluation.errors import LeakError
 from builder.reward.evaluation.shown import key_of
+from builder.reward.seen import Seen
 
 NAMED = 5
 
 
-def check_leak(
-    layout: Layout, seen: set[str] | None, allow: bool, tick: Callable[[int], None] = lambda done: None
-) -> dict[str, object]:
-    """How many inputs of a dataset are among those `seen` in training: checked, inputs, leaked, and ids of some.
+def inputs_of(layout: Layout, tick: Callable[[int], None] = lambda done: None) -> dict[str, str]:
+    """The inputs of a dataset: the content id of each, and its dataset's own."""
+    found = {}
+    for item in layout:
+        found[_key(item)] = item.name
+        tick(1)
+    return found
 
-    An input is known by its content id or by its dataset's own id. `seen` None: it is not known what the model was
-    trained on, so nothing is checked.
+
+def check_leak(
+    place: str, inputs: dict[str, str], seen: Seen, allow: bool, who: str = "the model"
+) -> dict[str, object]:
+    """How many `inputs` (see `inputs_of`) of the dataset at `place` are among those that `who` has `seen` in training:
+    checked, inputs, leaked, ids of some, and what is missing of what it has seen.
+
+    An input is known by its content id or by its dataset's own id. Of a model that does not say what it was trained on
+    nothing is checked.
 
     Raises:
         LeakError: if there is one, unless `allow`.
     """
-    if seen is None:
-        return {"checked": False}
-    inputs, leaked = set(), {}
-    for item in layout:
-        key = _key(item)
-        tick(1)
-        inputs.add(key)
-        if key in seen or item.name in seen:
-            leaked[key] = item.name if item.name in seen else key
-    some = sorted(leaked.values())[:NAMED]
+    if not seen.ids:
+        return {"checked": False, "missing": seen.missing}
+    leaked = sorted(name if name in seen.ids else key for key, name in inputs.items() if {key, name} & seen.ids)
     if leaked and not allow:
         more = ", ..." if len(leaked) > NAMED else ""
         raise LeakError(
-            f"{len(leaked)} of the {len(inputs)} inputs of {layout.place} are among those that the model was trained "
-            f"on ({', '.join(some)}{more}): evaluate on other inputs (--split), or say --allow-leak to go on anyway"
+            f"{len(leaked)} of the {len(inputs)} inputs of {place} are among those that {who} was trained on "
+            f"({', '.join(leaked[:NAMED])}{more}): evaluate on other inputs (--split), or say --allow-leak to go on "
+            "anyway"
         )
-    return {"checked": True, "inputs": len(inputs), "leaked": len(leaked), "some": some}
+    found = {"checked": True, "inputs": len(inputs), "leaked": len(leaked), "some": leaked[:NAMED]}
+    return found | ({"missing": seen.missing} if seen.missing else {})
 
 
 def _key(item: Judged) -> str:

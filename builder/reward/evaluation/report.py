@@ -12,10 +12,10 @@ from builder.reward.evaluation.best_of import curves
 from builder.reward.evaluation.calibration import calibration
 from builder.reward.evaluation.collect import Collected, collect
 from builder.reward.evaluation.judges import CYCLE, DEFAULT, REWARD, Reward, make_judges
-from builder.reward.evaluation.leak import check_leak
+from builder.reward.evaluation.leak import check_leak, inputs_of
 from builder.reward.evaluation.measures import accuracies
 from builder.reward.model import RewardModel
-from builder.reward.seen import read_seen, trained_with
+from builder.reward.seen import Seen, read_seen
 
 CYCLE_OF_CANDIDATE = {"text": "i2t2i", "image": "t2i2t"}
 UNREADABLE_NAMED = 10
@@ -40,28 +40,44 @@ def evaluate(
 
     Raises:
         JudgedError, LoadError: if a dataset cannot be read.
-        LeakError: if it has inputs that the model was trained on, unless `allow_leak`.
+        LeakError: if it has inputs that the model, or a reward model in `against`, was trained on, unless `allow_leak`.
         EvaluationError: if it has no pair that can be judged, or for an unknown name in `against`.
         RewardError: for a reward that is no finite number.
     """
     opened = [open_judged(dataset, split) for dataset in datasets]
     judges = make_judges(tuple(against), batch_size, model.device)
-    seen, cycles = read_seen(place), sorted(trained_with(place).get("pairwise_accuracy", {}))
-    leaks = []
-    for layout in opened if seen is not None else ():
-        with progress(f"leaks into {Path(layout.place).name}", len(layout)) as tick:
-            leaks.append(check_leak(layout, seen, allow_leak, tick))
-    leaks = leaks or [check_leak(layout, None, allow_leak) for layout in opened]
+    seen = {name: read_seen(where) for name, where in _models(place, against).items()}
+    cycles = list(seen[REWARD].cycles)
+    leaks = [_leaks(layout, seen, allow_leak, progress) for layout in opened]
     result: dict[str, Any] = {"model": str(place), "trained_on": cycles, "allow_leak": allow_leak, "datasets": []}
     for layout, leak in zip(opened, leaks, strict=True):
         reward = Reward(REWARD, model, batch_size)
         with progress(f"judge {Path(layout.place).name}", len(layout)) as tick:
             found = collect(layout, [reward, *judges], tick)
-        entry = about(layout, found, cycles) | {"leak": leak, "texts_cut": reward.truncated}
+        entry = about(layout, found, cycles) | {"leak": leak.pop(REWARD), "leaks_of_judges": leak}
+        entry["texts_cut"] = reward.truncated
         if CYCLE in against and CYCLE not in found.gaps:
             entry["notes"].append("it has no cycle scores to compare with")
         result["datasets"].append(entry | measured(found))
     return result
+
+
+def _models(place: str | Path, against: Sequence[str]) -> dict[str, str | Path]:
+    """Where each model that was trained on judgements is: the one that is evaluated, and those it is held against."""
+    others = {name: name.removeprefix(f"{REWARD}:") for name in against if name.startswith(f"{REWARD}:")}
+    return {REWARD: place, **others}
+
+
+def _leaks(
+    layout: Layout, seen: dict[str, Seen], allow: bool, progress: Callable[[str, int], AbstractContextManager[Tick]]
+) -> dict[str, dict[str, object]]:
+    """For each model what a dataset has of its training inputs (see `check_leak`)."""
+    inputs = {}
+    if any(each.ids for each in seen.values()):
+        with progress(f"leaks into {Path(layout.place).name}", len(layout)) as tick:
+            inputs = inputs_of(layout, tick)
+    who = {REWARD: "the model"}
+    return {name: check_leak(layout.place, inputs, each, allow, who.get(name, name)) for name, each in seen.items()}
 
 
 def about(layout: Layout, found: Collected, cycles: list[str]) -> dict[str, Any]:

@@ -46,6 +46,16 @@ def test_every_epoch_sees_each_input_once_and_each_step_its_share_of_both_cycles
     assert steps(passes) == first
 
 
+def test_the_order_of_an_epoch_is_made_once(splits, monkeypatch):
+    made, order = [], Passes._order
+    monkeypatch.setattr(Passes, "_order", lambda self, *epoch: made.append(self.epoch) or order(self, *epoch))
+    passes = Passes(splits, seed=0, inputs_per_step=6, inputs_per_pass=2)
+    for epoch in (0, 1, 0):
+        passes.set_epoch(epoch)
+        steps(passes)
+    assert made == [0, 1, 0]
+
+
 @pytest.mark.parametrize(("workers", "per_pass"), [(1, 2), (2, 6), (2, 1), (4, 2), (8, 1)])
 def test_a_step_holds_the_same_inputs_whatever_the_number_of_workers_and_passes(splits, workers, per_pass):
     one = Passes(splits, seed=0, inputs_per_step=7, inputs_per_pass=7)

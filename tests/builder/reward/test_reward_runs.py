@@ -9,9 +9,10 @@ from tiny_duals import make_dual
 
 from builder.reward.errors import RewardError
 from builder.reward.model import RewardModel
+from builder.reward.resume import last_checkpoint
 from builder.reward.settings import AuxiliarySettings, HeadSettings, TrainSettings, load_train_recipe
 from builder.reward.train import train_reward
-from builder.reward.trainer import Watch, last_checkpoint
+from builder.reward.trainer import Watch
 
 HEAD = HeadSettings(head_sizes=(8,))
 FEW = TrainSettings(epochs=2, inputs_per_step=4, learning_rate=1e-3, fix_rate=0.5, prefix_cache="float32", head=HEAD)
@@ -103,6 +104,34 @@ def test_checkpoints_of_other_settings_are_refused(datasets, captioner, tmp_path
     RewardModel.from_captioner(captioner).save_pretrained(tmp_path / "start")
     with pytest.raises(RewardError, match="of a training with other start"):
         train_reward(datasets, tmp_path / "start", tmp_path, FEW)
+
+
+def test_a_finished_model_of_other_settings_is_kept_unless_it_is_to_be_replaced(datasets, captioner, tmp_path):
+    train_reward(datasets, captioner, tmp_path, FEW)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    other = FEW.model_copy(update={"seed": 1})
+    with pytest.raises(RewardError, match="has a finished model of a training with other settings: give another"):
+        train_reward(datasets, captioner, tmp_path, other)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    result = train_reward(datasets, captioner, tmp_path, other, replace=True)
+    assert json.loads((tmp_path / "metrics.json").read_text())["identity"] == result.metrics["identity"]
+    assert result.metrics["settings"]["seed"] == 1
+
+
+def test_checkpoints_of_other_settings_make_room_where_they_may_be_replaced(
+    datasets, captioner, tmp_path, stopped_after
+):
+    stopped_after(5, datasets, captioner, tmp_path / "out", FEW)
+    other = FEW.model_copy(update={"seed": 1})
+    train_reward(datasets, captioner, tmp_path / "out", other, replace=True)
+    train_reward(datasets, captioner, tmp_path / "anew", other)
+    assert_equal(tmp_path / "out", tmp_path / "anew")
+
+
+def test_a_model_that_was_not_trained_here_is_not_trained_over(datasets, captioner, tmp_path):
+    RewardModel.from_captioner(captioner).save_pretrained(tmp_path)
+    with pytest.raises(RewardError, match="has a model that was not trained here: give another folder"):
+        train_reward(datasets, tmp_path, tmp_path, FEW)
 
 
 def test_a_checkpoint_of_another_shape_is_refused(datasets, captioner, tmp_path, stopped_after):

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from builder.reward.data import PreferenceError
 from builder.reward.evaluate import pairwise_accuracy
 from builder.reward.model import RewardModel
+from builder.reward.seen import NOT_SAID_BEFORE, read_seen
 from builder.reward.settings import HeadSettings, TrainSettings
 from builder.reward.train import train_reward
 
@@ -71,6 +72,22 @@ def test_a_reward_model_can_be_trained_on_and_its_rewards_stay_centred(build, ca
     rewards = candidate_rewards(model, dataset, "train")["reward"].to_numpy()
     assert rewards.mean() == pytest.approx(0, abs=1e-5)
     assert model.head[0].out_features == 8
+
+
+def test_what_the_model_it_began_with_was_trained_on_is_remembered(build, captioner, tmp_path):
+    sources = [build(cycle, train=8) for cycle in ("i2t2i", "t2i2t")]
+    train_reward(sources[:1], captioner, tmp_path / "first", FEW)
+    train_reward(sources[1:], tmp_path / "first", tmp_path / "second", FEW)
+    seen = [read_seen(tmp_path / name) for name in ("first", "second")]
+    assert len(seen[0].ids) == 8
+    assert seen[0].ids < seen[1].ids
+    assert seen[1].missing == ""
+    (tmp_path / "first" / "train_inputs.txt").unlink()
+    (tmp_path / "first" / "metrics.json").unlink()
+    train_reward(sources[1:], tmp_path / "first", tmp_path / "third", FEW)
+    train_reward(sources[1:], tmp_path / "third", tmp_path / "fourth", FEW)
+    for name in ("third", "fourth"):
+        assert read_seen(tmp_path / name).missing == NOT_SAID_BEFORE
 
 
 def test_without_validation_pairs_the_last_epoch_is_kept(build, captioner, tmp_path):

@@ -25,7 +25,7 @@ from builder.reward.evaluation.judges import make_judges
 from builder.reward.evaluation.report import evaluate
 from builder.reward.evaluation.shown import Shown
 from builder.reward.model import RewardModel
-from builder.reward.seen import FILE, ids_of, read_seen, write_seen
+from builder.reward.seen import FILE, NOT_SAID, NOT_SAID_BEFORE, Seen, ids_of, read_seen, write_seen
 
 CPU = torch.device("cpu")
 
@@ -65,7 +65,7 @@ def test_all_judges_see_the_same_pairs_and_the_reward_is_held_against_each(model
     assert (length["accuracy"], length["equal_scores"]) == (0.5, 12)
     assert length["gain"]["mean"] == pytest.approx(right / 12 - 0.5)
     assert entry["best_of_n"]["curves"]["best possible"][1]["score"] == pytest.approx(0.9)
-    assert entry["leak"] == {"checked": False}
+    assert entry["leak"] == {"checked": False, "missing": NOT_SAID}
     json.dumps(result, allow_nan=False)
 
 
@@ -130,6 +130,18 @@ def test_images_of_a_dataset_that_names_them_by_path_are_known_by_their_pixels(t
     assert len(ids_of(theirs)) == len(lines) + 1
 
 
+def test_other_images_under_the_same_names_are_no_leak(model, tmp_path):
+    for number, (folder, split) in enumerate([("trained", "train"), ("tested", "test")]):
+        (tmp_path / folder).mkdir()
+        picture("red", number).save(tmp_path / folder / "0.png")
+        row = {"input": "0.png", "generations": [caption("red"), caption("blue")], "scores": [0.1, 0.9]}
+        (tmp_path / folder / f"{split}.jsonl").write_text(json.dumps(row))
+    (tmp_path / "model").mkdir()
+    write_seen(tmp_path / "model", [open_source(tmp_path / "trained").read("train")])
+    [entry] = evaluate(model, tmp_path / "model", [str(tmp_path / "tested")])["datasets"]
+    assert (entry["leak"]["checked"], entry["leak"]["leaked"]) == (True, 0)
+
+
 @pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])
 def test_inputs_that_the_model_was_trained_on_are_refused_with_their_count_and_ids(model, tmp_path, cycle):
     run, folder = make_run(tmp_path / "run", cycle, inputs=20), tmp_path / "model"
@@ -147,6 +159,31 @@ def test_inputs_that_the_model_was_trained_on_are_refused_with_their_count_and_i
     assert len(entry["leak"]["some"]) == 5
 
 
+def test_inputs_that_a_model_to_compare_with_was_trained_on_are_refused(model, tmp_path):
+    run, other = make_run(tmp_path / "run", "i2t2i", inputs=20), f"reward:{tmp_path / 'other'}"
+    model.save_pretrained(tmp_path / "other")
+    write_seen(tmp_path / "other", [open_source(run).read("train")])
+    with pytest.raises(LeakError, match=rf"are among those that {other} was trained on"):
+        evaluate(model, tmp_path, [str(run)], against=(other,), split="train")
+    [entry] = evaluate(model, tmp_path, [str(run)], against=(other,))["datasets"]
+    assert entry["leak"] == {"checked": False, "missing": NOT_SAID}
+    assert (entry["leaks_of_judges"][other]["checked"], entry["leaks_of_judges"][other]["leaked"]) == (True, 0)
+
+
+def test_a_model_whose_start_does_not_say_what_it_saw_is_checked_for_the_rest_and_that_is_said(model, judged, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / FILE).write_text("something else\n")
+    (tmp_path / "model" / "metrics.json").write_text(json.dumps({"seen_before": "unknown"}))
+    [entry] = evaluate(model, tmp_path / "model", [str(judged)])["datasets"]
+    assert (entry["leak"]["checked"], entry["leak"]["missing"]) == (True, NOT_SAID_BEFORE)
+
+
+def test_a_list_that_cannot_be_fetched_is_not_taken_for_one_that_is_not_there():
+    assert read_seen("org/reward").missing == (
+        "the list of what the model was trained on could not be fetched (OfflineModeIsEnabled)"
+    )
+
+
 def test_a_leak_is_found_by_content_in_another_layout(model, judged, tmp_path):
     folder, shown = tmp_path / "model", Image.open(judged / "4.png")
     folder.mkdir()
@@ -160,11 +197,11 @@ def test_a_leak_is_found_by_content_in_another_layout(model, judged, tmp_path):
 def test_without_a_list_the_training_datasets_tell_what_was_seen(tmp_path):
     run, folder = make_run(tmp_path / "run", "t2i2t", inputs=10), tmp_path / "model"
     folder.mkdir()
-    assert read_seen(folder) is None
+    assert read_seen(folder) == Seen(set(), NOT_SAID)
     (folder / "metrics.json").write_text(json.dumps({"datasets": [str(run)]}))
-    assert read_seen(folder) >= set(open_source(run).read("train").inputs["input_id"].to_pylist())
+    assert read_seen(folder).ids >= set(open_source(run).read("train").inputs["input_id"].to_pylist())
     (folder / "metrics.json").write_text(json.dumps({"datasets": [str(run), str(tmp_path / "gone")]}))
-    assert read_seen(folder) is None
+    assert read_seen(folder) == Seen(set(), NOT_SAID)
 
 
 def test_a_model_of_the_other_cycle_is_said(model, judged, tmp_path):
