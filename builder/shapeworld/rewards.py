@@ -105,12 +105,7 @@ def _trained(folder: Path, chosen: dict[str, tuple[Finished, pa.Table]], start: 
     made.unlink(missing_ok=True)
     datasets = [write_pairs(run, pairs, folder / name) for name, (run, pairs) in chosen.items()]
     with _one_thread():
-<<<<<<< HEAD
-        train_reward(datasets, start, folder / "model", TrainSettings.model_validate(settings))
-=======
-        settings = TrainSettings.model_validate(told["settings"])
-        train_reward(datasets, told["start"], folder / "model", settings, replace=True)
->>>>>>> rew
+        train_reward(datasets, start, folder / "model", TrainSettings.model_validate(settings), replace=True)
     made.write_text(json.dumps(identity), encoding="utf-8")
     return folder / "model"
 
