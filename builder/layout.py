@@ -5,6 +5,7 @@ Hub's viewer shows strings of few values as classes. In `rankings` the `model` o
 forward models, and the strings of all that made it are in `models`.
 """
 
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +17,8 @@ CONFIGS = ("rankings", "pairs", "reconstructions")
 SPLITS = ("train", "validation", "test")
 # What a row of each config is, as counts call it.
 ROWS = {"rankings": "inputs", "pairs": "pairs", "reconstructions": "reconstructions"}
+# The name of a data file, and the pattern of such names that a card's head has. Twelve digits are the edition.
+DATA_FILE = re.compile(rf"({'|'.join(CONFIGS)})/({'|'.join(SPLITS)})-[0-9a-f]{{12}}-(\d{{5,}}|\*)\.parquet")
 # What is published of each metric's score of a candidate.
 SCORE_FIELDS = ("metric", "value", "spread", "n")
 WORDS = {3: "1K", 4: "10K", 5: "100K", 6: "1M", 7: "10M", 8: "100M", 9: "1B", 10: "10B", 11: "100B", 12: "1T"}

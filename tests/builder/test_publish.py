@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from dataset_run import make_run
-from hub_server import READER, WRITER, Blob, Hub, hub_server
+from hub_server import READER, WRITER, Hub, hub_server
 
 from builder.folder import Folder
 from builder.publish import PublishError, check_name, prepare
@@ -145,16 +145,51 @@ def test_a_break_half_way_says_so_and_the_same_command_ends_it(cli, hub, finishe
 
 def test_a_new_edition_replaces_the_files_of_the_old_one_and_leaves_what_is_not_ours(cli, hub, tmp_path):
     place = make_finished(tmp_path / "run")
-    hub.make(REPO).branches["main"][-1][1]["notes/mine.txt"] = Blob(b"mine", False)
     assert published(cli, place).returncode == 0
     old = local_files(place)
+    mine = {"notes/mine.txt": b"mine", "pairs/human-labels.csv": b"a,b", "pictures/figure1.png": b"figure"}
+    hub.add(REPO, {**mine, "rankings/a.parquet": b"rows"})
     make_finished(place, pairs={"min_margin": 0.3, "poor_chosen": None})
     assert published(cli, place).returncode == 0
     now = remote_files(hub)
-    assert now == {**local_files(place), "notes/mine.txt": b"mine"}
-    assert not {name for name in old if name.startswith("rankings/")} & now.keys()
+    assert now == {**local_files(place), **mine, "rankings/a.parquet": b"rows"}
+    assert not set(old) - {"README.md"} & now.keys()
     before = hub.repos["datasets", REPO].branches["main"][-2][1]
     assert set(old) <= set(before), "the old edition is whole until its card is replaced"
+
+
+PUSHED = b"---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n---\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "options"),
+    [
+        ({"README.md": b"# Our labels\n"}, ["--revision", "v2"]),
+        ({"README.md": PUSHED}, []),
+        ({"README.md": b"---\nlicense: mit\n---\n", "a.csv": b""}, []),
+    ],
+)
+def test_somebodys_other_dataset_is_refused_and_left_as_it_is(cli, hub, finished, files, options):
+    hub.make(REPO)
+    hub.add(REPO, files)
+    assert "org/name holds another dataset" in error_of(published(cli, finished, *options))
+    assert remote_files(hub) == files
+    assert list(hub.repos["datasets", REPO].branches) == ["main"]
+
+
+@pytest.mark.parametrize("card", [b"", b"---\r\nlicense: mit\r\n---\r\n"])
+def test_a_repository_as_the_hub_makes_it_is_published_to(cli, hub, finished, card):
+    hub.make(REPO)
+    hub.add(REPO, {"README.md": card})
+    assert published(cli, finished).returncode == 0
+    assert remote_files(hub) == local_files(finished)
+
+
+def test_the_dataset_of_another_cycle_takes_the_place_of_ones_own(cli, hub, finished, tmp_path):
+    assert published(cli, finished).returncode == 0
+    other = make_finished(tmp_path / "run", cycle="i2t2i")
+    assert published(cli, other).returncode == 0
+    assert remote_files(hub) == local_files(other)
 
 
 def test_a_branch_is_made_and_main_is_left_alone(cli, hub, finished):
