@@ -14,8 +14,10 @@ import pytest
 from dataset_run import make_run
 from hub_server import READER, WRITER, Hub, hub_server
 
+from builder import shards
 from builder.folder import Folder
 from builder.publish import PublishError, check_name, prepare
+from builder.published import DatasetError
 from builder.release import release
 
 ROOT = Path(__file__).parents[2]
@@ -271,3 +273,21 @@ def test_files_that_the_card_does_not_name_are_not_published(tmp_path):
     files = prepare(str(place)).files
     assert not [name for name in files if "other" in name or "secret" in name]
     assert Folder(place / "dataset").exists("secret.txt")
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"), [(0, "there is no file rankings/train-.*-00000"), (-1, "rows, and the card says")]
+)
+def test_a_missing_shard_is_noticed_and_made_again(tmp_path, monkeypatch, gone, said):
+    monkeypatch.setattr(shards, "BATCH_BYTES", 1)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+    place = make_finished(tmp_path)
+    whole = local_files(place)
+    found = sorted((place / "dataset" / "rankings").glob("train-*"))
+    assert len(found) > 2
+    found[gone].unlink()
+    for folder in (place, place / "dataset"):
+        with pytest.raises(DatasetError, match=said):
+            prepare(str(folder))
+    make_finished(place)
+    assert local_files(place) == whole
