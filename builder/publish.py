@@ -68,14 +68,16 @@ class Outcome:
 def prepare(place: str, partial: bool = False) -> Prepared:
     """The files of a run's dataset, or of a dataset folder: those that its card names.
 
+    A run's `dataset` is judged as the run is, however it is named.
+
     Raises:
         PublishError: if the run has not finished or a split is empty, and not `partial`; the message says what is
             missing.
         DatasetError: if there is no dataset in it, or not all of it.
     """
-    run = Store(place)
-    folder = Folder(run.address("dataset")) if run.exists("run.json") or run.exists(NOTES) else Folder(place)
-    missing = unfinished(run) if folder.root != run.root else []
+    run = _run_of(place)
+    folder = Folder(run.address("dataset") if _is_run(run) else place)
+    missing = unfinished(run) if _is_run(run) else []
     if missing and not folder.exists(CARD):
         raise PublishError(f"{place} has no dataset yet: {'; '.join(missing)}. Run `cyclepref build` to the end")
     published = Published.of(folder)
@@ -91,6 +93,18 @@ def prepare(place: str, partial: bool = False) -> Prepared:
     sizes = {f"{at}/{name}": info.size for at in ("", *FOLDERS) for name, info in folder.listed(at)}
     sizes = {name.lstrip("/"): size for name, size in sizes.items()}
     return Prepared(folder, {name: sizes[name] for name in [*sorted(names), CARD]})
+
+
+def _run_of(place: str) -> Store:
+    """The run that a place is, or that it is the dataset of; whatever is there, if it is neither."""
+    path = Path(place).expanduser().resolve()
+    if "://" not in place and path.name == "dataset" and _is_run(above := Store(path.parent)):
+        return above
+    return Store(place)
+
+
+def _is_run(place: Store) -> bool:
+    return place.exists("run.json") or place.exists(NOTES)
 
 
 def unfinished(run: Store) -> list[str]:

@@ -251,8 +251,10 @@ def test_a_run_that_has_not_finished_is_published_only_in_part_and_says_what_is_
     with pytest.raises(PublishError, match=r"has no dataset yet: the latest build is stopped"):
         prepare(str(tmp_path / "new"), partial=True)
     release(made.facts, made.views, made.accountant(), None, None)
-    with pytest.raises(PublishError, match=r"is not complete: the latest build is stopped.*--partial"):
-        prepare(str(tmp_path / "new"))
+    (tmp_path / "link").symlink_to(tmp_path / "new" / "dataset")
+    for name in ("new", "new/dataset", "new/dataset/", "link"):
+        with pytest.raises(PublishError, match=r"is not complete: the latest build is stopped.*--partial"):
+            prepare(f"{tmp_path}/{name}")
     assert list(prepare(str(tmp_path / "new"), partial=True).files)[-1] == "README.md"
     assert set(prepare(str(finished)).files) == set(local_files(finished))
     assert prepare(str(finished / "dataset")).files == prepare(str(finished)).files
@@ -260,8 +262,9 @@ def test_a_run_that_has_not_finished_is_published_only_in_part_and_says_what_is_
 
 def test_an_empty_split_is_refused_unless_asked_for(tmp_path):
     place = make_finished(tmp_path, splits={"train": 0.999, "validation": 0.001, "test": 0.0})
-    with pytest.raises(PublishError, match=r"the split validation has no inputs.*share of 0 in the recipe"):
-        prepare(str(place))
+    for folder in (place, place / "dataset"):
+        with pytest.raises(PublishError, match=r"the split validation has no inputs.*share of 0 in the recipe"):
+            prepare(str(folder))
     assert prepare(str(place), partial=True).files
 
 
