@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
 from builder import charts, layout
+from builder.blocks import among
 from builder.card import Facts, card
 from builder.dataset import Layout, Views, write_splits
 from builder.engine import Engine
@@ -25,7 +25,7 @@ from builder.published import CARD, DatasetError, Published
 from builder.safety import FILE, Verdicts, judge
 from builder.stage import Accountant
 from builder.stats import statistics
-from builder.store import Store, flat
+from builder.store import Store
 from schemas.recipe import Recipe
 
 PICTURES = "pictures"
@@ -87,14 +87,14 @@ def _without_flagged(store: Store, views: Views, verdicts: Verdicts) -> tuple[Vi
         back = verdicts.passed(back, "content_id")
     else:
         candidates = verdicts.passed(candidates, "content_id")
-    candidates = _among(candidates, "input_id", inputs["input_id"])
+    candidates = among(candidates, "input_id", inputs["input_id"])
     left = {
         "images": len(verdicts.flagged),
         "inputs": views.inputs.num_rows - inputs.num_rows,
         "candidates": views.candidates.num_rows - candidates.num_rows,
     }
     ids = candidates["generation_id"]
-    pairs = _among(_among(views.pairs, "chosen_id", ids), "rejected_id", ids)
+    pairs = among(among(views.pairs, "chosen_id", ids), "rejected_id", ids)
     left["pairs"] = views.pairs.num_rows - pairs.num_rows
     gone = {name: sorted(set(a[key].to_pylist()) - set(b[key].to_pylist())) for name, key, a, b in (
         ("inputs", "input_id", views.inputs, inputs),
@@ -106,16 +106,12 @@ def _without_flagged(store: Store, views: Views, verdicts: Verdicts) -> tuple[Vi
         views,
         inputs=inputs,
         candidates=candidates,
-        scores=_among(views.scores, "generation_id", ids),
-        samples=_among(views.samples, "generation_id", ids),
+        scores=among(views.scores, "generation_id", ids),
+        samples=among(views.samples, "generation_id", ids),
         pairs=pairs,
-        reconstructions=_among(back, "input_id", inputs["input_id"]),
+        reconstructions=among(back, "input_id", inputs["input_id"]),
     )
     return kept, left
-
-
-def _among(rows: pa.Table, column: str, ids: pa.ChunkedArray) -> pa.Table:
-    return rows.filter(pc.is_in(rows[column], value_set=flat(ids)))
 
 
 def _write(

@@ -35,9 +35,9 @@ def finished(tmp_path_factory) -> Path:
     return make_finished(tmp_path_factory.mktemp("run"))
 
 
-def make_finished(place: Path, **recipe) -> Path:
+def make_finished(place: Path, inputs: int = 20, side: int = 24, **recipe) -> Path:
     """A run directory as a finished build leaves it."""
-    made = make_run(place, **recipe)
+    made = make_run(place, inputs=inputs, side=side, **recipe)
     earlier = made.store.read_json("run.json")
     counts = release(made.facts, made.views, made.accountant(), None, earlier and earlier["counts"])
     made.store.write_json("run.json", {"recipe": made.recipe.model_dump(mode="json"), "counts": counts})
@@ -276,6 +276,24 @@ def test_files_that_the_card_does_not_name_are_not_published(tmp_path):
     files = prepare(str(place)).files
     assert not [name for name in files if "other" in name or "secret" in name]
     assert Folder(place / "dataset").exists("secret.txt")
+
+
+HELD_MOST = "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process held at most is read from /proc")
+def test_memory_does_not_grow_with_what_is_uploaded(cli, hub, tmp_path):
+    peaks, sizes = [], []
+    for inputs in (4, 44):
+        shares = {"train": 1.0, "validation": 0.0, "test": 0.0}
+        place = make_finished(tmp_path / str(inputs), inputs, side=400, splits=shares)
+        sizes.append(sum(map(len, local_files(place).values())))
+        command = ["publish", str(place), "--repo", f"org/of-{inputs}"]
+        done = cli(code=f"from jobs.cli import main; assert main({command}) == 0; {HELD_MOST}")
+        assert done.returncode == 0, done.stderr
+        peaks.append(1024 * int(done.stdout.split()[-1]))
+    assert sizes[1] - sizes[0] > 50 * 2**20
+    assert peaks[1] - peaks[0] < 12 * 2**20, (peaks, sizes)
 
 
 @pytest.mark.parametrize(
