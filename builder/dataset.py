@@ -4,8 +4,9 @@ Two configs: `rankings`, one row per input with its candidates, where each image
 names inputs and candidates by id; a third, `reconstructions`, where the recipe asks for it. An input's split is a
 function of its group alone, which is its own id unless it is a near-duplicate (builder/groups.py).
 
-What is held in memory is the views, which are ids and numbers (1 to 2 kB a candidate); content is read and written some
-inputs at a time (tests/benchmarks/bench_dataset.py).
+What is held in memory for all inputs is the views, which are ids and numbers, and where each content is in the store.
+They are joined for a block of inputs at a time, and content is read and written for some inputs of it at a time
+(tests/benchmarks/bench_dataset.py).
 """
 
 import hashlib
@@ -14,22 +15,22 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder import layout, progress
+from builder.blocks import Block, among
 from builder.layout import SCORE_FIELDS, SPLITS
-from builder.pair import distinct_outputs
 from builder.score import of_metric
 from builder.shards import in_batches, write_shards
-from builder.stage import locate
-from builder.store import Store, flat
+from builder.store import Store
 from schemas.cycle import Cycle
 from schemas.ids import digest
 from schemas.recipe import Splits
 
 PAIRS_PER_BATCH = 100_000
+# Inputs whose views are joined together: each block is looked up in all of the views, so few blocks, and small ones.
+INPUTS_PER_BLOCK = 20_000
 Rows = list[dict[str, Any]]
 
 # What the views say of a reconstruction.
@@ -100,55 +101,45 @@ class Layout:
         return f"{self.splits.model_dump_json()}{self.models}{joined}{self.configs}"
 
 
-class ByInput:
-    """Rows in order of input_id, to be taken by input without looking at all of them."""
-
-    def __init__(self, rows: pa.Table):
-        self.rows = rows
-        ids = flat(rows["input_id"])
-        runs = pc.run_end_encode(ids) if len(ids) else None
-        self.ids = np.array(runs.values.to_pylist() if runs else [], dtype="S32")
-        ends = np.asarray(runs.run_ends) if runs else np.empty(0, dtype=np.int64)
-        self.starts, self.ends = np.concatenate([[0], ends[:-1]]).astype(int), ends.astype(int)
-
-    def of(self, ids: list[str]) -> pa.Table:
-        """The rows of some inputs, those of one input together and in order."""
-        wanted = np.array(ids, dtype="S32")
-        places = np.searchsorted(self.ids, wanted)
-        there = [at for at, id_ in zip(places, wanted, strict=True) if at < len(self.ids) and self.ids[at] == id_]
-        slices = [self.rows.slice(self.starts[at], self.ends[at] - self.starts[at]) for at in there]
-        return pa.concat_tables([self.rows.schema.empty_table(), *slices])
-
-
 def write_splits(store: Store, views: Views, plan: Layout, edition: str) -> tuple[dict[str, dict[str, int]], set[str]]:
     """Write the data files of RUN/dataset; returns {split: {"inputs": n, "pairs": n, ...}} and the files' names.
 
     Only inputs with a scored candidate are in it. A split without inputs has no files, since the datasets library
     cannot open one without rows.
     """
-    tables = _Tables.of(store, views)
+    generations = store.rows("generations", ["generation_id", "truncated", "code_version"])
+    inputs = store.rows("inputs", ["input_id"])
     schemas = layout.schemas(views.cycle, plan.models)
+    makers = {"rankings": _ranking_batches, "pairs": _pair_batches, "reconstructions": _reconstruction_batches}
+    ranked = _ranked_inputs(views)
     by_split: dict[str, list[str]] = {split: [] for split in SPLITS}
-    for input_id in tables.ranked.ids.astype(str).tolist():
+    for input_id in ranked:
         by_split[split_of(plan.groups.get(input_id, input_id), plan.splits)].append(input_id)
     counts: dict[str, dict[str, int]] = {}
     written: set[str] = set()
-    with progress.stage("dataset", len(tables.ranked.ids)) as tick:
+    with progress.stage("dataset", len(ranked)) as tick:
         for split, members in by_split.items():
             if not members:
                 continue
-            batches: dict[str, Iterator[pa.Table]] = {
-                "rankings": _ticking(_ranking_batches(store, views.cycle, tables, plan, members), tick),
-                "pairs": _pair_batches(tables, members),
-            }
-            if plan.reconstructions:
-                batches["reconstructions"] = _reconstruction_batches(store, views.cycle, tables, members)
             rows = {}
-            for config, made in batches.items():
+            for config in plan.configs:
+                blocks = (
+                    Block(members[start : start + INPUTS_PER_BLOCK], store, views, generations, inputs)
+                    for start in range(0, len(members), INPUTS_PER_BLOCK)
+                )
+                made = chain.from_iterable(makers[config](block, plan) for block in blocks)
+                made = _ticking(made, tick) if config == "rankings" else made
                 names, rows[config] = write_shards(store, f"dataset/{config}/{split}-{edition}", schemas[config], made)
                 written |= names
             counts[split] = {layout.ROWS[config]: count for config, count in rows.items()}
     return counts, written
+
+
+def _ranked_inputs(views: Views) -> list[str]:
+    """The ids of inputs with a scored candidate, in order."""
+    deciding = of_metric(views.scores, views.metric)
+    scored = among(views.candidates, "generation_id", deciding["generation_id"])
+    return sorted(pc.unique(among(scored, "input_id", views.inputs["input_id"])["input_id"]).to_pylist())
 
 
 def _ticking(batches: Iterator[pa.Table], tick: progress.Tick) -> Iterator[pa.Table]:
@@ -157,55 +148,13 @@ def _ticking(batches: Iterator[pa.Table], tick: progress.Tick) -> Iterator[pa.Ta
         tick(batch.num_rows)
 
 
-@dataclass(frozen=True)
-class _Tables:
-    """The views in the order in which they are written, with where the content is."""
-
-    ranked: ByInput
-    scores: ByInput
-    pairs: ByInput
-    reconstructions: ByInput
-    samples: ByInput
-
-    @classmethod
-    def of(cls, store: Store, views: Views) -> "_Tables":
-        def sorted_by(rows: pa.Table, *names: str) -> ByInput:
-            return ByInput(rows.sort_by([(name, "ascending") for name in ("input_id", *names)]))
-
-        return cls(
-            ByInput(_ranked(store, views)),
-            sorted_by(views.scores, "generation_id", "metric"),
-            sorted_by(views.pairs, "pair_id"),
-            sorted_by(views.reconstructions, "source_id", "sample_index"),
-            sorted_by(views.samples, "generation_id", "metric", "sample_index"),
-        )
-
-
-def _ranked(store: Store, views: Views) -> pa.Table:
-    """Every distinct scored candidate with what the views know of it, and where its content is."""
-    deciding = of_metric(views.scores, views.metric).select(["generation_id", "value", "spread", "n"])
-    scored = views.candidates.join(deciding, keys="generation_id", join_type="inner")
-    distinct = distinct_outputs(scored, views.cycle.candidate).select(["generation_id", "models"])
-    rows = scored.filter(pc.is_in(scored["generation_id"], value_set=flat(distinct["generation_id"])))
-    rows = rows.join(views.inputs, keys="input_id", join_type="inner")
-    made = store.rows("generations", ["generation_id", "code_version"])
-    rows = rows.join(made.select(["generation_id", "code_version"]), keys="generation_id", join_type="inner")
-    rows = locate(rows, "candidate", "generation_id", made, "generation_id")
-    rows = locate(rows, "input", "input_id", store.rows("inputs", ["input_id"]), "input_id")
-    rows = rows.sort_by([("input_id", "ascending"), ("value", "descending"), ("generation_id", "ascending")])
-    # A join cannot carry lists.
-    places = pc.index_in(rows["generation_id"], value_set=flat(distinct["generation_id"]))
-    return rows.append_column("models", flat(distinct["models"]).take(flat(places)))
-
-
-def _ranking_batches(
-    store: Store, cycle: Cycle, tables: _Tables, plan: Layout, members: list[str]
-) -> Iterator[pa.Table]:
+def _ranking_batches(block: Block, plan: Layout) -> Iterator[pa.Table]:
     """Rows of the rankings config, some inputs at a time."""
+    store, cycle = block.store, block.views.cycle
     schema = layout.schemas(cycle, plan.models)["rankings"]
 
     def read(ids: list[str]) -> pa.Table:
-        rows = tables.ranked.of(ids)
+        rows = block.ranked.of(ids)
         groups = _grouped(rows.to_pylist(), "input_id")
         if cycle.candidate == "image":
             for row, image in zip(
@@ -214,15 +163,15 @@ def _ranking_batches(
                 row["image"] = image["image"]
         firsts = pa.table({n: [g[0][n] for g in groups.values()] for n in ("input_part", "input_row")})
         inputs = _content(store, "inputs", firsts, "input")
-        scores = _grouped(tables.scores.of(ids).to_pylist(), "generation_id")
-        back = _grouped(tables.reconstructions.of(ids).to_pylist(), "input_id", "source_id")
+        scores = _grouped(block.scores.of(ids).to_pylist(), "generation_id")
+        back = _grouped(block.reconstructions.of(ids).to_pylist(), "input_id", "source_id")
         made = [
             _ranking(cycle, plan, group, content, scores, back)
             for group, content in zip(groups.values(), inputs, strict=True)
         ]
         return pa.Table.from_pylist(made, schema=schema)
 
-    return in_batches(members, read)
+    return in_batches(block.ids, read)
 
 
 def _ranking(
@@ -254,33 +203,33 @@ def _ranking(
     return {"input_id": input_id, "source": group[0]["source"], "group": group_id, **input_, "candidates": candidates}
 
 
-def _pair_batches(tables: _Tables, members: list[str]) -> Iterator[pa.Table]:
+def _pair_batches(block: Block, plan: Layout) -> Iterator[pa.Table]:
     """Rows of the pairs config, those of some inputs at a time."""
-    for start in range(0, len(members), PAIRS_PER_BATCH // 32):
-        rows = tables.pairs.of(members[start : start + PAIRS_PER_BATCH // 32])
+    for start in range(0, len(block.ids), PAIRS_PER_BATCH // 32):
+        rows = block.pairs.of(block.ids[start : start + PAIRS_PER_BATCH // 32])
         if rows.num_rows:
             yield rows
 
 
-def _reconstruction_batches(store: Store, cycle: Cycle, tables: _Tables, members: list[str]) -> Iterator[pa.Table]:
+def _reconstruction_batches(block: Block, plan: Layout) -> Iterator[pa.Table]:
     """Rows of the reconstructions config: those of the published candidates, in the order of the inputs."""
+    store, cycle = block.store, block.views.cycle
     schema = layout.schemas(cycle, [])["reconstructions"]
-    made = store.rows("generations", ["generation_id", "truncated", "code_version"])
+    made = block.made(block.reconstructions.rows["generation_id"])
 
     def read(ids: list[str]) -> pa.Table:
-        candidates = tables.ranked.of(ids).select(["generation_id", "input_id", "content_id"])
+        candidates = block.ranked.of(ids).select(["generation_id", "input_id", "content_id"])
         candidates = candidates.rename_columns(["candidate_id", "input_id", "source_id"])
-        rows = tables.reconstructions.of(ids).drop_columns(["content_id"])
+        rows = block.reconstructions.of(ids).drop_columns(["content_id"])
         rows = rows.join(candidates, keys=["input_id", "source_id"], join_type="inner")
-        known = made.filter(pc.is_in(made["generation_id"], value_set=flat(rows["generation_id"])))
-        rows = rows.join(known, keys="generation_id", join_type="inner")
+        rows = rows.join(among(made, "generation_id", rows["generation_id"]), keys="generation_id", join_type="inner")
         rows = rows.sort_by([(name, "ascending") for name in ("input_id", "candidate_id", "sample_index")])
-        values = _grouped(tables.samples.of(ids).to_pylist(), "generation_id", "sample_index")
+        values = _grouped(block.samples.of(ids).to_pylist(), "generation_id", "sample_index")
         contents = _content(store, "generations", rows.rename_columns({"part": "it_part", "row": "it_row"}), "it")
         records = zip(rows.to_pylist(), contents, strict=True)
         return pa.Table.from_pylist([_reconstruction(cycle, *record, values) for record in records], schema=schema)
 
-    return in_batches(members, read)
+    return in_batches(block.ids, read)
 
 
 def _reconstruction(

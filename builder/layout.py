@@ -5,17 +5,23 @@ Hub's viewer shows strings of few values as classes. In `rankings` the `model` o
 forward models, and the strings of all that made it are in `models`.
 """
 
+import re
 from typing import Any
 
 import pyarrow as pa
 import yaml
 
 from schemas.cycle import Cycle, Modality
+from schemas.recipe import Pairing
 
 CONFIGS = ("rankings", "pairs", "reconstructions")
 SPLITS = ("train", "validation", "test")
 # What a row of each config is, as counts call it.
 ROWS = {"rankings": "inputs", "pairs": "pairs", "reconstructions": "reconstructions"}
+# The name of a data file, and the pattern of such names that a card's head has. Twelve digits are the edition.
+DATA_FILE = re.compile(rf"({'|'.join(CONFIGS)})/({'|'.join(SPLITS)})-[0-9a-f]{{12}}-(\d{{5,}}|\*)\.parquet")
+# What the head holds for CyclePref itself, beside what the Hub knows of: the rows of each split, and the rule of pairs.
+OWN = "cyclepref"
 # What is published of each metric's score of a candidate.
 SCORE_FIELDS = ("metric", "value", "spread", "n")
 WORDS = {3: "1K", 4: "10K", 5: "100K", 6: "1M", 7: "10M", 8: "100M", 9: "1B", 10: "10B", 11: "100B", 12: "1T"}
@@ -43,12 +49,17 @@ def image_columns(schema: pa.Schema) -> list[str]:
 
 
 def metadata(
-    counts: dict[str, dict[str, int]], configs: tuple[str, ...], edition: str, licence: tuple[str, str]
+    counts: dict[str, dict[str, int]],
+    configs: tuple[str, ...],
+    edition: str,
+    licence: tuple[str, str],
+    rule: Pairing | None = None,
 ) -> str:
-    """The card's YAML head: licence, size, tags, and which files are which config and split.
+    """The card's YAML head: licence, size, tags, which files are which config and split, and how many rows they have.
 
     `counts` are those of each split: inputs, pairs, reconstructions. `licence` is an id that the Hub knows, and
-    the licence's name, which is told where that id is "other".
+    the licence's name, which is told where that id is "other". `rule` is what the pairs were made by, so that they
+    can be made again at another threshold from the dataset alone.
     """
     found = []
     for config in configs:
@@ -65,6 +76,7 @@ def metadata(
         "task_categories": ["image-to-text", "text-to-image"],
         "tags": ["preference", "cycle-consistency", "image-text", "reward-model", "dpo"],
         "configs": found,
+        OWN: {"rows": counts, **({"pairs": rule.model_dump(mode="json")} if rule else {})},
     }
     return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n"
 

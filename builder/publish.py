@@ -8,15 +8,24 @@ no commit. (With hf_xet the client itself may split the first commit into severa
 
 import glob
 import os
+import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.constants import DEFAULT_REVISION, ENDPOINT, HF_HUB_OFFLINE
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils import logging, validate_repo_id
 
 from builder import layout
@@ -28,8 +37,10 @@ from builder.status import status
 from builder.store import Store
 from schemas.errors import CyclePrefError
 
-# What a later edition removes from a repository; whatever else lies there is not ours.
-OURS = (*layout.CONFIGS, PICTURES)
+FOLDERS = (*layout.CONFIGS, PICTURES)
+# A later edition removes these from a repository; whatever else lies there is not ours.
+OURS = re.compile(rf"{layout.DATA_FILE.pattern}|{PICTURES}/(examples|scores|wins)-[0-9a-f]{{12}}\.(png|jpg)")
+HEAD = re.compile(r"---\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
 AGAIN = "run the same command again: what has arrived is not sent twice"
 
 
@@ -57,14 +68,16 @@ class Outcome:
 def prepare(place: str, partial: bool = False) -> Prepared:
     """The files of a run's dataset, or of a dataset folder: those that its card names.
 
+    A run's `dataset` is judged as the run is, however it is named.
+
     Raises:
         PublishError: if the run has not finished or a split is empty, and not `partial`; the message says what is
             missing.
         DatasetError: if there is no dataset in it, or not all of it.
     """
-    run = Store(place)
-    folder = Folder(run.address("dataset")) if run.exists("run.json") or run.exists(NOTES) else Folder(place)
-    missing = unfinished(run) if folder.root != run.root else []
+    run = _run_of(place)
+    folder = Folder(run.address("dataset") if _is_run(run) else place)
+    missing = unfinished(run) if _is_run(run) else []
     if missing and not folder.exists(CARD):
         raise PublishError(f"{place} has no dataset yet: {'; '.join(missing)}. Run `cyclepref build` to the end")
     published = Published.of(folder)
@@ -77,9 +90,21 @@ def prepare(place: str, partial: bool = False) -> Prepared:
     names = [name for splits in published.files.values() for files in splits.values() for name in files]
     text = folder.read_file(CARD, lambda file: file.read()).decode("utf-8", "replace")
     names += [f"{PICTURES}/{name}" for name in folder.names(PICTURES) if f"({PICTURES}/{name})" in text]
-    sizes = {f"{at}/{name}": info.size for at in ("", *OURS) for name, info in folder.listed(at)}
+    sizes = {f"{at}/{name}": info.size for at in ("", *FOLDERS) for name, info in folder.listed(at)}
     sizes = {name.lstrip("/"): size for name, size in sizes.items()}
     return Prepared(folder, {name: sizes[name] for name in [*sorted(names), CARD]})
+
+
+def _run_of(place: str) -> Store:
+    """The run that a place is, or that it is the dataset of; whatever is there, if it is neither."""
+    path = Path(place).expanduser().resolve()
+    if "://" not in place and path.name == "dataset" and _is_run(above := Store(path.parent)):
+        return above
+    return Store(place)
+
+
+def _is_run(place: Store) -> bool:
+    return place.exists("run.json") or place.exists(NOTES)
 
 
 def unfinished(run: Store) -> list[str]:
@@ -151,7 +176,11 @@ def check_name(repo: str) -> None:
 
 
 def _open(api: HfApi, repo: str, private: bool, revision: str | None) -> None:
-    """Make the repository and the branch, unless they are there."""
+    """Make the repository and the branch, unless they are there.
+
+    Raises:
+        PublishError: if what is there is of another kind, of another visibility, or another dataset.
+    """
     try:
         there = api.repo_info(repo, repo_type="dataset")
     except RepositoryNotFoundError:
@@ -167,8 +196,31 @@ def _open(api: HfApi, repo: str, private: bool, revision: str | None) -> None:
                 f"{repo} is there and is public, so it would not be private: publish under another name, or make it "
                 "private in its settings first"
             )
+        _refuse_another(api, repo, revision)
     if revision and revision != DEFAULT_REVISION:
         api.create_branch(repo, branch=revision, repo_type="dataset", exist_ok=True)
+
+
+def _refuse_another(api: HfApi, repo: str, revision: str | None) -> None:
+    """Refuse to write over a dataset that is not CyclePref's: on the branch, or on main, where a new one starts."""
+    there = revision and api.revision_exists(repo, revision, repo_type="dataset")
+    where = {"repo_id": repo, "repo_type": "dataset", "revision": revision if there else None}
+    names = api.list_repo_files(**where)
+    card = ""
+    if CARD in names:
+        with tempfile.TemporaryDirectory() as folder:  # not what the client has cached, which may be of old
+            card = Path(api.hf_hub_download(**where, filename=CARD, local_dir=folder)).read_text("utf-8", "replace")
+    head, text = (found[1], card[found.end() :]) if (found := HEAD.match(card)) else ("", card)
+    if layout.DATA_FILE.search(head):
+        return
+    others = [name for name in names if name not in (CARD, ".gitattributes") and not OURS.fullmatch(name)]
+    if text.strip() or re.search(r"^(configs|dataset_info):", head, re.MULTILINE):
+        others.insert(0, CARD)
+    if others:
+        raise PublishError(
+            f"{repo} holds another dataset, not one of CyclePref ({_plain(', '.join(others[:3]))}): publish under "
+            "another name, or remove its files first"
+        )
 
 
 def _send(api: HfApi, prepared: Prepared, repo: str, revision: str | None) -> None:
@@ -177,11 +229,7 @@ def _send(api: HfApi, prepared: Prepared, repo: str, revision: str | None) -> No
     data = [glob.escape(name) for name in prepared.files if name != CARD]
     api.upload_folder(**where, allow_patterns=data, commit_message="Data of a new edition")
     there = api.list_repo_files(repo, repo_type="dataset", revision=revision)
-    stale = [
-        glob.escape(name)
-        for name in there
-        if name.startswith(tuple(f"{at}/" for at in OURS)) and name not in prepared.files
-    ]
+    stale = [glob.escape(name) for name in there if OURS.fullmatch(name) and name not in prepared.files]
     message = "Card of a new edition, without the files of the old one"
     api.upload_folder(**where, allow_patterns=[CARD], delete_patterns=stale or None, commit_message=message)
 
@@ -204,7 +252,8 @@ def _explained(repo: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise PublishError(_http(repo, error)) from None
     except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
-        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        wraps = isinstance(error, RuntimeError | LocalEntryNotFoundError)
+        cause = error.__cause__ if wraps and error.__cause__ else error
         if isinstance(cause, HfHubHTTPError):
             raise PublishError(_http(repo, cause)) from None
         raise PublishError(f"publishing {repo} broke off ({_plain(cause)}): {AGAIN}") from None

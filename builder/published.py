@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
 from builder.folder import Folder
-from builder.layout import SPLITS
+from builder.layout import OWN, ROWS, SPLITS
 from schemas.errors import CyclePrefError
 
 CARD = "README.md"
@@ -38,21 +39,35 @@ class Published:
         """The dataset that a folder's card describes.
 
         Raises:
-            DatasetError: if there is no card with configs, or files that it names are not there.
+            DatasetError: if there is no card with configs, or files that it names are not there, or hold another
+                number of rows than it says.
         """
-        patterns = _patterns(folder)
+        patterns, rows = _said(folder)
         files: dict[str, dict[str, list[str]]] = {}
         for config, split, pattern in patterns:
             names = [f"{config}/{name}" for name in folder.names(config)]
             found = sorted(fnmatch.filter(names, pattern))
-            if not found:
+            numbered = [pattern.replace("*", f"{at:05d}") for at in range(max(1, len(found)))]
+            if missing := sorted(set(numbered) - set(found)):
                 raise DatasetError(
-                    f"{folder.root}: the card names {pattern}, and there is no such file: build it again"
+                    f"{folder.root}: the card names {pattern}, and there is no file {missing[0]}: build it again"
                 )
             files.setdefault(config, {})[split] = found
         if "rankings" not in files:
             raise DatasetError(f"{folder.root}: its card names no config rankings: give a dataset that CyclePref built")
-        return cls(folder, files)
+        made = cls(folder, files)
+        for config, split, _ in patterns:
+            made._check_rows(config, split, rows)
+        return made
+
+    def _check_rows(self, config: str, split: str, rows: dict[str, dict[str, int]]) -> None:
+        has = sum(self._rows(name) for name in self.files[config][split])
+        said = rows.get(split, {}).get(ROWS.get(config, config), has)
+        if has != said:
+            raise DatasetError(
+                f"{self.folder.root}: its files of {config}, split {split}, have {has:,} rows, and the card says "
+                f"{said:,}: build it again"
+            )
 
     @property
     def input_count(self) -> int:
@@ -98,7 +113,10 @@ class Published:
             return file.metadata.num_rows
 
     def _open(self, name: str) -> pq.ParquetFile:
-        return pq.ParquetFile(self.folder.open(name))
+        try:
+            return pq.ParquetFile(self.folder.open(name))
+        except pa.ArrowInvalid as error:
+            raise DatasetError(f"{self.folder.address(name)} cannot be read ({error}): build it again") from error
 
 
 def head_of(card: str) -> dict[str, Any]:
@@ -108,13 +126,16 @@ def head_of(card: str) -> dict[str, Any]:
     return head if isinstance(head, dict) else {}
 
 
-def _patterns(folder: Folder) -> list[tuple[str, str, str]]:
-    """(config, split, pattern of files) as the card names them."""
+def _said(folder: Folder) -> tuple[list[tuple[str, str, str]], dict[str, dict[str, int]]]:
+    """(config, split, pattern of files) as the card names them, and the rows of each split where it says so."""
     if not folder.exists(CARD):
         raise DatasetError(f"{folder.root} holds no dataset: there is no {CARD}; give a run directory or its `dataset`")
     text = folder.read_file(CARD, lambda file: file.read()).decode("utf-8", "replace")
     try:
-        configs = head_of(text).get("configs") or []
-        return [(c["config_name"], each["split"], each["path"]) for c in configs for each in c["data_files"]]
-    except (yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+        head = head_of(text)
+        configs = head.get("configs") or []
+        found = [(c["config_name"], each["split"], each["path"]) for c in configs for each in c["data_files"]]
+        rows = head.get(OWN, {}).get("rows", {})
+        return found, {split: dict(counts) for split, counts in rows.items()}
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise DatasetError(f"{folder.address(CARD)} has a head that cannot be read ({type(error).__name__})") from error

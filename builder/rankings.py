@@ -12,7 +12,12 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 
+from builder.layout import OWN
+from builder.published import CARD, head_of
 from schemas.cycle import CYCLES, Cycle
 from schemas.errors import CyclePrefError
 from schemas.ids import digest
@@ -99,7 +104,7 @@ class Published:
         inputs = pa.table({"input_id": table["input_id"], "text": texts}).combine_chunks()
         found = published.get(split)
         pairs = PAIRS.empty_table() if found is None else _pairs(where, found, candidates)
-        rule = Pairing.model_validate(run["recipe"]["pairs"]) if run else None
+        rule = Pairing.model_validate(run["recipe"]["pairs"]) if run else self._rule()
         metric, higher = _judge(published, run)
         return Rankings(
             self.place, split, cycle, inputs, candidates, pairs, metric, higher, rule, ArrowImages(rows, column[0])
@@ -123,6 +128,26 @@ class Published:
                 f"cannot read the dataset {self.place} ({type(error).__name__}: {str(error).splitlines()[0]}): give a "
                 "run directory, a dataset folder, or a repository on the Hub that can be reached"
             ) from error
+
+    def _rule(self) -> Pairing | None:
+        """What the pairs were made by, as the card's head says; None where it does not."""
+        try:
+            own = head_of(self._card()).get(OWN) or {}
+            return Pairing.model_validate(own["pairs"]) if "pairs" in own else None
+        except (yaml.YAMLError, ValueError, TypeError) as error:
+            said = " ".join(str(error).split())
+            raise LoadError(
+                f"the card of {self.place} names a rule of pairs that cannot be read: {said:.200}"
+            ) from error
+
+    def _card(self) -> str:
+        path = Path(self.place, CARD)
+        if not Path(self.place).is_dir():
+            try:
+                path = Path(hf_hub_download(self.place, CARD, repo_type="dataset", revision=self.revision))
+            except EntryNotFoundError:  # it has none, or only its data are in the cache and the Hub is out of reach
+                return ""
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
     def _splits(self, config: str) -> dict[str, datasets.Dataset]:
         cache = cache_folder(Path(self.place)) if Path(self.place).is_dir() else None

@@ -7,24 +7,25 @@ until then.
 
 import io
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
 from builder import charts, layout
+from builder.blocks import among
 from builder.card import Facts, card
 from builder.dataset import Layout, Views, write_splits
 from builder.engine import Engine
 from builder.folder import Folder
 from builder.groups import group
 from builder.picture import examples
-from builder.published import CARD, Published
+from builder.published import CARD, DatasetError, Published
 from builder.safety import FILE, Verdicts, judge
 from builder.stage import Accountant
 from builder.stats import statistics
-from builder.store import Store, flat
+from builder.store import Store
 from schemas.recipe import Recipe
 
 PICTURES = "pictures"
@@ -86,14 +87,14 @@ def _without_flagged(store: Store, views: Views, verdicts: Verdicts) -> tuple[Vi
         back = verdicts.passed(back, "content_id")
     else:
         candidates = verdicts.passed(candidates, "content_id")
-    candidates = _among(candidates, "input_id", inputs["input_id"])
+    candidates = among(candidates, "input_id", inputs["input_id"])
     left = {
         "images": len(verdicts.flagged),
         "inputs": views.inputs.num_rows - inputs.num_rows,
         "candidates": views.candidates.num_rows - candidates.num_rows,
     }
     ids = candidates["generation_id"]
-    pairs = _among(_among(views.pairs, "chosen_id", ids), "rejected_id", ids)
+    pairs = among(among(views.pairs, "chosen_id", ids), "rejected_id", ids)
     left["pairs"] = views.pairs.num_rows - pairs.num_rows
     gone = {name: sorted(set(a[key].to_pylist()) - set(b[key].to_pylist())) for name, key, a, b in (
         ("inputs", "input_id", views.inputs, inputs),
@@ -105,16 +106,12 @@ def _without_flagged(store: Store, views: Views, verdicts: Verdicts) -> tuple[Vi
         views,
         inputs=inputs,
         candidates=candidates,
-        scores=_among(views.scores, "generation_id", ids),
-        samples=_among(views.samples, "generation_id", ids),
+        scores=among(views.scores, "generation_id", ids),
+        samples=among(views.samples, "generation_id", ids),
         pairs=pairs,
-        reconstructions=_among(back, "input_id", inputs["input_id"]),
+        reconstructions=among(back, "input_id", inputs["input_id"]),
     )
     return kept, left
-
-
-def _among(rows: pa.Table, column: str, ids: pa.ChunkedArray) -> pa.Table:
-    return rows.filter(pc.is_in(rows[column], value_set=flat(ids)))
 
 
 def _write(
@@ -126,14 +123,16 @@ def _write(
     card is in its place, on a disk as on an object store, where no folder can be renamed.
     """
     edition = views.edition(plan.key(), facts.key())
-    if before and before["edition"] == edition and _is_there(store, edition):
+    head = partial(
+        layout.metadata, configs=plan.configs, edition=edition, licence=facts.licence, rule=facts.recipe.pairs
+    )
+    if before and before["edition"] == edition and _is_there(store, head(before["splits"])):
         return before
     counts, written = write_splits(store, views, plan, edition)
-    head = layout.metadata(counts, plan.configs, edition, facts.licence)
     found = statistics(Published(Folder(store.address("dataset")), _files(counts, written)))
     pictures = _draw(store, views, shown, found, edition)
     text = card(facts, found, pictures, plan.configs)
-    store.write_file(f"dataset/{CARD}", lambda sink: sink.write((head + text).encode()))
+    store.write_file(f"dataset/{CARD}", lambda sink: sink.write((head(counts) + text).encode()))
     kept = written | {f"dataset/{name}" for name in pictures.values()}
     for folder in (*layout.CONFIGS, PICTURES):
         for name in store.names(f"dataset/{folder}"):
@@ -184,8 +183,13 @@ def _draw(store: Store, views: Views, shown: pa.Table, found: dict[str, Any], ed
     return paths
 
 
-def _is_there(store: Store, edition: str) -> bool:
-    """Whether the card names this edition's files, so that it was finished, and they have not been deleted since."""
+def _is_there(store: Store, head: str) -> bool:
+    """Whether the card is this edition's, so that it was finished, and its files have not been deleted since."""
     text = store.read_file(f"dataset/{CARD}", lambda file: file.read()) if store.exists(f"dataset/{CARD}") else b""
-    named = f"-{edition}-*.parquet".encode() in text
-    return named and any(f"-{edition}-" in name for name in store.names("dataset/rankings"))
+    if not text.startswith(head.encode()):
+        return False
+    try:
+        Published.of(Folder(store.address("dataset")))
+    except DatasetError:
+        return False
+    return True

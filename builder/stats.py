@@ -207,6 +207,10 @@ def _quantiles(values: array) -> dict[str, float]:
 
 
 def _histogram(values: array) -> dict[str, Any]:
-    counts, edges = np.histogram(np.asarray(values), bins=BINS)
+    low, high = min(values), max(values)
+    scale = max(1.0, abs(low), abs(high))
+    if high - low <= 1e-9 * scale:  # equal but for roundings, between which numpy finds no room for bins
+        low, high = low - scale / 2, high + scale / 2
+    counts, edges = np.histogram(np.asarray(values), BINS, range=(low, high))
     mean = float(np.mean(values))
     return {"edges": edges.tolist(), "counts": counts.tolist(), "mean": mean, "quantiles": _quantiles(values)}

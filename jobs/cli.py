@@ -29,6 +29,9 @@ EXAMPLES = """examples:
   cyclepref train-reward runs/i2t2i --out runs/reward --recipe jobs/recipes/rewards/shapeworld.yaml
 """
 
+# Commands that, given again, go on where they were stopped.
+GO_ON = ("build", "demo", "merge", "prune", "publish", "train-reward")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 stopped by an error, 2 wrong usage, 130 interrupted."""
@@ -38,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         return _interruptible(arguments)
     except KeyboardInterrupt:
         command = shlex.join([*_program(), *(sys.argv[1:] if argv is None else argv)])
-        print(f"\nStopped. What was finished is saved; this goes on:\n  {command}", file=sys.stderr)
+        what = "What was finished is saved; this goes on" if arguments.command in GO_ON else "This begins again"
+        print(f"\nStopped. {what}:\n  {command}", file=sys.stderr)
         return 130
     except CyclePrefError as error:
         print(visible(f"error: {error}"), file=sys.stderr)
@@ -71,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "cyclepref", description=about, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"cyclepref {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
 
     demo = _command(
         commands, "demo", _demo, "run both cycles and train a reward model on the embedded world",

@@ -3,7 +3,8 @@
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from schemas.errors import CyclePrefError
 # What CyclePrefDB's captioners were asked (hjbahng/cyclereward).
 PROMPT = "Write a detailed description of the given image."
 EVERY_PAIR = Filters()
+README = "README.md"
 
 
 class ExportError(CyclePrefError, ValueError):
@@ -82,20 +84,18 @@ def export(
     conversations; `seed` decides which side wins in diffusion-dpo.
 
     Raises:
-        ExportError: for an unknown format, one that the cycle cannot fill, a folder that is not empty, or a full disk.
+        ExportError: for an unknown format, one that the cycle cannot fill, a folder that is not empty, or one that
+            cannot be written to, such as on a full disk.
         LoadError: if there is nothing to read there.
         FilterError: for a filter outside of its range, or if no pair is left in any split.
     """
     if format_name not in FORMATS:
         raise ExportError(f"unknown format {format_name!r}: choose from {', '.join(FORMATS)}")
-    out = Path(out).expanduser()
+    out = Path(out).expanduser().resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f"{out} is not an empty folder: give a new one, or remove what is in it")
     source = open_source(place, revision)
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.absolute().with_name(f".{out.name}-{uuid.uuid4().hex}")
-    unfinished.mkdir()
-    try:
+    with _whole(out) as folder:
         done = []
         for name in [split] if split else source.splits():
             rankings = source.read(name)
@@ -103,20 +103,37 @@ def export(
             pairs, removed = select(rankings, filters, poor_chosen)
             if split:
                 refuse_empty(pairs.num_rows, str(rankings), removed)
-            stem = _write(rankings, pairs, format_name, unfinished, prompt, seed) if pairs.num_rows else name
+            stem = _write(rankings, pairs, format_name, folder, prompt, seed) if pairs.num_rows else name
             done.append(Exported(name, pairs.num_rows, removed, stem))
         names = dict.fromkeys(name for each in done for name in each.removed)
         total = {name: sum(each.removed.get(name, 0) for each in done) for name in names}
         refuse_empty(sum(each.pairs for each in done), str(place), total)
-        (unfinished / "README.md").write_text(_readme(format_name, filters, done), encoding="utf-8")
-        os.replace(unfinished, out)
+        (folder / README).write_text(_readme(format_name, filters, done), encoding="utf-8")
+    return done
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A folder to write to, which in the end is `out`, and is removed where it comes to no end.
+
+    An empty folder that is there is not replaced, since it may be a mount point or the working directory: what was
+    written moves into it, the README last.
+    """
+    there = out.exists()
+    unfinished = (out if there else out.parent) / f".unfinished-{uuid.uuid4().hex}"
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if there:
+            for entry in sorted(unfinished.iterdir(), key=lambda entry: entry.name == README):
+                os.replace(entry, out / entry.name)
+        else:
+            os.replace(unfinished, out)
     except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        raise ExportError(f"the disk of {out} is full ({error.strerror}): free some space, or name another") from error
+        what = f"the disk of {out} is full" if error.errno in NO_SPACE else f"the export to {out} broke off"
+        raise ExportError(f"{what} ({error}): free some space or name another folder, and run it again") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return done
 
 
 def _write(rankings: Rankings, pairs: pa.Table, name: str, folder: Path, prompt: str, seed: int) -> str:

@@ -55,8 +55,30 @@ def test_unknown_formats_and_folders_in_use_are_refused(runs, tmp_path):
     for used in (tmp_path, tmp_path / "mine.txt"):
         with pytest.raises(ExportError, match="is not an empty folder: give a new one"):
             export(runs["i2t2i"], "trl-kto", used)
-    (tmp_path / "empty").mkdir()
-    assert export(runs["i2t2i"], "trl-kto", tmp_path / "empty")
+
+
+def test_an_empty_folder_takes_an_export_though_it_cannot_be_replaced(runs, tmp_path, monkeypatch):
+    """The working directory, a link to a folder or to one that is yet to come; a mount point is such a one too."""
+    export(runs["i2t2i"], "trl-kto-vision", tmp_path / "new", "train")
+    for name in ("here", "linked"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("linked")
+    (tmp_path / "dangling").symlink_to("comes")
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (".", tmp_path / "link", tmp_path / "dangling"):
+        inode = (tmp_path / "here").stat().st_ino
+        export(runs["i2t2i"], "trl-kto-vision", out, "train")
+        assert (tmp_path / "here").stat().st_ino == inode
+    for name in ("here", "linked", "comes"):
+        assert files_of(tmp_path / name) == files_of(tmp_path / "new")
+        assert not list((tmp_path / name).glob(".*"))
+
+
+def test_a_place_that_cannot_be_written_to_is_one_clear_error(runs, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ExportError, match=r"the export to .*file/out broke off \(.*Not a directory.*name another"):
+        export(runs["i2t2i"], "trl-kto", tmp_path / "file" / "out")
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 def test_an_export_is_for_its_trainer_and_not_read_as_a_dataset_of_ours(runs, tmp_path):

@@ -3,15 +3,20 @@
 import pickle
 import shutil
 
+import dataset_run
 import datasets
 import pytest
+from huggingface_hub import DatasetCard
 from made_run import RULE, make_run
 from PIL import Image
 
 from builder.filters import FilterError, Filters
 from builder.load import load_pairs, open_source, select
+from builder.published import head_of
 from builder.rankings import LoadError
+from builder.release import release
 from builder.store import Store
+from schemas.recipe import Pairing
 
 CYCLES = pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])
 SAME = ("pair_id", "input_id", "chosen_id", "rejected_id", "chosen_model", "rejected_model", "chosen_models",
@@ -85,6 +90,35 @@ def test_without_a_run_a_lower_threshold_needs_to_know_who_is_poor(runs):
     assert len(kept) > len(load_pairs(runs["i2t2i"], min_margin=0.01))
     with pytest.raises(LoadError, match="does not say from which margin on: say min_margin"):
         load_pairs(dataset, poor_chosen=None)
+
+
+def test_a_dataset_without_its_run_is_paired_again_by_the_rule_in_its_card(tmp_path, own_cache):
+    made = dataset_run.make_run(tmp_path, "t2i2t", pairs={"min_margin": 0.3, "poor_chosen": 0.6})
+    counts = release(made.facts, made.views, made.accountant(), None, None)
+    run = {"recipe": made.recipe.model_dump(mode="json"), "counts": counts, "models": {}}
+    made.store.write_json("run.json", run)
+    of_run = facts(load_pairs(tmp_path, min_margin=0.0))
+    assert facts(load_pairs(tmp_path / "dataset", min_margin=0.0)) == of_run
+    assert len(of_run) > len(load_pairs(tmp_path / "dataset"))
+    assert {row["chosen_model"] for row in of_run} == {"strong", "middle"}
+
+
+def test_the_cards_head_goes_through_the_hubs_own_reader_unchanged(tmp_path):
+    made = dataset_run.make_run(tmp_path, "t2i2t", inputs=4)
+    release(made.facts, made.views, made.accountant(), None, None)
+    text = (tmp_path / "dataset" / "README.md").read_text()
+    head = DatasetCard(text).data.to_dict()
+    assert head == head_of(text)
+    assert Pairing.model_validate(head["cyclepref"]["pairs"]) == made.recipe.pairs
+    assert head["cyclepref"]["rows"]["train"]["inputs"] > 0
+
+
+def test_a_rule_in_a_card_that_cannot_be_read_is_one_clear_error(runs, tmp_path, own_cache):
+    dataset = shutil.copytree(runs["t2i2t"] / "dataset", tmp_path / "dataset")
+    card = (dataset / "README.md").read_text().replace("cyclepref:\n", "cyclepref:\n  pairs: {min_margin: low}\n")
+    (dataset / "README.md").write_text(card)
+    with pytest.raises(LoadError, match=r"names a rule of pairs that cannot be read: .*min_margin"):
+        load_pairs(dataset)
 
 
 def test_noise_that_rankings_cannot_tell_of_is_said(runs, tmp_path):

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from dataset_run import make_run
-from hub_server import READER, WRITER, Blob, Hub, hub_server
+from hub_server import READER, WRITER, Hub, hub_server
 
+from builder import shards
 from builder.folder import Folder
 from builder.publish import PublishError, check_name, prepare
+from builder.published import DatasetError
 from builder.release import release
 
 ROOT = Path(__file__).parents[2]
@@ -33,9 +35,9 @@ def finished(tmp_path_factory) -> Path:
     return make_finished(tmp_path_factory.mktemp("run"))
 
 
-def make_finished(place: Path, **recipe) -> Path:
+def make_finished(place: Path, inputs: int = 20, side: int = 24, **recipe) -> Path:
     """A run directory as a finished build leaves it."""
-    made = make_run(place, **recipe)
+    made = make_run(place, inputs=inputs, side=side, **recipe)
     earlier = made.store.read_json("run.json")
     counts = release(made.facts, made.views, made.accountant(), None, earlier and earlier["counts"])
     made.store.write_json("run.json", {"recipe": made.recipe.model_dump(mode="json"), "counts": counts})
@@ -145,16 +147,51 @@ def test_a_break_half_way_says_so_and_the_same_command_ends_it(cli, hub, finishe
 
 def test_a_new_edition_replaces_the_files_of_the_old_one_and_leaves_what_is_not_ours(cli, hub, tmp_path):
     place = make_finished(tmp_path / "run")
-    hub.make(REPO).branches["main"][-1][1]["notes/mine.txt"] = Blob(b"mine", False)
     assert published(cli, place).returncode == 0
     old = local_files(place)
+    mine = {"notes/mine.txt": b"mine", "pairs/human-labels.csv": b"a,b", "pictures/figure1.png": b"figure"}
+    hub.add(REPO, {**mine, "rankings/a.parquet": b"rows"})
     make_finished(place, pairs={"min_margin": 0.3, "poor_chosen": None})
     assert published(cli, place).returncode == 0
     now = remote_files(hub)
-    assert now == {**local_files(place), "notes/mine.txt": b"mine"}
-    assert not {name for name in old if name.startswith("rankings/")} & now.keys()
+    assert now == {**local_files(place), **mine, "rankings/a.parquet": b"rows"}
+    assert not set(old) - {"README.md"} & now.keys()
     before = hub.repos["datasets", REPO].branches["main"][-2][1]
     assert set(old) <= set(before), "the old edition is whole until its card is replaced"
+
+
+PUSHED = b"---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n---\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "options"),
+    [
+        ({"README.md": b"# Our labels\n"}, ["--revision", "v2"]),
+        ({"README.md": PUSHED}, []),
+        ({"README.md": b"---\nlicense: mit\n---\n", "a.csv": b""}, []),
+    ],
+)
+def test_somebodys_other_dataset_is_refused_and_left_as_it_is(cli, hub, finished, files, options):
+    hub.make(REPO)
+    hub.add(REPO, files)
+    assert "org/name holds another dataset" in error_of(published(cli, finished, *options))
+    assert remote_files(hub) == files
+    assert list(hub.repos["datasets", REPO].branches) == ["main"]
+
+
+@pytest.mark.parametrize("card", [b"", b"---\r\nlicense: mit\r\n---\r\n"])
+def test_a_repository_as_the_hub_makes_it_is_published_to(cli, hub, finished, card):
+    hub.make(REPO)
+    hub.add(REPO, {"README.md": card})
+    assert published(cli, finished).returncode == 0
+    assert remote_files(hub) == local_files(finished)
+
+
+def test_the_dataset_of_another_cycle_takes_the_place_of_ones_own(cli, hub, finished, tmp_path):
+    assert published(cli, finished).returncode == 0
+    other = make_finished(tmp_path / "run", cycle="i2t2i")
+    assert published(cli, other).returncode == 0
+    assert remote_files(hub) == local_files(other)
 
 
 def test_a_branch_is_made_and_main_is_left_alone(cli, hub, finished):
@@ -214,8 +251,10 @@ def test_a_run_that_has_not_finished_is_published_only_in_part_and_says_what_is_
     with pytest.raises(PublishError, match=r"has no dataset yet: the latest build is stopped"):
         prepare(str(tmp_path / "new"), partial=True)
     release(made.facts, made.views, made.accountant(), None, None)
-    with pytest.raises(PublishError, match=r"is not complete: the latest build is stopped.*--partial"):
-        prepare(str(tmp_path / "new"))
+    (tmp_path / "link").symlink_to(tmp_path / "new" / "dataset")
+    for name in ("new", "new/dataset", "new/dataset/", "link"):
+        with pytest.raises(PublishError, match=r"is not complete: the latest build is stopped.*--partial"):
+            prepare(f"{tmp_path}/{name}")
     assert list(prepare(str(tmp_path / "new"), partial=True).files)[-1] == "README.md"
     assert set(prepare(str(finished)).files) == set(local_files(finished))
     assert prepare(str(finished / "dataset")).files == prepare(str(finished)).files
@@ -223,8 +262,9 @@ def test_a_run_that_has_not_finished_is_published_only_in_part_and_says_what_is_
 
 def test_an_empty_split_is_refused_unless_asked_for(tmp_path):
     place = make_finished(tmp_path, splits={"train": 0.999, "validation": 0.001, "test": 0.0})
-    with pytest.raises(PublishError, match=r"the split validation has no inputs.*share of 0 in the recipe"):
-        prepare(str(place))
+    for folder in (place, place / "dataset"):
+        with pytest.raises(PublishError, match=r"the split validation has no inputs.*share of 0 in the recipe"):
+            prepare(str(folder))
     assert prepare(str(place), partial=True).files
 
 
@@ -236,3 +276,39 @@ def test_files_that_the_card_does_not_name_are_not_published(tmp_path):
     files = prepare(str(place)).files
     assert not [name for name in files if "other" in name or "secret" in name]
     assert Folder(place / "dataset").exists("secret.txt")
+
+
+HELD_MOST = "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process held at most is read from /proc")
+def test_memory_does_not_grow_with_what_is_uploaded(cli, hub, tmp_path):
+    peaks, sizes = [], []
+    for inputs in (4, 44):
+        shares = {"train": 1.0, "validation": 0.0, "test": 0.0}
+        place = make_finished(tmp_path / str(inputs), inputs, side=400, splits=shares)
+        sizes.append(sum(map(len, local_files(place).values())))
+        command = ["publish", str(place), "--repo", f"org/of-{inputs}"]
+        done = cli(code=f"from jobs.cli import main; assert main({command}) == 0; {HELD_MOST}")
+        assert done.returncode == 0, done.stderr
+        peaks.append(1024 * int(done.stdout.split()[-1]))
+    assert sizes[1] - sizes[0] > 50 * 2**20
+    assert peaks[1] - peaks[0] < 12 * 2**20, (peaks, sizes)
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"), [(0, "there is no file rankings/train-.*-00000"), (-1, "rows, and the card says")]
+)
+def test_a_missing_shard_is_noticed_and_made_again(tmp_path, monkeypatch, gone, said):
+    monkeypatch.setattr(shards, "BATCH_BYTES", 1)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+    place = make_finished(tmp_path)
+    whole = local_files(place)
+    found = sorted((place / "dataset" / "rankings").glob("train-*"))
+    assert len(found) > 2
+    found[gone].unlink()
+    for folder in (place, place / "dataset"):
+        with pytest.raises(DatasetError, match=said):
+            prepare(str(folder))
+    make_finished(place)
+    assert local_files(place) == whole

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from dataset_run import MODELS, make_run
 
+from builder.charts import histograms
 from builder.folder import Folder
 from builder.published import DatasetError, Published
 from builder.release import release
@@ -56,7 +57,9 @@ def test_a_folder_without_a_dataset_or_with_a_file_missing_says_so(found, tmp_pa
     with pytest.raises(DatasetError, match=r"holds no dataset: there is no README\.md"):
         Published.of(Folder(tmp_path))
     (tmp_path / "README.md").write_bytes((found[1] / "dataset" / "README.md").read_bytes())
-    with pytest.raises(DatasetError, match=r"the card names rankings/train-.* and there is no such file"):
+    with pytest.raises(
+        DatasetError, match=r"the card names rankings/train-.* and there is no file rankings/train-.*-00000"
+    ):
         Published.of(Folder(tmp_path))
     (tmp_path / "README.md").write_text("---\nconfigs: 3\n---\n")
     with pytest.raises(DatasetError, match="has a head that cannot be read"):
@@ -118,3 +121,20 @@ def test_an_empty_dataset_has_statistics_too():
     assert result["margins"] == {}
     assert result["length"]["predicts"] is result["identity"]["predicts"] is None
     assert warnings(None, None) == []
+
+
+@pytest.mark.parametrize("scores", [[1.0, 1 - 2**-53], [0.5], [-3e5, -3e5 - 2**-34], [1e300, 1e300]])
+def test_scores_that_differ_by_a_rounding_have_a_histogram(scores):
+    tally = Tally()
+    for at, value in enumerate(scores):
+        candidate = {
+            "generation_id": str(at),
+            "text": "x",
+            "models": ["m"],
+            "scores": [{"metric": "s", "value": value}],
+        }
+        tally.add("train", {"input_id": str(at), "candidates": [candidate]}, [])
+    found = tally.result()["scores"]["s"]
+    assert sum(found["counts"]) == len(scores)
+    assert found["edges"][0] < min(scores) <= max(scores) < found["edges"][-1]
+    assert histograms({"s": found})

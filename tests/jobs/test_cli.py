@@ -12,7 +12,7 @@ from builder.lock import hold
 from builder.models.catalog import CATALOG
 from builder.notes import Notes
 from builder.store import Store
-from jobs.cli import main
+from jobs.cli import GO_ON, main
 from schemas import records
 from schemas.ids import digest
 
@@ -142,6 +142,27 @@ def test_prune_with_yes_asks_nothing_and_a_second_time_finds_nothing(run, capsys
     assert "removed 1 rows" in capsys.readouterr().out
     assert main(["prune", run, "--yes"]) == 0
     assert "nothing is unused" in capsys.readouterr().out
+
+
+class Interrupted(io.StringIO):
+    """A terminal at which somebody presses Ctrl-C as soon as it shows something."""
+
+    def write(self, text: str) -> int:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("command", "said"), [("prune", "What was finished is saved; this goes on"),
+                                               ("status", "This begins again")])  # fmt: skip
+def test_ctrl_c_promises_to_go_on_only_where_it_does(run, monkeypatch, capsys, command, said):
+    monkeypatch.setattr("sys.stdout", Interrupted())
+    assert main([command, run]) == 130
+    assert f"Stopped. {said}:\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", GO_ON)
+def test_what_goes_on_is_a_command(command):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
 
 
 def test_prune_of_what_is_no_run_makes_no_directory(tmp_path, capsys):
