@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.journal import Journal
-from schemas.errors import CyclePrefError
+from schemas.errors import CyclePrefError, visible
 from schemas.specs import Spec
 
 # A row that was in flight at this many deaths runs alone; at one more it is a failure.
@@ -210,7 +210,9 @@ def _leave_with_parent() -> None:
 def trouble(error: Exception) -> pa.Table:
     """An error that concerns all rows, as a table that steps hand on until it reaches the driver."""
     message = str(error) if isinstance(error, CyclePrefError) else f"{type(error).__name__}: {error}"
-    return pa.table({"trouble": [message], "trace": ["".join(traceback.format_exception(error))]}, schema=TROUBLE)
+    # Visible, since half a surrogate pair from a server's answer is text that no table can hold.
+    told = {"trouble": [visible(message)], "trace": [visible("".join(traceback.format_exception(error)))]}
+    return pa.table(told, schema=TROUBLE)
 
 
 def is_trouble(table: pa.Table) -> bool:

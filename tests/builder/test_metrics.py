@@ -112,3 +112,9 @@ def test_a_metrics_nan_is_a_failure_with_its_reason():
     good, bad = comparer(block).to_pylist()
     assert (good["value"], good["error_class"]) == (0.5, None)
     assert (bad["value"], bad["error_class"]) == (None, "NotANumber")
+
+
+def test_an_error_that_is_not_unicode_is_a_failure_with_its_reason():
+    block = pa.table({"similarity_id": ["1"], "model": ["m"]})
+    [row] = Comparer.give_up(block, OSError("no file \udcff")).to_pylist()
+    assert row["message"] == r"no file \udcff"
