@@ -19,12 +19,10 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.journal import Journal
+from builder.journal import ALONE_AFTER, Journal
 from schemas.errors import CyclePrefError, visible
 from schemas.specs import Spec
 
-# A row that was in flight at this many deaths runs alone; at one more it is a failure.
-ALONE_AFTER = 2
 # Deaths in a row without one finished piece, and deaths before the models were loaded: then it is not the rows.
 MAX_FRUITLESS = 20
 MAX_LOADING = 3
@@ -74,8 +72,11 @@ class Supervised:
             piece = waiting.popleft()
             mine = piece[self.key].to_pylist()
             if deaths[mine[0]] > ALONE_AFTER:
-                done.append(self._given_up(piece, reasons.get(mine[0])))
+                done.append(self._given_up(piece, reasons[mine[0]]))
                 continue
+            # Before the note is written: a death while models load is no row's.
+            if is_trouble(answer := self._loaded()):
+                return answer
             note = self.journal.begin(ids, mine)
             try:
                 answer = self._ask(_at_attempt(piece, deaths[mine[0]]))
@@ -105,19 +106,14 @@ class Supervised:
             for start in range(0, members.num_rows, most):
                 yield members.slice(start, most)
 
-    def _given_up(self, piece: pa.Table, reason: str | None) -> pa.Table:
+    def _given_up(self, piece: pa.Table, reason: str) -> pa.Table:
         """One row that was in flight at too many deaths."""
         seen = f"it was in flight at {ALONE_AFTER + 1} deaths of its worker, at the last one alone"
-        error = WorkerDied(f"{seen}: {reason}" if reason else f"{seen} (of an earlier run or on a node that was lost)")
-        return self.worker.give_up(_at_attempt(piece, ALONE_AFTER), error)
+        return self.worker.give_up(_at_attempt(piece, ALONE_AFTER), WorkerDied(f"{seen}: {reason}"))
 
     def _ask(self, piece: pa.Table) -> pa.Table:
-        """What the child makes of a piece; starts a child if there is none."""
+        """What the child makes of a piece."""
         spec = self.specs[piece["model"][0].as_py()]
-        if self._ready and not self._process.is_alive():
-            self._start()  # it ended while it had nothing to do
-        if not self._ready and is_trouble(answer := self._load()):
-            return answer
         batches = -(-piece.num_rows // spec.batch_size)
         try:
             self._pipe.send_bytes(_packed(piece))
@@ -125,8 +121,12 @@ class Supervised:
             raise self._death() from error
         return self._answer(spec.patience_s * batches)
 
-    def _load(self) -> pa.Table:
-        """Wait until the child has its models; what it says then, or the trouble that kept it from loading them."""
+    def _loaded(self) -> pa.Table:
+        """Wait until there is a child that has its models; the trouble that kept it from loading them, or no rows."""
+        if self._ready and not self._process.is_alive():
+            self._start()  # it ended while it had nothing to do
+        if self._ready:
+            return TROUBLE.empty_table()
         for _ in range(MAX_LOADING):
             try:
                 answer = self._answer(LOADING_S, "loading takes too long")

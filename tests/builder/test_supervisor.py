@@ -34,6 +34,10 @@ class Fragile:
             time.sleep(3600)
         if what == "raise":
             raise OSError("no such weights")
+        if what == "look for notes":
+            time.sleep(1)  # as long as a model takes to load; nobody who is killed now leaves a note of rows
+            if noted := os.listdir(self.log.with_name("run") / "store/attempts/candidates"):
+                raise OSError(f"in flight before the model was loaded: {noted}")
         if what == "once" and not self.log.with_suffix(".once").exists():
             self.log.with_suffix(".once").touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -115,6 +119,20 @@ def test_deaths_are_remembered_by_the_next_worker_and_by_the_next_run(supervised
     out = by_id(supervised()(rows))
     assert given(tmp_path) == ["r0", "r1", "r2", "r3", "r4"]
     assert "SIGSEGV" in out["r1"]["error"]
+
+
+def test_rows_are_not_in_flight_while_their_model_loads(supervised, tmp_path):
+    (tmp_path / "run/store/attempts/candidates").mkdir(parents=True)
+    assert supervised(on_load="look for notes")(block("fine"))["error"].to_pylist() == [None]
+
+
+def test_builds_that_were_killed_make_a_row_run_alone_and_never_fail_it(supervised, tmp_path):
+    rows = block("fine", "fine", "fine")
+    journal = Journal(Store(tmp_path / "run"), "candidates")
+    for _ in range(4):
+        journal.begin(rows["id"].to_pylist(), ["r0", "r1"])
+    assert supervised()(rows)["error"].to_pylist() == [None] * 3
+    assert given(tmp_path) == ["r2", "r0", "r1"]
 
 
 def test_a_note_of_work_in_flight_is_removed_when_the_work_is_done(supervised, tmp_path):
