@@ -57,7 +57,7 @@ class Supervised:
 
     def __init__(self, worker: type, kwargs: dict[str, Any], specs: dict[str, Spec], key: str, journal: Journal):
         self.worker, self.kwargs, self.specs, self.key, self.journal = worker, kwargs, specs, key, journal
-        self.fruitless = 0
+        self._fruitless: list[str] = []  # notes of the deaths since the last finished piece
         self._start()
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -85,15 +85,15 @@ class Supervised:
                 deaths.update(mine)
                 reasons.update(dict.fromkeys(mine, str(death)))
                 self._start()
-                self.fruitless += 1
-                if self.fruitless >= MAX_FRUITLESS:
-                    return trouble(WorkerDied(f"{self._names()}: {self.fruitless} deaths in a row; {death}"))
+                self._fruitless.append(note)
+                if len(self._fruitless) >= MAX_FRUITLESS:
+                    return self._acquitted(death)
                 waiting.extendleft(reversed(list(self._pieces(piece, deaths))))
                 continue
             self.journal.end(note)
             if is_trouble(answer):
                 return answer
-            self.fruitless = 0
+            self._fruitless = []
             done.append(answer)
         return pa.concat_tables(done)
 
@@ -110,6 +110,12 @@ class Supervised:
         """One row that was in flight at too many deaths."""
         seen = f"it was in flight at {ALONE_AFTER + 1} deaths of its worker, at the last one alone"
         return self.worker.give_up(_at_attempt(piece, ALONE_AFTER), WorkerDied(f"{seen}: {reason}"))
+
+    def _acquitted(self, death: WorkerDied) -> pa.Table:
+        """The trouble of a worker that dies whatever it is given; its rows are as if they had not been tried."""
+        for note in self._fruitless:
+            self.journal.end(note)
+        return trouble(WorkerDied(f"{self._names()}: {len(self._fruitless)} deaths in a row; {death}"))
 
     def _ask(self, piece: pa.Table) -> pa.Table:
         """What the child makes of a piece."""

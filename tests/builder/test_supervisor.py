@@ -171,6 +171,17 @@ def test_a_worker_that_dies_whatever_it_is_given_ends_the_run(supervised):
     assert f"{MAX_FRUITLESS} deaths in a row" in out["trouble"][0].as_py()
 
 
+def test_rows_that_were_in_flight_when_every_call_died_are_as_if_they_had_not_been_tried(
+    supervised, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("builder.supervisor.MAX_FRUITLESS", 5)
+    assert "5 deaths in a row" in supervised()(block(*["exit"] * 8))["trouble"][0].as_py()
+    (tmp_path / "log").unlink()
+    out = by_id(supervised()(block(*["fine"] * 8)))
+    assert [row["error"] for row in out.values()] == [None] * 8
+    assert given(tmp_path) == ["r0 r1 r2 r3 r4 r5 r6 r7"]
+
+
 def test_the_child_ends_with_its_parent_even_in_a_call_that_never_returns(tmp_path):
     path, log = tmp_path / "parent.py", tmp_path / "log"
     path.write_text(f"""
