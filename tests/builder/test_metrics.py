@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import lpips as lpips_package
 import pyarrow as pa
@@ -15,6 +16,7 @@ from builder.models.resolve import metric_spec, resolve
 from builder.score import Comparer
 from builder.shapeworld import render, scenes
 from schemas.recipe import MetricChoice
+from schemas.specs import Spec
 
 TEXTS = ["one red circle on a white background", "two red circles on a white background", "a cat", "four"]
 
@@ -104,8 +106,9 @@ def test_a_metrics_nan_is_a_failure_with_its_reason():
     def broken(inputs, reconstructions):
         return [math.nan if text == "bad" else 0.5 for text in reconstructions]
 
+    model = SimpleNamespace(spec=Spec(name="broken", batch_size=4))
     comparer = Comparer([])
-    comparer.compare, comparer.batch_sizes = {"broken": Fitting(None, broken)}, {"broken": 4}
+    comparer.compare, comparer.batch_sizes = {"broken": Fitting(model, broken)}, {"broken": 4}
     none = pa.array([None, None], pa.binary())
     ids = {"similarity_id": ["1", "2"], "model": ["broken", "broken"]}
     block = pa.table({**ids, "x_text": ["a", "a"], "x_image": none, "y_text": ["good", "bad"], "y_image": none})
