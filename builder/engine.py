@@ -208,12 +208,16 @@ class Gated(Supervised):
         super().__init__(**supervised)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """As of `Supervised`; a block that comes too late passes as nothing."""
+        """As of `Supervised`; a block that comes too late passes as nothing, and a journal that cannot be kept (a full
+        disk, an object store that is away) is trouble."""
         if not block.num_rows or is_trouble(block):
             return block
         if not self.stream.admit(block[self.key][0].as_py(), block.num_rows):
             return block.slice(0, 0)
-        return super().__call__(block)
+        try:
+            return super().__call__(block)
+        except Exception as error:
+            return trouble(error)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,20 @@ from builder.memory import Fitting
 from builder.models import Caption, NoOutput, Painting, load_model
 from builder.models.resolve import Resolved
 from builder.plan import Pool, plan
-from builder.stage import Accountant, Count, Work, ahead, attach, attempt, blocks_of, contents, failure, locate, receipt
+from builder.stage import (
+    Accountant,
+    Count,
+    Work,
+    ahead,
+    attach,
+    attempt,
+    blocks_of,
+    contents,
+    failure,
+    locate,
+    reason,
+    receipt,
+)
 from builder.store import Store, flat
 from schemas import records
 from schemas.ids import generation_ids, resample_seed, sample_seed, text_id
@@ -42,6 +55,10 @@ WANTED = pa.schema(
 
 class EmptyCaption(NoOutput):
     """A captioner said nothing: no candidate, and no reconstruction of one."""
+
+
+class NotUnicode(NoOutput):
+    """A caption has half of a character's two code units, which no file can hold and no tokenizer reads."""
 
 
 class BlackImage(NoOutput):
@@ -226,6 +243,8 @@ OUTPUT = pa.schema(
 
 def _checked(result: Any) -> Any:
     """A result, or why it is none: an empty caption or a black image is a failure, never data."""
+    if isinstance(result, Caption) and not _is_unicode(result.text + result.raw):
+        return NotUnicode(f"the caption is not Unicode text: it has a lone surrogate (raw: {result.raw!a})")
     if isinstance(result, Caption) and not result.text:
         return EmptyCaption(f"the caption is empty (raw: {result.raw!r})")
     if isinstance(result, Painting) and result.refused:
@@ -236,12 +255,21 @@ def _checked(result: Any) -> Any:
     return result
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether every character has an encoding: a lone surrogate, as JSON can escape one, has none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _output(row: Drawn) -> dict[str, Any]:
     """One row of OUTPUT."""
     result = row.result
     if isinstance(result, Exception):
         draws = f" (and so at {row.draw} more draws)" if row.draw else ""
-        return {"error_class": type(result).__name__, "message": f"{result}{draws}"}
+        return {"error_class": type(result).__name__, "message": f"{reason(result)}{draws}"}
     if isinstance(result, Caption):
         cut_by = ["max_new_tokens"] if result.truncated else []
         return {"text": result.text, "raw_text": result.raw, "truncated": result.truncated, "cut_by": cut_by}

@@ -3,6 +3,9 @@
 Before a model is given rows, a note with their ids is written beside the store's tables; it is removed when their
 outputs are back. A note that is still there names rows whose worker went away, be it alone, with its node or with the
 whole build. One small file for each piece of work, never one for each row.
+
+Notes make a row run alone, and no more than that: most builds that go away do so for reasons of their own, so a row is
+given up only by the worker that saw it kill its process while it was alone (see builder/supervisor.py).
 """
 
 import uuid
@@ -10,6 +13,9 @@ from collections import Counter
 
 from builder.store import Store
 from schemas.ids import digest
+
+# A row that was in flight at this many deaths runs alone; if it is in flight at one more, it is a failure.
+ALONE_AFTER = 2
 
 
 class Journal:
@@ -29,14 +35,14 @@ class Journal:
         return Journal, (self.store, self.stage)
 
     def deaths(self, ids: list[str]) -> Counter[str]:
-        """How often each row of a block was in flight when its worker went away."""
+        """How often each row of a block was in flight when its worker went away, from 0 to ALONE_AFTER."""
         for name in self.store.names(self.folder):
             if name not in self._notes and (name.startswith(_block(ids)) or not self._asked):
                 # A note that is gone by now belonged to another worker, which has finished with it.
                 self._notes[name] = (self.store.read_json(f"{self.folder}/{name}") or {"ids": []})["ids"]
         self._asked = True
         found = Counter(id_ for note in self._notes.values() for id_ in note)
-        return Counter({id_: found[id_] for id_ in ids})
+        return Counter({id_: min(found[id_], ALONE_AFTER) for id_ in ids})
 
     def begin(self, block: list[str], ids: list[str]) -> str:
         """Note that `ids`, a piece of a block, are about to be worked on; returns the note's name."""

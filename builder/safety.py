@@ -24,7 +24,7 @@ from builder.journal import Journal
 from builder.memory import Fitting
 from builder.models.resolve import Resolved, resolve, validated
 from builder.plan import plan
-from builder.stage import Accountant, Work, attach, attempt, blocks_of, contents, failure, locate, receipt
+from builder.stage import Accountant, Work, attach, attempt, blocks_of, contents, failure, locate, reason, receipt
 from builder.store import Store, first_of_each, flat
 from schemas import records
 from schemas.errors import visible
@@ -212,7 +212,7 @@ def _with_values(block: pa.Table, results: list[Any], halved: int) -> pa.Table:
     made = {
         "value": pa.array([None if isinstance(r, Exception) else r for r in results], pa.float64()),
         "error_class": pa.array([type(e).__name__ if e else None for e in errors], pa.string()),
-        "message": pa.array([str(e) if e else None for e in errors], pa.string()),
+        "message": pa.array([reason(e) if e else None for e in errors], pa.string()),
         "halved": pa.array([halved] + [0] * (len(results) - 1), pa.int64()),
     }
     block = block.drop_columns(["it_text", "it_image"])

@@ -15,7 +15,20 @@ from builder.memory import Fitting
 from builder.metrics import load_metric
 from builder.models.resolve import Resolved
 from builder.plan import Pool, plan
-from builder.stage import Accountant, Count, Work, ahead, attach, attempt, blocks_of, contents, failure, locate, receipt
+from builder.stage import (
+    Accountant,
+    Count,
+    Work,
+    ahead,
+    attach,
+    attempt,
+    blocks_of,
+    contents,
+    failure,
+    locate,
+    reason,
+    receipt,
+)
 from builder.store import Store, first_of_each
 from schemas import records
 from schemas.ids import similarity_id
@@ -119,7 +132,7 @@ def _with_values(block: pa.Table, values: list[Any], halved: int) -> pa.Table:
     made = {
         "value": pa.array([None if e else v for v, e in zip(values, errors, strict=True)], pa.float64()),
         "error_class": pa.array([type(e).__name__ if e else None for e in errors], pa.string()),
-        "message": pa.array([str(e) if e else None for e in errors], pa.string()),
+        "message": pa.array([reason(e) if e else None for e in errors], pa.string()),
         "halved": pa.array([halved] + [0] * (len(values) - 1), pa.int64()),
     }
     for name, column in made.items():

@@ -8,29 +8,34 @@ that was alone in flight at the third is given up.
 
 import multiprocessing as mp
 import os
+import queue
 import signal
 import threading
 import traceback
 from collections import Counter, deque
 from collections.abc import Iterable
+from contextlib import suppress
 from multiprocessing import connection
 from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.journal import Journal
-from schemas.errors import CyclePrefError
+from builder.journal import ALONE_AFTER, Journal
+from builder.memory import Fitting
+from schemas.errors import CyclePrefError, visible
 from schemas.specs import Spec
 
-# A row that was in flight at this many deaths runs alone; at one more it is a failure.
-ALONE_AFTER = 2
 # Deaths in a row without one finished piece, and deaths before the models were loaded: then it is not the rows.
 MAX_FRUITLESS = 20
 MAX_LOADING = 3
 # How long loading may take, a download included.
 LOADING_S = 3600
+# How long a process that was killed may take to end; one that waits for a disk or a driver may never.
+KILLING_S = 30
 
+# What a child says before each batch: that it lives, and the batch size that the model has come down to.
+BATCH = pa.schema([("model", pa.string()), ("batch_size", pa.int64())])
 TROUBLE = pa.schema([("trouble", pa.string()), ("trace", pa.string())])
 
 
@@ -39,7 +44,10 @@ class WorkerDied(RuntimeError):
 
 
 class Worker(Protocol):
-    """What is supervised: made from keyword arguments in the child, then called with a block at a time."""
+    """What is supervised: made from keyword arguments in the child, then called with a block at a time.
+
+    It calls its models through `builder.memory.Fitting`, so that every batch is seen to begin.
+    """
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """The block with what became of every row."""
@@ -52,14 +60,16 @@ class Worker(Protocol):
 class Supervised:
     """A worker in a child process: called with a block, it returns what the worker makes of it.
 
-    `specs` has, by the name in a block's column `model`, the batch size and the seconds that one batch may take.
+    `specs` has, by the name in a block's column `model`, the batch size and the seconds that one batch may take: from
+    any of its signs to the next (a block sent, a batch begun, the answer whole), be it running, reading or writing.
     `key` is the column of the rows' ids; `attempt`, where a block has it, counts from the tries before this one.
     An error that concerns all rows alike, as of a model that cannot load, is returned as a table of TROUBLE.
     """
 
     def __init__(self, worker: type, kwargs: dict[str, Any], specs: dict[str, Spec], key: str, journal: Journal):
         self.worker, self.kwargs, self.specs, self.key, self.journal = worker, kwargs, specs, key, journal
-        self.fruitless = 0
+        self._sizes = {name: spec.batch_size for name, spec in specs.items()}
+        self._fruitless: list[str] = []  # notes of the deaths since the last finished piece
         self._start()
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -74,8 +84,11 @@ class Supervised:
             piece = waiting.popleft()
             mine = piece[self.key].to_pylist()
             if deaths[mine[0]] > ALONE_AFTER:
-                done.append(self._given_up(piece, reasons.get(mine[0])))
+                done.append(self._given_up(piece, reasons[mine[0]]))
                 continue
+            # Before the note is written: a death while models load is no row's.
+            if is_trouble(answer := self._loaded()):
+                return answer
             note = self.journal.begin(ids, mine)
             try:
                 answer = self._ask(_at_attempt(piece, deaths[mine[0]]))
@@ -84,49 +97,50 @@ class Supervised:
                 deaths.update(mine)
                 reasons.update(dict.fromkeys(mine, str(death)))
                 self._start()
-                self.fruitless += 1
-                if self.fruitless >= MAX_FRUITLESS:
-                    return trouble(WorkerDied(f"{self._names()}: {self.fruitless} deaths in a row; {death}"))
+                self._fruitless.append(note)
+                if len(self._fruitless) >= MAX_FRUITLESS:
+                    return self._acquitted(death)
                 waiting.extendleft(reversed(list(self._pieces(piece, deaths))))
                 continue
             self.journal.end(note)
             if is_trouble(answer):
                 return answer
-            self.fruitless = 0
+            self._fruitless = []
             done.append(answer)
         return pa.concat_tables(done)
 
     def _pieces(self, rows: pa.Table, deaths: Counter[str]) -> Iterable[pa.Table]:
         """Rows of one model: the untried together, then those of one death by batches, then the others alone."""
-        size = self.specs[rows["model"][0].as_py()].batch_size
+        size = self._sizes[rows["model"][0].as_py()]
         seen = [min(deaths[id_], ALONE_AFTER) for id_ in rows[self.key].to_pylist()]
         for level, most in enumerate((rows.num_rows, size, 1)):
             members = rows.filter(pa.array([value == level for value in seen]))
             for start in range(0, members.num_rows, most):
                 yield members.slice(start, most)
 
-    def _given_up(self, piece: pa.Table, reason: str | None) -> pa.Table:
+    def _given_up(self, piece: pa.Table, reason: str) -> pa.Table:
         """One row that was in flight at too many deaths."""
         seen = f"it was in flight at {ALONE_AFTER + 1} deaths of its worker, at the last one alone"
-        error = WorkerDied(f"{seen}: {reason}" if reason else f"{seen} (of an earlier run or on a node that was lost)")
-        return self.worker.give_up(_at_attempt(piece, ALONE_AFTER), error)
+        return self.worker.give_up(_at_attempt(piece, ALONE_AFTER), WorkerDied(f"{seen}: {reason}"))
+
+    def _acquitted(self, death: WorkerDied) -> pa.Table:
+        """The trouble of a worker that dies whatever it is given; its rows are as if they had not been tried."""
+        for note in self._fruitless:
+            self.journal.end(note)
+        return trouble(WorkerDied(f"{self._names()}: {len(self._fruitless)} deaths in a row; {death}"))
 
     def _ask(self, piece: pa.Table) -> pa.Table:
-        """What the child makes of a piece; starts a child if there is none."""
-        spec = self.specs[piece["model"][0].as_py()]
+        """What the child makes of a piece."""
+        # Sent in a thread, since a child that hangs does not read either.
+        threading.Thread(target=_send, args=(self._pipe, _packed(piece)), daemon=True).start()
+        return self._answer(self.specs[piece["model"][0].as_py()].patience_s)
+
+    def _loaded(self) -> pa.Table:
+        """Wait until there is a child that has its models; the trouble that kept it from loading them, or no rows."""
         if self._ready and not self._process.is_alive():
             self._start()  # it ended while it had nothing to do
-        if not self._ready and is_trouble(answer := self._load()):
-            return answer
-        batches = -(-piece.num_rows // spec.batch_size)
-        try:
-            self._pipe.send_bytes(_packed(piece))
-        except OSError as error:
-            raise self._death() from error
-        return self._answer(spec.patience_s * batches)
-
-    def _load(self) -> pa.Table:
-        """Wait until the child has its models; what it says then, or the trouble that kept it from loading them."""
+        if self._ready:
+            return TROUBLE.empty_table()
         for _ in range(MAX_LOADING):
             try:
                 answer = self._answer(LOADING_S, "loading takes too long")
@@ -139,20 +153,24 @@ class Supervised:
         return trouble(WorkerDied(f"{self._names()} could not be loaded: {MAX_LOADING} times in a row {last}"))
 
     def _answer(self, timeout_s: float, rule: str = "see timeout_s in the model's settings") -> pa.Table:
-        """The child's next table.
+        """The child's next answer.
 
         Raises:
-            WorkerDied: if the child ends first, or has to be ended after `timeout_s` seconds.
+            WorkerDied: if the child ends first, or has to be ended since it gave no sign for `timeout_s` seconds.
         """
-        # Its end of the pipe closes when the child ends, whatever the reason.
-        if not self._pipe.poll(timeout_s):
-            self._process.kill()
-            self._process.join()
-            raise WorkerDied(f"no answer in {timeout_s:g} s, so it was killed ({rule})")
-        try:
-            return pa.ipc.open_stream(self._pipe.recv_bytes()).read_all()
-        except (EOFError, OSError) as error:
-            raise self._death() from error
+        while True:
+            try:
+                said = self._said.get(timeout=timeout_s)
+            except queue.Empty:
+                self._process.kill()
+                self._process.join(KILLING_S)
+                raise WorkerDied(f"no answer in {timeout_s:g} s, so it was killed ({rule})") from None
+            if said is None:
+                raise self._death()
+            if said.schema != BATCH:
+                return said
+            [batch] = said.to_pylist()
+            self._sizes[batch["model"]] = batch["batch_size"]
 
     def _death(self) -> WorkerDied:
         self._process.join(10)
@@ -167,20 +185,44 @@ class Supervised:
         """Start a child. A fresh interpreter, since a fork would share the threads and the GPU of this one."""
         context = mp.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, self.worker, self.kwargs), daemon=True)
+        what = (theirs, self.worker, self.kwargs, self._sizes)
+        self._process = context.Process(target=serve, args=what, daemon=True)
         self._process.start()
         theirs.close()
+        self._said: queue.Queue[pa.Table | None] = queue.Queue()
+        threading.Thread(target=_listen, args=(self._pipe, self._said), daemon=True).start()
         self._ready = False
 
     def _names(self) -> str:
         return ", ".join(self.specs)
 
 
-def serve(pipe: connection.Connection, worker: type, kwargs: dict[str, Any]) -> None:
-    """The child: make the worker, say so, and answer blocks until the parent is gone."""
+def _send(pipe: connection.Connection, block: pa.Buffer) -> None:
+    with suppress(OSError):  # the child has ended, which `_listen` tells
+        pipe.send_bytes(block)
+
+
+def _listen(pipe: connection.Connection, said: queue.Queue[pa.Table | None]) -> None:
+    """Queue what a child sends, and None at its end: its end of the pipe closes then, whatever the reason."""
+    try:
+        with suppress(EOFError, OSError):
+            while True:
+                said.put(pa.ipc.open_stream(pipe.recv_bytes()).read_all())
+    finally:
+        said.put(None)
+
+
+def serve(pipe: connection.Connection, worker: type, kwargs: dict[str, Any], sizes: dict[str, int]) -> None:
+    """The child: make the worker, say so, and answer blocks until the parent is gone. `sizes` are the batch sizes that
+    the models of an earlier child came down to."""
     # Interrupting is the parent's business.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+    def say_batch(name: str, size: int) -> None:
+        pipe.send_bytes(_packed(pa.table({"model": [name], "batch_size": [size]}, schema=BATCH)))
+
+    Fitting.reached, Fitting.before_batch = sizes, staticmethod(say_batch)
     try:
         run = worker(**kwargs)
     except Exception as error:
@@ -210,7 +252,9 @@ def _leave_with_parent() -> None:
 def trouble(error: Exception) -> pa.Table:
     """An error that concerns all rows, as a table that steps hand on until it reaches the driver."""
     message = str(error) if isinstance(error, CyclePrefError) else f"{type(error).__name__}: {error}"
-    return pa.table({"trouble": [message], "trace": ["".join(traceback.format_exception(error))]}, schema=TROUBLE)
+    # Visible, since half a surrogate pair from a server's answer is text that no table can hold.
+    told = {"trouble": [visible(message)], "trace": [visible("".join(traceback.format_exception(error)))]}
+    return pa.table(told, schema=TROUBLE)
 
 
 def is_trouble(table: pa.Table) -> bool:

@@ -3,17 +3,23 @@
 import base64
 import importlib
 import io
+import json
 import pickle
 import sys
 from collections.abc import Iterator
 
+import pyarrow as pa
 import pytest
 from openai_server import KEY, PROBE, OpenAIServer, completion, picture
 from PIL import Image
 
+from builder.generate import Generator, write_generations
+from builder.images import encode
 from builder.models import Caption, load_model
 from builder.models.resolve import model_spec, resolve
 from builder.stage import attempt
+from builder.store import Store
+from builder.supervisor import trouble
 from schemas.errors import Unavailable
 from schemas.recipe import ModelChoice, RecipeError
 from schemas.specs import EndpointSpec
@@ -251,3 +257,27 @@ def test_a_missing_client_is_told_with_the_line_that_installs_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "builder.models.endpoint", raising=False)
     with pytest.raises(Unavailable, match=r"pip install 'cyclepref\[endpoint\]'"):
         importlib.import_module("builder.models.endpoint")
+
+
+def test_half_a_character_in_an_answer_fails_its_own_row_and_no_other(server, tmp_path):
+    server.replies[1] = [(200, {}, completion("a smiling face \ud83d"))]
+    server.replies[2] = [(400, {}, json.dumps({"error": {"message": "no such emoji: \ud83d"}}))]
+    block = pa.table(
+        {
+            "generation_id": ["g0", "g1", "g2"], "source_id": ["s0", "s1", "s2"], "model": ["served"] * 3,
+            "attempt": [1] * 3, "seed": pa.nulls(3, pa.int64()), "source_text": pa.nulls(3, pa.string()),
+            "source_image": [encode(each) for each in PICTURES[:3]], "fingerprint": ["f"] * 3,
+        }
+    )  # fmt: skip
+    store = Store(tmp_path)
+    receipt = write_generations(Generator([spec(server.url)])(block), store, "candidates").to_pylist()
+    assert [(row["done"], row["failed"]) for row in receipt] == [(3, 2)]
+    assert store.rows("generations")["text"].to_pylist() == ["picture 0"]
+    failures = {row["id"]: row for row in store.rows("failures").to_pylist()}
+    assert failures["g1"]["error_class"] == "NotUnicode"
+    assert r"a smiling face \ud83d" in failures["g1"]["message"]
+    assert r"no such emoji: \ud83d" in failures["g2"]["message"]
+
+
+def test_half_a_character_in_an_error_of_all_rows_can_be_handed_on():
+    assert trouble(Unavailable("no such model: \ud83d"))["trouble"].to_pylist() == [r"no such model: \ud83d"]

@@ -85,6 +85,13 @@ def test_a_step_that_raises_is_one_line_and_ray_prints_nothing(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_journal_that_cannot_be_kept_is_one_line_with_its_own_reason(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/attempts").write_text("no folder can be made here, as on a disk that is full")
+    with pytest.raises(EngineError, match=r"^a worker failed: cannot make \S+attempts[^\n]*$"):
+        list(Engine().run_pools([lane(tmp_path, [["fine"]])], same, counted))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_finishes_what_is_in_flight_and_begins_nothing_new(tmp_path, number):
     before = signal.getsignal(number)

@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import lpips as lpips_package
 import pyarrow as pa
@@ -15,6 +16,7 @@ from builder.models.resolve import metric_spec, resolve
 from builder.score import Comparer
 from builder.shapeworld import render, scenes
 from schemas.recipe import MetricChoice
+from schemas.specs import Spec
 
 TEXTS = ["one red circle on a white background", "two red circles on a white background", "a cat", "four"]
 
@@ -104,11 +106,18 @@ def test_a_metrics_nan_is_a_failure_with_its_reason():
     def broken(inputs, reconstructions):
         return [math.nan if text == "bad" else 0.5 for text in reconstructions]
 
+    model = SimpleNamespace(spec=Spec(name="broken", batch_size=4))
     comparer = Comparer([])
-    comparer.compare, comparer.batch_sizes = {"broken": Fitting(None, broken)}, {"broken": 4}
+    comparer.compare, comparer.batch_sizes = {"broken": Fitting(model, broken)}, {"broken": 4}
     none = pa.array([None, None], pa.binary())
     ids = {"similarity_id": ["1", "2"], "model": ["broken", "broken"]}
     block = pa.table({**ids, "x_text": ["a", "a"], "x_image": none, "y_text": ["good", "bad"], "y_image": none})
     good, bad = comparer(block).to_pylist()
     assert (good["value"], good["error_class"]) == (0.5, None)
     assert (bad["value"], bad["error_class"]) == (None, "NotANumber")
+
+
+def test_an_error_that_is_not_unicode_is_a_failure_with_its_reason():
+    block = pa.table({"similarity_id": ["1"], "model": ["m"]})
+    [row] = Comparer.give_up(block, OSError("no file \udcff")).to_pylist()
+    assert row["message"] == r"no file \udcff"

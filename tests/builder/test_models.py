@@ -94,8 +94,8 @@ def test_a_row_that_raises_does_not_take_its_batch_with_it():
 class Stub:
     """Stands for a model that has gone wrong; a real one cannot be made to."""
 
-    def __init__(self, output):
-        self.output = output
+    def __init__(self, spec, output):
+        self.spec, self.output = spec, output
 
     def caption(self, images, seeds):
         return [self.output] * len(images)
@@ -122,7 +122,8 @@ def test_an_empty_caption_and_a_black_image_are_failures_and_not_data(name, refu
     worker = Generator([])
     worker.specs[name] = CATALOG[name]
     black = Painting(Image.new("RGB", (4, 4)), False, refused=refused)
-    worker.run[name] = Fitting(None, Stub(Caption("", "", False) if error == "EmptyCaption" else black).caption)
+    stub = Stub(CATALOG[name], Caption("", "", False) if error == "EmptyCaption" else black)
+    worker.run[name] = Fitting(stub, stub.caption)
     block = pa.table(
         {
             "generation_id": ["g"],

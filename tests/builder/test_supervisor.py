@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from builder.journal import Journal
+from builder.memory import Fitting
 from builder.store import Store
 from builder.supervisor import MAX_FRUITLESS, Supervised, is_trouble
 from schemas.specs import Spec
@@ -34,6 +36,10 @@ class Fragile:
             time.sleep(3600)
         if what == "raise":
             raise OSError("no such weights")
+        if what == "look for notes":
+            time.sleep(1)  # as long as a model takes to load; nobody who is killed now leaves a note of rows
+            if noted := os.listdir(self.log.with_name("run") / "store/attempts/candidates"):
+                raise OSError(f"in flight before the model was loaded: {noted}")
         if what == "once" and not self.log.with_suffix(".once").exists():
             self.log.with_suffix(".once").touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -51,6 +57,27 @@ class Fragile:
         return block.append_column("error", pa.array([said] * block.num_rows, pa.string()))
 
 
+class Tight(Fragile):
+    """A worker whose model has room for one row at a time and takes half a second; `log` has the size of each batch."""
+
+    def __init__(self, log: str, size: int):
+        super().__init__(log)
+        self.spec = SPEC.model_copy(update={"batch_size": size})
+        self.run = Fitting(self, self.batch)
+
+    def batch(self, texts: list[str]) -> list[None]:
+        with self.log.open("a") as log:
+            log.write(f"{len(texts)}\n")
+        if len(texts) > 1:
+            raise MemoryError
+        time.sleep(0.5)
+        self.do(texts[0])
+        return [None]
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return block.append_column("error", pa.array(self.run(block["text"].to_pylist()), pa.string()))
+
+
 def block(*texts: str) -> pa.Table:
     columns = {"id": [f"r{at}" for at in range(len(texts))], "model": ["m"] * len(texts), "text": list(texts)}
     return pa.table({**columns, "attempt": [1] * len(texts)})
@@ -61,9 +88,9 @@ def supervised(tmp_path):
     """Makes a supervised worker on one run directory."""
     made = []
 
-    def make(spec: Spec = SPEC, **kwargs) -> Supervised:
+    def make(spec: Spec = SPEC, worker: type = Fragile, **kwargs) -> Supervised:
         journal = Journal(Store(tmp_path / "run"), "candidates")
-        made.append(Supervised(Fragile, {"log": str(tmp_path / "log"), **kwargs}, {"m": spec}, "id", journal))
+        made.append(Supervised(worker, {"log": str(tmp_path / "log"), **kwargs}, {"m": spec}, "id", journal))
         return made[-1]
 
     yield make
@@ -106,6 +133,38 @@ def test_a_worker_that_is_killed_from_outside_costs_no_row(supervised, tmp_path)
     assert {row["attempt"] for row in out.values()} == {2}
 
 
+def test_a_hung_worker_is_ended_after_the_time_of_one_batch_however_many_it_was_given(supervised):
+    began = time.monotonic()
+    out = by_id(supervised(SPEC.model_copy(update={"timeout_s": 2.0}))(block("hang", *["fine"] * 79)))
+    assert [id_ for id_, row in out.items() if row["error"]] == ["r0"]
+    assert time.monotonic() - began < 35  # 3 times 2 s, and not 20 batches times 2 s
+
+
+def test_a_worker_that_hangs_between_two_blocks_and_reads_nothing_is_ended_too(supervised):
+    worker = supervised(SPEC.model_copy(update={"timeout_s": 2.0}))
+    worker(block("fine"))
+    os.kill(worker._process.pid, signal.SIGSTOP)
+    out: list[pa.Table] = []
+    more_than_a_pipe_holds = block(*["fine" * 250_000] * 4)
+    waiting = threading.Thread(target=lambda: out.append(worker(more_than_a_pipe_holds)), daemon=True)
+    waiting.start()
+    waiting.join(60)
+    assert [row["attempt"] for row in out[0].select(["attempt"]).to_pylist()] == [2] * 4
+
+
+def test_batches_that_were_halved_for_want_of_memory_have_the_time_of_a_batch_each(supervised, tmp_path):
+    spec = SPEC.model_copy(update={"batch_size": 8, "timeout_s": 2.0})
+    out = supervised(spec, Tight, size=8)(block(*["fine"] * 8))
+    assert out["attempt"].to_pylist() == [1] * 8
+    assert given(tmp_path) == ["8", "4", "2", *["1"] * 8]
+
+
+def test_the_next_process_begins_with_the_batch_size_that_fitted(supervised, tmp_path):
+    out = supervised(SPEC, Tight, size=4)(block("fine", "once", "fine", "fine"))
+    assert out["error"].to_pylist() == [None] * 4
+    assert given(tmp_path) == ["4", "2", "1", "1", *["1"] * 4]
+
+
 def test_deaths_are_remembered_by_the_next_worker_and_by_the_next_run(supervised, tmp_path):
     rows = block("fine", "segfault", "fine", "fine", "fine")
     ids = rows["id"].to_pylist()
@@ -115,6 +174,20 @@ def test_deaths_are_remembered_by_the_next_worker_and_by_the_next_run(supervised
     out = by_id(supervised()(rows))
     assert given(tmp_path) == ["r0", "r1", "r2", "r3", "r4"]
     assert "SIGSEGV" in out["r1"]["error"]
+
+
+def test_rows_are_not_in_flight_while_their_model_loads(supervised, tmp_path):
+    (tmp_path / "run/store/attempts/candidates").mkdir(parents=True)
+    assert supervised(on_load="look for notes")(block("fine"))["error"].to_pylist() == [None]
+
+
+def test_builds_that_were_killed_make_a_row_run_alone_and_never_fail_it(supervised, tmp_path):
+    rows = block("fine", "fine", "fine")
+    journal = Journal(Store(tmp_path / "run"), "candidates")
+    for _ in range(4):
+        journal.begin(rows["id"].to_pylist(), ["r0", "r1"])
+    assert supervised()(rows)["error"].to_pylist() == [None] * 3
+    assert given(tmp_path) == ["r2", "r0", "r1"]
 
 
 def test_a_note_of_work_in_flight_is_removed_when_the_work_is_done(supervised, tmp_path):
@@ -151,6 +224,17 @@ def test_a_model_that_kills_its_process_while_it_loads_is_tried_three_times(supe
 def test_a_worker_that_dies_whatever_it_is_given_ends_the_run(supervised):
     out = supervised()(block(*["exit"] * 64))
     assert f"{MAX_FRUITLESS} deaths in a row" in out["trouble"][0].as_py()
+
+
+def test_rows_that_were_in_flight_when_every_call_died_are_as_if_they_had_not_been_tried(
+    supervised, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("builder.supervisor.MAX_FRUITLESS", 5)
+    assert "5 deaths in a row" in supervised()(block(*["exit"] * 8))["trouble"][0].as_py()
+    (tmp_path / "log").unlink()
+    out = by_id(supervised()(block(*["fine"] * 8)))
+    assert [row["error"] for row in out.values()] == [None] * 8
+    assert given(tmp_path) == ["r0 r1 r2 r3 r4 r5 r6 r7"]
 
 
 def test_the_child_ends_with_its_parent_even_in_a_call_that_never_returns(tmp_path):
