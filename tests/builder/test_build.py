@@ -171,6 +171,7 @@ def test_too_many_failures_stop_the_run_with_the_most_frequent_reasons(folder, t
         build(image_recipe(folder, max_failure_rate=0.1), tmp_path / "run")
 
 
+@pytest.mark.slow  # test_demo goes round this cycle, test_inputs reads empty lines
 def test_a_prompt_file_goes_round_the_other_cycle_and_its_empty_line_is_a_failure(tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("two red circles on a white background\n\none blue star on a black background\n")

@@ -89,7 +89,8 @@ def test_no_name_changes_what_a_dataset_card_is_made_of(name, model):
     assert shape(text) == shape(run_card("name", "model"))
     head = metadata({"train": {"inputs": 1, "pairs": 1}}, ("rankings", "pairs"), "edition", ("mit", "mit"))
     _, front, rest = (head + text).split("---\n", 2)
-    assert set(yaml.safe_load(front)) == {"license", "size_categories", "task_categories", "tags", "configs"}
+    keys = {"license", "size_categories", "task_categories", "tags", "configs", "cyclepref"}
+    assert set(yaml.safe_load(front)) == keys
     assert rest == text
 
 
@@ -180,6 +181,7 @@ def test_any_picture_and_any_text_can_be_drawn(size):
         assert picture._content(sheet, draw, 5, 5, text, "black") < 200
 
 
+@pytest.mark.slow  # test_ray_job looks for one in what a job leaves
 def test_tokens_in_the_environment_reach_no_file_and_no_output(tmp_path):
     """A build in a process of its own, its Ray workers included; one input fails, so that there is an error to show."""
     names = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "OPENAI_API_KEY")

@@ -57,6 +57,7 @@ def test_the_same_command_again_makes_nothing_new(demo):
     assert after["i2t2i"]["agreement"] == before["i2t2i"]["agreement"]
 
 
+@pytest.mark.slow  # what README is measured with, not what users run
 def test_what_a_demo_says_about_the_method_makes_a_table(demo, monkeypatch):
     out, summary = demo
     monkeypatch.setattr(method, "SEED_COUNTS", (2,))
