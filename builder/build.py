@@ -71,7 +71,8 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
     forward, backward, metrics = _resolve_models(recipe, lock)
     models = [*(use.model for use in forward), backward.model]
     safety = resolve_safety(recipe.safety, lock)
-    named = [*models, *metrics, *([safety] if safety else [])]
+    judges = [*metrics, *([safety] if safety else [])]
+    named = [*models, *judges]
     licence = inputs_licence(recipe.dataset.inputs_licence, recipe.inputs.source)
     source = open_source(recipe.inputs, cycle.input)
     listed = source.items()[: recipe.inputs.limit]
@@ -95,7 +96,7 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
         made = candidates.filter(pc.equal(candidates["status"], "ok"))
         sources = sorted(set(zip(made["content_id"].to_pylist(), made["input_id"].to_pylist(), strict=True)))
         wanted_back = generate.want(sources, [backward], recipe.seed, "backward")
-        load_check.before(_missing(store, wanted_back), [model for model in named if model not in models[:-1]])
+        load_check.before(_missing(store, wanted_back), [backward.model, *judges])
         content = ("generations", "content_id")
         back_count = generate.generate("reconstructions", wanted_back, content, [backward], accountant, engine)
 

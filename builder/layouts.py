@@ -71,7 +71,7 @@ def open_layout(dataset: str | Path, revision: str | None = None, progress: Stag
 
 
 def absolute(dataset: str) -> str:
-    """The same words for a dataset, which hold wherever a process was started."""
+    """The same words for a dataset (or for a model), which hold wherever a process was started."""
     name, colon, place = "", "", dataset
     if not Path(dataset).expanduser().exists():
         name, colon, place = dataset.rpartition(":")

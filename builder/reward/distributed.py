@@ -24,6 +24,7 @@ from builder.plan import Cluster
 from builder.progress import Tick, stage
 from builder.reward.errors import RewardError
 from builder.reward.settings import TrainRecipe
+from builder.reward.writing import replace_text
 from schemas.errors import CyclePrefError
 
 # Beside the checkpoints, in the folder that all nodes see.
@@ -57,7 +58,7 @@ def train_with_workers(
             (work / name).unlink(missing_ok=True)
         told = {
             "sources": [absolute(source) for source in sources],
-            "recipe": recipe.model_copy(update={"start": _absolute(recipe.start)}).model_dump(
+            "recipe": recipe.model_copy(update={"start": absolute(recipe.start)}).model_dump(
                 mode="json", exclude_unset=True
             ),
             "out": str(out),
@@ -95,11 +96,6 @@ def cores_each(cluster: Cluster, workers: int) -> int:
     return next(
         (cores for cores in range(most, 1, -1) if sum(node.cpus // cores for node in cluster.nodes) >= workers), 1
     )
-
-
-def _absolute(path: str) -> str:
-    """Workers start in a folder of their own."""
-    return str(Path(path).resolve()) if Path(path).exists() else path
 
 
 def _fit(trainer: TorchTrainer, error: Path) -> None:
@@ -160,9 +156,7 @@ class _Note:
         """Write it down, whole or not at all."""
         self.said = time.monotonic()
         if self.path is not None:
-            scratch = self.path.with_suffix(".tmp")
-            scratch.write_text(json.dumps([self.label, self.total, self.done]), encoding="utf-8")
-            scratch.replace(self.path)
+            replace_text(self.path, json.dumps([self.label, self.total, self.done]))
 
 
 @contextmanager

@@ -81,7 +81,8 @@ def test_a_process_that_ended_and_was_not_waited_for_is_dead(tmp_path, other):
     other.kill()
     os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
     with hold(Store(tmp_path), "build"):
-        pass
+        [mine] = holders(Store(tmp_path))
+        assert mine.holder.pid == os.getpid()
 
 
 def test_a_process_id_that_was_given_to_another_process_is_no_sign_of_life(tmp_path, caplog):
