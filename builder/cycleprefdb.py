@@ -4,8 +4,8 @@ After hjbahng/cyclereward (36e1077): `{"input", "generations", "scores"}`, where
 input, t2i2t paths of images as generations; files `train.jsonl`, `valid.jsonl`, `test.jsonl` (or JSON lists, also as
 `train_rankings.json`), the images beside them or in uncompressed tars. Assumed, since nothing says it: paths are
 relative to the folder or a member's name in a tar, and where neither is there, the one image of that file name is
-meant. CyclePref's own exports add `id`, `generation_ids`, `models`, `metric`, `higher_is_better` and `pairs`, which
-readers of the layout ignore.
+meant. CyclePref's own exports have absolute paths, which are found again where the folder was moved, and add `id`,
+`generation_ids`, `models`, `metric`, `higher_is_better` and `pairs`, which readers of the layout ignore.
 """
 
 import json
@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.files import read_file_within
+from builder.files import read_file_of_export
 from builder.images import ENDINGS
 from builder.pair import UNIT
 from builder.rankings import PAIRS, LoadError, Rankings
@@ -97,7 +97,7 @@ class FileImages:
         return self._read(self.paths[place])
 
     def _read(self, path: str) -> bytes:
-        data = read_file_within(self.folder, path)
+        data = read_file_of_export(self.folder, path)
         if isinstance(data, bytes):
             return data
         member = self._members.get(PurePosixPath(path).as_posix()) or self._by_name.get(PurePosixPath(path).name)

@@ -7,7 +7,7 @@ import stat
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from schemas.errors import visible
 from schemas.recipe import RecipeError
@@ -105,6 +105,16 @@ def read_file_within(root: Path, path: str) -> bytes | OSError:
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, a loop of links
         return OSError(f"the row names {path!r:.200}, which is no path ({error})")
     return read_file(file)
+
+
+def read_file_of_export(root: Path, path: str) -> bytes | OSError:
+    """As `read_file_within`. An absolute path of elsewhere, as in an export that was moved, is looked for under `root`
+    by its last two parts."""
+    found = read_file_within(root, path)
+    if isinstance(found, PermissionError) and PurePath(path).is_absolute():
+        moved = read_file_within(root, str(PurePath(*PurePath(path).parts[-2:])))
+        return moved if isinstance(moved, bytes) else found
+    return found
 
 
 def stamp(file: Path) -> str:

@@ -51,6 +51,11 @@ def add_dataset_commands(commands, add: Callable[..., argparse.ArgumentParser]) 
     )
     export.add_argument("--prompt", help="what captions answer to in TRL's layouts (default: CyclePrefDB's question)")
     export.add_argument("--seed", type=int, default=0, help="decides sides in diffusion-dpo (default: %(default)s)")
+    export.add_argument(
+        "--margin", choices=("none", "raw", "standardised"),
+        help="in trl-reward, whose trainer applies it: none, in the cycle score's units, or in its standard deviations "
+        "(default: raw)",
+    )  # fmt: skip
     export.add_argument("--revision", help="of a repository on the Hub")
 
 
@@ -75,7 +80,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
     names = ("min_margin", "max_margin", "top_vs_bottom", "max_pairs_per_input", "balance_by_model")
     filters = {name: getattr(arguments, name) for name in names}
-    options = {name: getattr(arguments, name) for name in ("split", "poor_chosen", "seed", "revision")}
+    options = {name: getattr(arguments, name) for name in ("split", "poor_chosen", "seed", "revision", "margin")}
     if arguments.prompt is not None:
         options["prompt"] = arguments.prompt
     run_export(arguments.place, arguments.format_name, arguments.out, filters, **options)

@@ -1,61 +1,105 @@
-"""CyclePrefDB's own layout, which builder/cycleprefdb.py reads: JSON lines of inputs, images in a tar beside them.
+"""CyclePrefDB's own layout, as CycleReward's training code reads it (hjbahng/cyclereward, dataset/dataset.py).
 
-The keys beyond input, generations and scores are CyclePref's own; other readers of the layout ignore them.
+Its reader makes pairs itself, from the scores. It takes lower as better for captions and higher for images, whatever
+the metric is, and of two generations it takes the wrong side where the first one listed has the higher score. So
+generations stand in ascending order of score, in which it inverts no pair, and scores whose direction is not the one
+that it takes for granted are turned: 1 - score. It opens paths as they stand, so they are absolute.
+
+The keys beyond input, generations and scores are CyclePref's own, for builder/cycleprefdb.py; other readers of the
+layout ignore them.
 """
 
-import io
-import json
-import tarfile
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from builder.exports.images import FILE_OF_SPLIT
-from builder.exports.writing import Part, image_name
+from builder.exports.writing import Counted, ImageFiles, Part, write_json_list
+from builder.pair import UNIT
+
+# The reader's default thresholds: it makes no pair of scores that are closer, or whose better one is worse.
+SIMILAR, POOR = 0.005, {"i2t2i": 0.7, "t2i2t": 0.4}
 
 
-def write_cycleprefdb(part: Part, folder: Path) -> None:
-    """`SPLIT.jsonl`, a line for each input that has a pair, with all its candidates; images in `SPLIT.tar`, each once.
+def write_cycleprefdb(part: Part, folder: Path) -> Counted:
+    """`SPLIT.json`, a list with an item for each input that has a pair, with all its candidates; image files.
 
-    `pairs` lists [chosen, rejected], places among the generations. A reader that makes pairs itself, by thresholds of
-    its own, does not see it.
+    `pairs` lists [chosen, rejected], places among the generations.
+
+    Returns:
+        What CycleReward's reader finds there: `read`, the pairs that it makes at its default thresholds; `ours`, those
+        of them that are in `pairs`; `closest` and `poorest`, the thresholds at which it makes all that are.
     """
-    name = FILE_OF_SPLIT.get(part.rankings.split, part.rankings.split)
-    # Each tar has its own folder, so that unpacking all of them mixes up nothing.
-    with (
-        (folder / f"{name}.jsonl").open("w", encoding="utf-8") as lines,
-        tarfile.open(folder / f"{name}.tar", "w") as tar,
-    ):
-        for line in _lines(part, lambda id_, read: _add(tar, id_, read())):
-            lines.write(json.dumps(line) + "\n")
+    counted: Counted = {"read": 0, "ours": 0, "closest": math.inf, "poorest": math.inf}
+    write_json_list(folder / part.json, (_counting(item, part, counted) for item in _items(part, folder)))
+    counted["poorest"] *= 1 if higher_wins(part) else -1
+    return counted
 
 
-def _lines(part: Part, put: Callable[[str, Callable[[], bytes]], str]) -> Iterator[dict[str, Any]]:
-    rankings = part.rankings
+def higher_wins(part: Part) -> bool:
+    """If the reader takes the higher of two scores for the better one."""
+    return part.rankings.cycle.name == "t2i2t"
+
+
+def turned(part: Part) -> bool:
+    """If the metric's direction is not the one that the reader takes for granted."""
+    return part.rankings.higher_is_better is not higher_wins(part)
+
+
+def _items(part: Part, folder: Path) -> Iterator[dict[str, Any]]:
+    rankings, images = part.rankings, ImageFiles(folder, part.root)
     places = _places(part)
     for row, group in part.groups():
         first, count = places[row]
         some = rankings.candidates.slice(first, count).to_pylist()
+        scores = [_turned(each["value"]) if turned(part) else each["value"] for each in some]
+        order = sorted(range(count), key=lambda at: (scores[at], some[at]["generation_id"]))
+        place = {first + at: new for new, at in enumerate(order)}
         input_id, text = group[0]["input_id"], group[0]["caption"]
+        some = [some[at] for at in order]
         yield {
             "id": input_id,
-            "input": text if text is not None else put(input_id, partial(rankings.images.of_input, row)),
-            "generations": [_output(part, put, each, first + at) for at, each in enumerate(some)],
-            "scores": [each["value"] for each in some],
+            "input": text if text is not None else images.put(input_id, partial(rankings.images.of_input, row)),
+            "generations": [_output(part, images, some[new], at) for at, new in place.items()],
+            "scores": sorted(scores),
             "generation_ids": [each["generation_id"] for each in some],
             # The one that the pairs name comes first.
             "models": [sorted(each["models"], key=lambda name, each=each: name != each["model"]) for each in some],
-            "metric": rankings.metric,
-            "higher_is_better": rankings.higher_is_better,
-            "pairs": [[pair["chosen"] - first, pair["rejected"] - first] for pair in group],
+            "metric": f"1 - {rankings.metric}" if turned(part) else rankings.metric,
+            "higher_is_better": higher_wins(part),
+            "pairs": [[place[pair["chosen"]], place[pair["rejected"]]] for pair in group],
         }
 
 
-def _output(part: Part, put: Callable[[str, Callable[[], bytes]], str], each: dict[str, Any], place: int) -> str:
+def _turned(value: float) -> float:
+    """1 - score, of a score as pairs compare it: in units, so that no margin changes."""
+    one = round(1 / UNIT)
+    return (one - round(value / UNIT)) / one
+
+
+def _output(part: Part, images: ImageFiles, each: dict[str, Any], place: int) -> str:
     if each["text"] is not None:
         return each["text"]
-    return put(each["generation_id"], partial(part.rankings.images.of_candidate, place))
+    return images.put(each["generation_id"], partial(part.rankings.images.of_candidate, place))
+
+
+def _counting(item: dict[str, Any], part: Part, counted: Counted) -> dict[str, Any]:
+    """The item; what the reader makes of it is added to `counted`, `poorest` as if higher were better."""
+    scores, texts, higher = item["scores"], [text.strip().lower() for text in item["generations"]], higher_wins(part)
+    sign = 1 if higher else -1
+    ours = {(chosen, rejected) for chosen, rejected in item["pairs"]}
+    limit = sign * POOR[part.rankings.cycle.name]
+    for low, high in combinations(range(len(scores)), 2):
+        better, worse = (high, low) if higher else (low, high)
+        gap, value = scores[high] - scores[low], sign * scores[better]
+        if (better, worse) in ours:
+            counted["closest"], counted["poorest"] = min(counted["closest"], gap), min(counted["poorest"], value)
+        if texts[low] != texts[high] and gap >= SIMILAR and value >= limit:
+            counted["read"] += 1
+            counted["ours"] += (better, worse) in ours
+    return item
 
 
 def _places(part: Part) -> dict[int, tuple[int, int]]:
@@ -65,11 +109,3 @@ def _places(part: Part) -> dict[int, tuple[int, int]]:
         first, count = found.get(row, (at, 0))
         found[row] = (first, count + 1)
     return found
-
-
-def _add(tar: tarfile.TarFile, id_: str, data: bytes) -> str:
-    """Add a file that is a function of its content alone: no time, no owner."""
-    member = tarfile.TarInfo(image_name(id_, data))
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
-    return member.name

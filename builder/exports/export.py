@@ -1,70 +1,40 @@
-"""Pairs on their way to a trainer: what the formats are, and a folder with one of them."""
+"""Pairs on their way to a trainer: a folder with them in one of the layouts of formats.py."""
 
+import hashlib
+import math
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-import pyarrow as pa
+import numpy as np
 import yaml
 
 from builder import __version__
 from builder.card import escape
-from builder.exports import cycleprefdb, images, trl
-from builder.exports.writing import Part
+from builder.exports.formats import FORMATS, JSON, Column
+from builder.exports.writing import Exported, Part, json_name
 from builder.filters import Filters
 from builder.folder import NO_SPACE
-from builder.load import AS_BUILT, Poor, open_source, refuse_empty, select
+from builder.load import AS_BUILT, Poor, Source, open_source, refuse_empty, select
 from builder.progress import stage
 from builder.rankings import Rankings
-from schemas.cycle import Modality
 from schemas.errors import CyclePrefError
 
 # What CyclePrefDB's captioners were asked (hjbahng/cyclereward).
 PROMPT = "Write a detailed description of the given image."
 EVERY_PAIR = Filters()
 README = "README.md"
+# What margins are in where a trainer applies them.
+Margin = Literal["none", "raw", "standardised"]
+APPLIES_MARGINS = "trl-reward"
 
 
 class ExportError(CyclePrefError, ValueError):
     """An export that cannot be made: the value, the rule and the way out."""
-
-
-@dataclass(frozen=True)
-class Format:
-    """A layout: what it is for, what its candidates must be (null: either), how a split is written, and the files
-    that the datasets library is to read, if it can."""
-
-    about: str
-    candidates: Modality | None
-    write: Callable[[Part, Path], None]
-    files: str | None = None
-
-
-SHARDS, IMAGE_FOLDER = "{stem}-*.parquet", "{stem}/**"
-FORMATS = {
-    "trl-dpo-vision": Format("TRL's DPOTrainer, vision-language", "text", trl.write_dpo_vision, IMAGE_FOLDER),
-    "trl-kto": Format("TRL's KTOTrainer, text only", "text", trl.write_kto, SHARDS),
-    "trl-kto-vision": Format("TRL's KTOTrainer, vision-language", "text", trl.write_kto_vision, IMAGE_FOLDER),
-    "trl-reward": Format("TRL's RewardTrainer, text only, with margins", "text", trl.write_reward, SHARDS),
-    "diffusion-dpo": Format("Diffusion-DPO: Pick-a-Pic v2's columns", "image", images.write_diffusion_dpo, SHARDS),
-    "imagereward": Format("ImageReward: JSON of rankings, image files", "image", images.write_imagereward),
-    "hpdv3": Format("HPSv3: JSON of pairs, image files", "image", images.write_hpdv3),
-    "cycleprefdb": Format("CycleReward: JSON lines of inputs, tars of images", None, cycleprefdb.write_cycleprefdb),
-}
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What became of a split: pairs written, how many each rule removed, and what names of its files begin with."""
-
-    split: str
-    pairs: int
-    removed: dict[str, int]
-    stem: str
 
 
 def export(
@@ -77,39 +47,82 @@ def export(
     prompt: str = PROMPT,
     seed: int = 0,
     revision: str | None = None,
+    margin: Margin | None = None,
 ) -> list[Exported]:
     """Write the pairs of a place (as in `builder.load.load_pairs`) in a format of FORMATS to a new or empty folder.
 
     All splits, or one. The folder appears whole or not at all. `prompt` is what captions answer to in TRL's
-    conversations; `seed` decides which side wins in diffusion-dpo.
+    conversations; `seed` decides which side wins in diffusion-dpo. `margin` is for trl-reward, whose trainer takes the
+    column of that name off the difference of rewards: "raw" (if nothing is said) in the cycle score's own units,
+    "standardised" in standard deviations of the score among the candidates of an input, or "none".
 
     Raises:
-        ExportError: for an unknown format, one that the cycle cannot fill, a folder that is not empty, or one that
-            cannot be written to, such as on a full disk.
+        ExportError: for an unknown format, one that the cycle cannot fill, a margin that it does not apply, a folder
+            that is not empty, or one that cannot be written to, such as on a full disk.
         LoadError: if there is nothing to read there.
         FilterError: for a filter outside of its range, or if no pair is left in any split.
     """
-    if format_name not in FORMATS:
-        raise ExportError(f"unknown format {format_name!r}: choose from {', '.join(FORMATS)}")
     out = Path(out).expanduser().resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ExportError(f"{out} is not an empty folder: give a new one, or remove what is in it")
+    _refuse_arguments(format_name, out, margin)
     source = open_source(place, revision)
+    unit = _unit(source, margin or "raw")
+    done, part = [], None
     with _whole(out) as folder:
-        done = []
         for name in [split] if split else source.splits():
             rankings = source.read(name)
             _refuse_other_cycle(format_name, rankings)
             pairs, removed = select(rankings, filters, poor_chosen)
             if split:
                 refuse_empty(pairs.num_rows, str(rankings), removed)
-            stem = _write(rankings, pairs, format_name, folder, prompt, seed) if pairs.num_rows else name
-            done.append(Exported(name, pairs.num_rows, removed, stem))
+            if not pairs.num_rows:
+                done.append(Exported(name, 0, removed, name, {}))
+                continue
+            with stage(f"{format_name}: {name}", pairs.num_rows) as tick:
+                part = Part(format_name, rankings, pairs, prompt, seed, unit, out, tick)
+                done.append(_write(part, folder, removed))
         names = dict.fromkeys(name for each in done for name in each.removed)
         total = {name: sum(each.removed.get(name, 0) for each in done) for name in names}
         refuse_empty(sum(each.pairs for each in done), str(place), total)
-        (folder / README).write_text(_readme(format_name, filters, done), encoding="utf-8")
+        assert part is not None, "there are pairs"
+        (folder / README).write_text(_readme(filters, part, done), encoding="utf-8")
     return done
+
+
+def _refuse_arguments(format_name: str, out: Path, margin: Margin | None) -> None:
+    if format_name not in FORMATS:
+        raise ExportError(f"unknown format {format_name!r}: choose from {', '.join(FORMATS)}")
+    if margin is not None and format_name != APPLIES_MARGINS:
+        raise ExportError(
+            f"margin {margin!r} is for {APPLIES_MARGINS}, whose trainer applies it: leave it out for {format_name}, "
+            "whose trainer ignores that column"
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ExportError(f"{out} is not an empty folder: give a new one, or remove what is in it")
+
+
+def _unit(source: Source, margin: Margin) -> float | None:
+    """What a margin of 1 is, in the cycle score's own units: as in `Part`.
+
+    Standardised, it is the standard deviation of candidates' scores about the mean of their input, in the train split
+    whatever is exported, so that all splits of all exports have the same one.
+
+    Raises:
+        ExportError: for none of the kinds, or scores that do not differ.
+    """
+    if margin in ("none", "raw"):
+        return None if margin == "none" else 1.0
+    if margin != "standardised":
+        raise ExportError(f"unknown margin {margin!r}: choose from none, raw, standardised")
+    known = source.splits()
+    found = source.read("train" if "train" in known or not known else known[0]).candidates
+    rows, values = np.asarray(found["row"]), np.asarray(found["value"])
+    counts = np.bincount(rows)
+    means = np.bincount(rows, values) / np.maximum(counts, 1)
+    freedom = len(rows) - np.count_nonzero(counts)
+    spread = math.sqrt(((values - means[rows]) ** 2).sum() / freedom) if freedom else 0.0
+    if not spread > 0:
+        raise ExportError("margins cannot be standardised: no input has candidates of different score. Say raw or none")
+    return spread
 
 
 @contextmanager
@@ -136,11 +149,13 @@ def _whole(out: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write(rankings: Rankings, pairs: pa.Table, name: str, folder: Path, prompt: str, seed: int) -> str:
-    with stage(f"{name}: {rankings.split}", pairs.num_rows) as tick:
-        part = Part(rankings, pairs, prompt, seed, tick)
-        FORMATS[name].write(part, folder)
-        return part.stem if FORMATS[name].files else rankings.split
+def _write(part: Part, folder: Path, removed: dict[str, int]) -> Exported:
+    form = FORMATS[part.layout]
+    counted, stem = form.write(part, folder) or {}, part.stem
+    if form.files == JSON:
+        with (folder / part.json).open("rb") as file:
+            stem = hashlib.file_digest(file, "sha256").hexdigest()
+    return Exported(part.rankings.split, part.pairs.num_rows, removed, stem, counted)
 
 
 def _refuse_other_cycle(name: str, rankings: Rankings) -> None:
@@ -155,19 +170,14 @@ def _refuse_other_cycle(name: str, rankings: Rankings) -> None:
     )
 
 
-def _readme(name: str, filters: Filters, done: list[Exported]) -> str:
+def _readme(filters: Filters, part: Part, done: list[Exported]) -> str:
     """What the folder is; its head tells the datasets library what to read."""
     found = [each for each in done if each.pairs]
-    head = ""
-    if pattern := FORMATS[name].files:
-        files = [{"split": each.split, "path": pattern.format(stem=each.stem)} for each in found]
-        config = {"configs": [{"config_name": "default", "data_files": files}]}
-        head = f"---\n{yaml.safe_dump(config, sort_keys=False)}---\n"
     given = ", ".join(f"{key} {value}" for key, value in filters.given.items()) or "none"
     lines = [
-        f"# Preference pairs for {escape(FORMATS[name].about)}",
+        f"# Preference pairs for {escape(FORMATS[part.layout].about)}",
         "",
-        f"Written by CyclePref {__version__} as `{name}`. Filters: {escape(given)}.",
+        f"Written by CyclePref {__version__} as `{part.layout}`. Filters: {escape(given)}.",
         "",
         "| split | pairs | removed |",
         "| --- | --- | --- |",
@@ -176,5 +186,28 @@ def _readme(name: str, filters: Filters, done: list[Exported]) -> str:
             for e in done
         ),
         "",
+        *(line for note in FORMATS[part.layout].notes for text in note(part, found) for line in (text, "")),
     ]
-    return head + "\n".join(lines)
+    head = yaml.safe_dump(_head(part, found), sort_keys=False)
+    return f"---\n{head}---\n" + "\n".join(lines)
+
+
+def _head(part: Part, found: list[Exported]) -> dict[str, Any]:
+    form = FORMATS[part.layout]
+    files = [
+        {"split": each.split, "path": form.files.format(stem=each.stem, json=json_name(each.split))} for each in found
+    ]
+    config: dict[str, Any] = {"config_name": "default", "data_files": files}
+    if form.columns is None:
+        return {"configs": [config]}
+    # Where the layout fixes the names of files, this is what tells two exports apart: see `Part.stem`.
+    config["description"] = hashlib.sha256("".join(each.stem for each in found).encode()).hexdigest()[:16]
+    columns = [{"name": key, **_typed(kind)} for key, kind in form.columns(part.rankings.cycle).items()]
+    return {"configs": [config], "dataset_info": {"features": columns}}
+
+
+def _typed(kind: Column) -> dict[str, Any]:
+    """A column's type as the heads of cards say it."""
+    if isinstance(kind, str):
+        return {"dtype": kind}
+    return {"list": kind[0] if isinstance(kind[0], str) else _typed(kind[0])}

@@ -10,20 +10,18 @@ from builder.exports.writing import ImageFiles, Part, write_json_list, write_sha
 from builder.pair import UNIT
 from schemas.ids import digest
 
-# Where these readers call the validation split otherwise.
-FILE_OF_SPLIT = {"validation": "valid"}
 TEXT, FLOAT, BOOL = pa.string(), pa.float64(), pa.bool_()
 PICKAPIC = pa.schema(
     [
         ("caption", TEXT), ("jpg_0", pa.binary()), ("jpg_1", pa.binary()), ("label_0", FLOAT), ("label_1", FLOAT),
         ("image_0_uid", TEXT), ("image_1_uid", TEXT), ("model_0", TEXT), ("model_1", TEXT), ("are_different", BOOL),
-        ("has_label", BOOL), ("num_example_per_prompt", pa.int64()),
+        ("has_label", BOOL), ("num_example_per_prompt", pa.int64()), ("margin", FLOAT),
     ]
 )  # fmt: skip
 
 
 def write_diffusion_dpo(part: Part, folder: Path) -> None:
-    """Diffusion-DPO (arXiv 2311.12908) and diffusers' train_diffusion_dpo: the columns of Pick-a-Pic v2.
+    """Diffusion-DPO (arXiv 2311.12908) and diffusers' train_diffusion_dpo: the columns of Pick-a-Pic v2, and `margin`.
 
     `jpg_0` and `jpg_1` are raw encoded bytes (whatever their format), as these scripts decode them themselves; so an
     image stands there once for each pair that it is in. The side of the winner is a hash of the seed and the pair.
@@ -40,64 +38,65 @@ def _sided(part: Part, row: dict[str, Any], count: int) -> dict[str, Any]:
         made[f"jpg_{at}"] = part.rankings.images.of_candidate(row[side])
         made[f"label_{at}"] = float(won)
         made[f"image_{at}_uid"], made[f"model_{at}"] = row[f"{side}_id"], row[f"{side}_model"]
-    return {**made, "num_example_per_prompt": count}
+    return {**made, "num_example_per_prompt": count, "margin": row["margin"]}
 
 
 def write_hpdv3(part: Part, folder: Path) -> None:
-    """HPSv3 (arXiv 2508.03789): JSON lists of pairs, `path1` always the preferred, paths relative to the folder.
+    """HPSv3 (arXiv 2508.03789): JSON lists of pairs, `path1` always the preferred; paths are absolute, as its reader
+    opens them as they stand.
 
-    `confidence` is for votes of annotators there. Here none voted: it is 1 for every pair, so that a reader's threshold
-    leaves out none; how far the scores lie apart is `margin`.
+    `confidence` and `choice_dist` are for votes of annotators there. Here none voted: they are 1 and [1, 0] for every
+    pair, what its reader takes where they are missing, so that a threshold leaves out none and soft labels are hard
+    ones; how far the scores lie apart is `margin`.
     """
-    files = ImageFiles(folder)
-    write_json_list(folder / _json_name(part), (_voted(part, files, row) for row in part.rows()))
+    files = ImageFiles(folder, part.root)
+    write_json_list(folder / part.json, (_voted(part, files, row) for row in part.rows()))
 
 
 def _voted(part: Part, files: ImageFiles, row: dict[str, Any]) -> dict[str, Any]:
     paths = [_put(part, files, row[f"{side}_id"], row[side]) for side in ("chosen", "rejected")]
     return {
-        "prompt": row["caption"], "path1": paths[0], "path2": paths[1], "confidence": 1.0,
+        "prompt": row["caption"], "path1": paths[0], "path2": paths[1], "confidence": 1.0, "choice_dist": [1.0, 0.0],
         "model1": row["chosen_model"], "model2": row["rejected_model"], "margin": row["margin"],
     }  # fmt: skip
 
 
 def write_imagereward(part: Part, folder: Path) -> None:
-    """ImageReward (arXiv 2304.05977, train/src/rank_pair_dataset.py): `id`, `prompt`, `generations` (paths relative to
-    the folder) and their `ranking`, 1 the best; its reader pairs every two of different rank.
+    """ImageReward (arXiv 2304.05977, train/src/rank_pair_dataset.py): `id`, `prompt`, `generations` (absolute paths,
+    which its reader joins to any folder) and their `ranking`, 1 the best; its reader pairs every two of different rank.
 
     An input is one item if that gives just the pairs that are kept. Otherwise (a threshold left some out, which no
-    ranking can say) each pair is an item of two, so that the reader sees these pairs and no others.
+    ranking can say) each pair is an item of two, so that the reader sees these pairs and no others. `cycle_scores` are
+    of the generations, `margin` is the smallest of the item's pairs.
     """
-    files = ImageFiles(folder)
-    values = np.rint(np.asarray(part.rankings.candidates["value"]) / UNIT).astype(np.int64)
+    files = ImageFiles(folder, part.root)
+    scores = np.asarray(part.rankings.candidates["value"])
+    units = np.rint(scores / UNIT).astype(np.int64)
     items = (
         {
             "id": id_, "prompt": group[0]["caption"], "generations": [_put(part, files, *one) for one in shown],
-            "ranking": ranking,
+            "ranking": ranking, "cycle_scores": [float(scores[place]) for _, place in shown],
+            "margin": min(row["margin"] for row in rows),
         }
         for _, group in part.groups()
-        for id_, shown, ranking in _items(group, values if part.rankings.higher_is_better else -values)
+        for id_, shown, ranking, rows in _items(group, units if part.rankings.higher_is_better else -units)
     )  # fmt: skip
-    write_json_list(folder / _json_name(part), items)
+    write_json_list(folder / part.json, items)
 
 
 def _items(group: list[dict[str, Any]], values: np.ndarray):
-    """(id, [(generation_id, place)], ranking) of each item that an input's pairs make."""
+    """(id, [(generation_id, place)], ranking, pairs) of each item that an input's pairs make."""
     places = {row[side]: row[f"{side}_id"] for row in group for side in ("chosen", "rejected")}
     order = sorted(places, key=lambda place: (-values[place], places[place]))
     levels = sorted({int(values[place]) for place in order}, reverse=True)
     ranking = [levels.index(int(values[place])) + 1 for place in order]
     implied = sum(a < b for at, a in enumerate(ranking) for b in ranking[at + 1 :])
     if implied == len(group):
-        yield group[0]["input_id"], [(places[place], place) for place in order], ranking
+        yield group[0]["input_id"], [(places[place], place) for place in order], ranking, group
         return
     for row in group:
-        yield row["pair_id"], [(row["chosen_id"], row["chosen"]), (row["rejected_id"], row["rejected"])], [1, 2]
+        yield row["pair_id"], [(row["chosen_id"], row["chosen"]), (row["rejected_id"], row["rejected"])], [1, 2], [row]
 
 
 def _put(part: Part, files: ImageFiles, id_: str, place: int) -> str:
     return files.put(id_, lambda: part.rankings.images.of_candidate(place))
-
-
-def _json_name(part: Part) -> str:
-    return f"{FILE_OF_SPLIT.get(part.rankings.split, part.rankings.split)}.json"

@@ -19,29 +19,37 @@ TYPED = pa.list_(pa.struct([("role", TEXT), ("content", pa.list_(pa.struct([("ty
 
 # What the datasets library turns into a column `images`, a list of pictures.
 FILE_NAMES = ("images_file_names", pa.list_(TEXT))
-REWARD = pa.schema([("prompt", PLAIN), ("chosen", PLAIN), ("rejected", PLAIN), ("margin", FLOAT), ("pair_id", TEXT)])
-KTO = pa.schema([("prompt", PLAIN), ("completion", PLAIN), ("label", BOOL), ("pair_id", TEXT)])
-DPO_VISION = pa.schema([FILE_NAMES, ("prompt", TYPED), ("chosen", TYPED), ("rejected", TYPED), ("pair_id", TEXT)])
-KTO_VISION = pa.schema([FILE_NAMES, ("prompt", TYPED), ("completion", TYPED), ("label", BOOL), ("pair_id", TEXT)])
+# Of the pair; its margin is in the metric's own units, but where TRL applies it (`write_reward`).
+ABOUT = [("margin", FLOAT), ("pair_id", TEXT)]
+REWARD = pa.schema([("prompt", PLAIN), ("chosen", PLAIN), ("rejected", PLAIN), *ABOUT])
+KTO = pa.schema([("prompt", PLAIN), ("completion", PLAIN), ("label", BOOL), *ABOUT])
+DPO_VISION = pa.schema([FILE_NAMES, ("prompt", TYPED), ("chosen", TYPED), ("rejected", TYPED), *ABOUT])
+KTO_VISION = pa.schema([FILE_NAMES, ("prompt", TYPED), ("completion", TYPED), ("label", BOOL), *ABOUT])
 
 
 def write_reward(part: Part, folder: Path) -> None:
-    """`RewardTrainer`: prompt, chosen, rejected, and `margin` in the cycle score's own units, which the loss takes off
-    the difference of rewards: -log sigmoid(r_chosen - r_rejected - margin) (Llama 2, arXiv 2307.09288, eq. 2)."""
-    rows = ({**_preference(row, part.prompt, _plain), "margin": row["margin"]} for row in part.rows())
-    write_shards(folder, part.stem, REWARD, rows)
+    """`RewardTrainer`: prompt, chosen, rejected, and `margin` in units of `part.unit`. Where the column is there, the
+    loss takes it off the difference of rewards: -log sigmoid(r_chosen - r_rejected - margin) (Llama 2, arXiv
+    2307.09288, eq. 2); so it is left out where `part.unit` is null."""
+    if part.unit is None:
+        schema = REWARD.remove(REWARD.get_field_index("margin"))
+        rows = (_preference(row, part.prompt, _plain) for row in part.rows())
+    else:
+        schema, unit = REWARD, part.unit
+        rows = ({**_preference(row, part.prompt, _plain), "margin": row["margin"] / unit} for row in part.rows())
+    write_shards(folder, part.stem, schema, rows)
 
 
 def write_kto(part: Part, folder: Path) -> None:
     """`KTOTrainer`: a pair is two rows, its chosen caption with the label true and its rejected one with false, as in
     TRL's own `unpair_preference_dataset`. A caption that is better than one and worse than another is there with both
-    labels, as often as each; `top_vs_bottom` leaves none of these."""
+    labels, as often as each; `top_vs_bottom` leaves none of these. `margin` is the pair's; the trainer ignores it."""
     rows = (each for row in part.rows() for each in _unpaired(row, part.prompt, _plain))
     write_shards(folder, part.stem, KTO, rows)
 
 
 def write_dpo_vision(part: Part, folder: Path) -> None:
-    """`DPOTrainer` with a vision-language model: images, prompt, chosen, rejected."""
+    """`DPOTrainer` with a vision-language model: images, prompt, chosen, rejected, and `margin`, which it ignores."""
     names = _image_names(part, folder)
     rows = ({**_preference(row, part.prompt, _typed), FILE_NAMES[0]: [names(row)]} for row in part.rows())
     write_parquet(folder / part.stem / "metadata.parquet", DPO_VISION, rows)
@@ -63,14 +71,15 @@ def _image_names(part: Part, folder: Path):
 
 def _preference(row: dict[str, Any], prompt: str, message) -> dict[str, Any]:
     sides = {side: message("assistant", row[f"{side}_text"]) for side in ("chosen", "rejected")}
-    return {"prompt": message("user", prompt), **sides, "pair_id": row["pair_id"]}
+    return {"prompt": message("user", prompt), **sides, "margin": row["margin"], "pair_id": row["pair_id"]}
 
 
 def _unpaired(row: dict[str, Any], prompt: str, message) -> Iterator[dict[str, Any]]:
     for side, label in (("chosen", True), ("rejected", False)):
         completion = message("assistant", row[f"{side}_text"])
         yield {
-            "prompt": message("user", prompt), "completion": completion, "label": label, "pair_id": row["pair_id"]
+            "prompt": message("user", prompt), "completion": completion, "label": label, "margin": row["margin"],
+            "pair_id": row["pair_id"],
         }  # fmt: skip
 
 

@@ -23,30 +23,57 @@ ENDING = {"jpeg": "jpg"}
 ROWS_PER_BATCH = 1024
 # What of a row says only where its contents lie.
 PLACES = ("row", "chosen", "rejected")
+# Where the readers of JSON lists call the validation split otherwise.
+FILE_OF_SPLIT = {"validation": "valid"}
 # Rows with images are some megabytes each.
 BATCH_BYTES, SHARD_BYTES = 32 * 2**20, 256 * 2**20
+
+
+# What a writer has counted, for the README.
+Counted = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What became of a split: pairs written, how many each rule removed, what names of its files begin with (or an id
+    of what is in them, where the layout fixes the names), and what its writer counted."""
+
+    split: str
+    pairs: int
+    removed: dict[str, int]
+    stem: str
+    counted: Counted
 
 
 @dataclass(frozen=True)
 class Part:
     """A split on its way out: its rankings and the pairs that are kept, in order of input and pair.
 
-    `prompt` is the question that captions answer in conversational layouts, `seed` decides what is random, and `tick`
-    is told of pairs done.
+    `layout` is the name of the format, `prompt` the question that captions answer in conversational layouts, `seed`
+    decides what is random, `unit` is what a margin of 1 is in the metric's own units where a trainer applies it (null:
+    no margin for it), `root` is where the folder will lie when it is finished, and `tick` is told of pairs done.
     """
 
+    layout: str
     rankings: Rankings
     pairs: pa.Table
     prompt: str
     seed: int
+    unit: float | None
+    root: Path
     tick: Callable[[int], None]
+
+    @property
+    def json(self) -> str:
+        """The name of the split's file where that is a JSON list."""
+        return json_name(self.rankings.split)
 
     @cached_property
     def stem(self) -> str:
         """The split with an id of all that the rows are made of, for names of files that the datasets library reads:
         it takes two folders of one name whose cards are equal for one dataset, and serves the first one's rows for
         both (5.2)."""
-        id_ = digest(self.prompt, self.seed)
+        id_ = digest(self.layout, self.prompt, self.seed, repr(self.unit))
         for row in self.rows(quietly=True):
             id_ = digest(id_, *(str(value) for name, value in row.items() if name not in PLACES))
         return f"{self.rankings.split}-{id_[:12]}"
@@ -80,19 +107,26 @@ class Part:
 
 
 class ImageFiles:
-    """Images under `folder/images`, each once, named by its id."""
+    """Images under `folder/images`, each once, named by its id. Their paths are relative to the folder, or absolute
+    where `root` says where that will lie: for readers that open paths as they stand."""
 
-    def __init__(self, folder: Path):
-        self._folder, self._names = folder, {}
+    def __init__(self, folder: Path, root: Path | None = None):
+        self._folder, self._root, self._paths = folder, root, {}
         (folder / "images").mkdir(parents=True, exist_ok=True)
 
     def put(self, id_: str, read: Callable[[], bytes]) -> str:
-        """The path, relative to the folder, of the image with this id; `read` is asked for its bytes once."""
-        if id_ not in self._names:
+        """The path of the image with this id; `read` is asked for its bytes once."""
+        if id_ not in self._paths:
             data = read()
-            self._names[id_] = image_name(id_, data)
-            (self._folder / self._names[id_]).write_bytes(data)
-        return self._names[id_]
+            name = image_name(id_, data)
+            (self._folder / name).write_bytes(data)
+            self._paths[id_] = str(self._root / name) if self._root else name
+        return self._paths[id_]
+
+
+def json_name(split: str) -> str:
+    """The file of a split in layouts that are JSON lists."""
+    return f"{FILE_OF_SPLIT.get(split, split)}.json"
 
 
 def image_name(id_: str, data: bytes) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import datasets
 from PIL import Image
 
-from builder.files import read_file_within
+from builder.files import read_file_of_export
 from builder.images import UnreadableImage, decode
 from builder.rankings import LoadError
 from schemas.cycle import Modality
@@ -156,7 +156,7 @@ def _in_cell(cell: Cell, roots: tuple[Path, ...]) -> bytes:
 def _file(roots: tuple[Path, ...], path: str) -> bytes:
     tried = []
     for root in roots:
-        data = read_file_within(root, path)
+        data = read_file_of_export(root, path)
         if isinstance(data, bytes):
             return data
         tried.append(data)

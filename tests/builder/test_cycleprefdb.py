@@ -1,7 +1,9 @@
 """CyclePrefDB's layout: as it is published, and as CyclePref exports it and reads it back."""
 
 import io
+import itertools
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -50,28 +52,140 @@ def test_what_is_exported_is_read_back_as_the_same_pairs(runs, tmp_path, cycle, 
         assert contents(found) == contents(expected)
 
 
-def test_the_direction_of_an_unusual_metric_comes_back(tmp_path, own_cache, monkeypatch):
-    monkeypatch.setitem(make_run.__globals__["METRICS"], "i2t2i", ("dinov2", True))
-    run = make_run(tmp_path / "run", "i2t2i", inputs=12)
-    export(run, "cycleprefdb", tmp_path / "out", "train")
-    again = {"min_margin": 0.01, "poor_chosen": 0.3}
-    assert facts(load_pairs(tmp_path / "out", **again)) == facts(load_pairs(run, **again))
+@CYCLES
+def test_an_exported_item_is_an_input_with_all_its_candidates_in_ascending_order_and_images_once(runs, tmp_path, cycle):
+    export(runs[cycle], "cycleprefdb", tmp_path / "out")
+    items = [json.loads((tmp_path / "out" / f"{name}.json").read_text()) for name in FILES.values()]
+    assert [item["id"] for item in items[0]] == sorted(set(load_pairs(runs[cycle])["input_id"]))
+    for item in [item for part in items for item in part]:
+        assert len(item["generations"]) == len(item["scores"]) == len(item["models"]) >= 2
+        assert item["scores"] == sorted(item["scores"])
+    named = [path for part in items for item in part for path in
+             ([item["input"]] if cycle == "i2t2i" else item["generations"])]  # fmt: skip
+    assert sorted(named) == sorted(str(path) for path in (tmp_path / "out" / "images").iterdir())
 
 
 @CYCLES
-def test_an_exported_line_is_an_input_with_all_its_candidates_and_images_are_once_in_the_tar(runs, tmp_path, cycle):
-    export(runs[cycle], "cycleprefdb", tmp_path / "out")
-    lines = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()]
-    pairs = load_pairs(runs[cycle])
-    assert [line["id"] for line in lines] == sorted(set(pairs["input_id"]))
-    for line in lines:
-        assert len(line["generations"]) == len(line["scores"]) == len(line["models"]) >= 2
-    named = (
-        [line["input"] for line in lines] if cycle == "i2t2i" else [g for line in lines for g in line["generations"]]
+def test_an_export_is_read_back_where_it_was_moved_and_in_the_layout_of_older_versions(runs, tmp_path, cycle):
+    expected = load_pairs(runs[cycle])
+    export(runs[cycle], "cycleprefdb", tmp_path / "out", "train")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    moved = load_pairs(tmp_path / "moved")
+    assert (facts(moved), contents(moved)) == (facts(expected), contents(expected))
+    older = load_pairs(as_written_before(tmp_path / "moved", tmp_path / "older"))
+    assert (facts(older), contents(older)) == (facts(expected), contents(expected))
+
+
+def as_written_before(folder: Path, out: Path) -> Path:
+    """JSON lines with paths relative to the folder, images in a tar, generations in descending order of score."""
+    out.mkdir()
+    inner = lambda text: f"images/{Path(text).name}" if text.startswith("/") else text  # noqa: E731
+    lines = []
+    for item in json.loads((folder / "train.json").read_text()):
+        last = len(item["scores"]) - 1
+        turned = {key: item[key][::-1] for key in ("scores", "generation_ids", "models")}
+        turned["pairs"] = [[last - at for at in pair] for pair in item["pairs"]]
+        generations = [inner(text) for text in item["generations"][::-1]]
+        lines.append(json.dumps({**item, **turned, "input": inner(item["input"]), "generations": generations}))
+    (out / "train.jsonl").write_text("\n".join(lines))
+    with tarfile.open(out / "train.tar", "w") as tar:
+        tar.add(folder / "images", "images")
+    return out
+
+
+# ---- as CycleReward's own reader takes it (hjbahng/cyclereward, dataset/dataset.py) --------------------------------
+
+
+def cyclereward_s_pairs(folder: Path, split: str, similar: float, negative: float) -> set[tuple]:
+    """(input, better, worse) as that reader's rule makes them, its fault included: of two generations it looks at the
+    scores of the first and the second listed; where the first has the lower one, all is well, and where it has the
+    higher one, it takes the wrong side and asks the wrong score if it is too poor."""
+    found = set()
+    for item in json.loads((folder / f"{split}.json").read_text()):
+        captions = item["input"].endswith(".png")
+        opened = [Image.open(path) for path in ([item["input"]] if captions else item["generations"])]
+        assert all(image.size == (16, 16) for image in opened)
+        for first, second in itertools.combinations(zip(item["generations"], item["scores"], strict=True), 2):
+            (one, low), (other, high) = first, second
+            if one.strip().lower() == other.strip().lower() or abs(low - high) < similar or low == high:
+                continue
+            if low < high and captions and low <= negative:
+                found.add((item["id"], one.strip(), other.strip()))
+            if low < high and not captions and high >= negative:
+                found.add((item["id"], other.strip(), one.strip()))
+            if low > high and captions and high >= negative:
+                found.add((item["id"], one.strip(), other.strip()))
+            if low > high and not captions and high <= negative:
+                found.add((item["id"], other.strip(), one.strip()))
+    return found
+
+
+def ours(folder: Path, split: str) -> set[tuple]:
+    items = json.loads((folder / f"{split}.json").read_text())
+    return {(item["id"], *(item["generations"][at] for at in pair)) for item in items for pair in item["pairs"]}
+
+
+def thresholds(folder: Path) -> tuple[float, float]:
+    """Those that the README names."""
+    found = re.search(r"--threshold_similar (\S+) --threshold_negative ([-.\d]+)`", (folder / "README.md").read_text())
+    return float(found[1]), float(found[2])
+
+
+def inverted(found: set[tuple], expected: set[tuple]) -> set[tuple]:
+    return {(id_, worse, better) for id_, better, worse in found} & expected
+
+
+@CYCLES
+@pytest.mark.parametrize("higher_is_better", [False, True])
+def test_cyclereward_s_reader_finds_all_our_pairs_and_inverts_none(
+    tmp_path, own_cache, monkeypatch, cycle, higher_is_better
+):
+    monkeypatch.setitem(make_run.__globals__["METRICS"], cycle, ("made-up", higher_is_better))
+    run = make_run(tmp_path / "run", cycle, inputs=25, pairs={"min_margin": 0.005, "poor_chosen": None})
+    folder = tmp_path / "out"
+    export(run, "cycleprefdb", folder)
+    monkeypatch.chdir(tmp_path)
+    defaults, all_of_ours = (0.005, 0.7 if cycle == "i2t2i" else 0.4), thresholds(folder)
+    readme = (folder / "README.md").read_text()
+    for split, name in FILES.items():
+        expected = ours(folder, name)
+        assert len(expected) == len(load_pairs(run, split))
+        assert {(id_, better, worse) for id_, better, worse in expected} <= cyclereward_s_pairs(
+            folder, name, *all_of_ours
+        )
+        for limits in (defaults, all_of_ours, (0.0, all_of_ours[1])):
+            assert not inverted(cyclereward_s_pairs(folder, name, *limits), expected)
+        found = cyclereward_s_pairs(folder, name, *defaults)
+        assert f"| {name}.json | {len(found)} | {len(found & expected)} | {len(expected)} |" in readme
+    assert ("is better the" in readme) == (higher_is_better == (cycle == "i2t2i"))
+
+
+@CYCLES
+def test_in_descending_order_that_reader_would_invert_pairs(runs, tmp_path, cycle):
+    """What the order is for; and that the rule above has the fault."""
+    export(runs[cycle], "cycleprefdb", tmp_path / "out", "train")
+    expected, path = ours(tmp_path / "out", "train"), tmp_path / "out" / "train.json"
+    items = json.loads(path.read_text())
+    path.write_text(
+        json.dumps([{**i, "generations": i["generations"][::-1], "scores": i["scores"][::-1]} for i in items])
     )
-    with tarfile.open(tmp_path / "out" / "train.tar") as tar:
-        assert sorted(tar.getnames()) == sorted(named)
-        assert {member.mtime for member in tar} == {0}
+    found = cyclereward_s_pairs(tmp_path / "out", "train", 0.005, 0.2 if cycle == "i2t2i" else 0.7)
+    assert inverted(found, expected)
+    assert not found & expected
+
+
+def test_pairs_of_a_metric_that_reader_takes_the_other_way_come_back_with_scores_turned(
+    tmp_path, own_cache, monkeypatch
+):
+    monkeypatch.setitem(make_run.__globals__["METRICS"], "i2t2i", ("dinov2", True))
+    run = make_run(tmp_path / "run", "i2t2i", inputs=12)
+    export(run, "cycleprefdb", tmp_path / "out", "train")
+    for built, read in (({}, {}), ({"min_margin": 0.01, "poor_chosen": 0.3}, {"min_margin": 0.01, "poor_chosen": 0.7})):
+        expected, found = facts(load_pairs(run, **built)), facts(load_pairs(tmp_path / "out", **read))
+        for row in expected:
+            row.update({name: pytest.approx(1 - row[name], abs=1e-6) for name in ("chosen_score", "rejected_score")})
+            row["margin"] = pytest.approx(row["margin"], abs=1e-12)
+        assert found == expected
 
 
 # ---- as it is published ------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """An export as a whole: what is refused, that it is whole or not there, and that memory does not grow with it."""
 
 import json
+import shutil
 import tracemalloc
 
 import datasets
@@ -27,14 +28,17 @@ def files_of(folder) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("cycle", "name"), PAIRS)
 def test_an_export_is_the_same_to_the_byte_when_it_is_made_again(runs, tmp_path, cycle, name):
-    for folder in ("first", "second"):
-        done = export(runs[cycle], name, tmp_path / folder, filters=Filters(max_pairs_per_input=2))
-    assert files_of(tmp_path / "first") == files_of(tmp_path / "second")
+    made = []
+    for _ in range(2):
+        done = export(runs[cycle], name, tmp_path / "out", filters=Filters(max_pairs_per_input=2))
+        made.append(files_of(tmp_path / "out"))
+        shutil.rmtree(tmp_path / "out")  # in one place, as some layouts name it
+    assert made[0] == made[1]
     assert [each.split for each in done] == ["train", "validation", "test"]
     for each in done:
         assert each.pairs == len(load_pairs(runs[cycle], each.split, max_pairs_per_input=2))
         assert each.pairs + each.removed["max_pairs_per_input"] == len(load_pairs(runs[cycle], each.split))
-    readme = (tmp_path / "first" / "README.md").read_text()
+    readme = made[0]["README.md"].decode()
     assert f"`{name}`" in readme
     assert "max\\_pairs\\_per\\_input 2" in readme
 
@@ -55,6 +59,15 @@ def test_unknown_formats_and_folders_in_use_are_refused(runs, tmp_path):
     for used in (tmp_path, tmp_path / "mine.txt"):
         with pytest.raises(ExportError, match="is not an empty folder: give a new one"):
             export(runs["i2t2i"], "trl-kto", used)
+
+
+def test_only_the_layout_whose_trainer_applies_margins_takes_a_kind_of_them(runs, tmp_path):
+    for name in ("trl-kto", "trl-dpo-vision", "cycleprefdb"):
+        with pytest.raises(ExportError, match=f"margin 'none' is for trl-reward, .* leave it out for {name}"):
+            export(runs["i2t2i"], name, tmp_path / "out", margin="none")
+    with pytest.raises(ExportError, match="unknown margin 'z': choose from none, raw, standardised"):
+        export(runs["i2t2i"], "trl-reward", tmp_path / "out", margin="z")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_empty_folder_takes_an_export_though_it_cannot_be_replaced(runs, tmp_path, monkeypatch):

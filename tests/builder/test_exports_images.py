@@ -71,6 +71,13 @@ def test_diffusion_dpo_has_pick_a_pics_columns_no_ties_and_winners_on_either_sid
         assert row[f"model_{winner}"] == pair["chosen_model"]
         assert row[f"model_{1 - winner}"] == pair["rejected_model"]
         assert row["num_example_per_prompt"] == counts[row["caption"]]
+        assert row["margin"] == pair["margin"]
+
+
+def test_the_readme_says_what_diffusers_script_does_wrong_by_itself(exported):
+    readme = (exported("diffusion-dpo", split="train") / "README.md").read_text()
+    for part in ("--dataset_split_name train --no_hflip", "left and right", "AutoencoderKL", "AutoencoderTiny"):
+        assert part in readme
 
 
 def test_the_seed_decides_the_sides_and_nothing_else_does(runs, tmp_path):
@@ -115,6 +122,15 @@ def test_imagereward_s_reader_makes_just_the_pairs_that_were_kept(exported, runs
     assert decoded(found) == published_pairs(runs["t2i2t"], split)
 
 
+def test_imagereward_items_have_cycle_scores_and_the_smallest_margin(exported):
+    items = json.loads((exported("imagereward") / "train.json").read_text())
+    for item in items:
+        assert item["cycle_scores"] == sorted(item["cycle_scores"], reverse=True)  # SBERT: the best comes first
+        ranked = list(zip(item["ranking"], item["cycle_scores"], strict=True))
+        gaps = [a[1] - b[1] for a, b in itertools.combinations(ranked, 2) if a[0] != b[0]]
+        assert item["margin"] == pytest.approx(min(gaps), abs=2e-6)
+
+
 def test_imagereward_keeps_filters_and_whole_rankings_where_they_say_the_same(tmp_path, own_cache):
     run = make_run(tmp_path / "run", "t2i2t", inputs=30, pairs={"min_margin": 0.0, "poor_chosen": None})
     export(run, "imagereward", tmp_path / "whole", "train")
@@ -129,12 +145,26 @@ def test_imagereward_keeps_filters_and_whole_rankings_where_they_say_the_same(tm
 # ---- hpdv3: HPSv3's pairwise JSON --------------------------------------------------------------------------------
 
 
-def test_hpdv3_s_reader_finds_the_preferred_image_at_path1(exported, runs):
-    folder = exported("hpdv3")
-    rows = json.loads((folder / "train.json").read_text())
-    # Its dataset leaves out what is below the configured threshold of confidence, 0.95 in the released settings.
-    rows = [row for row in rows if row.get("confidence", float("inf")) >= 0.95]
-    found = [(row["prompt"], *((folder / row[path]).read_bytes() for path in ("path1", "path2"))) for row in rows]
+def read_by_hpsv3(files: list[Path], soft_label: bool, threshold: float | None) -> list[dict]:
+    """Pairs as HPSv3's dataset gives them: paths as they stand, from whatever folder it runs in."""
+    rows = [row for file in files for row in json.loads(file.read_text())]
+    if threshold is not None:
+        rows = [row for row in rows if row.get("confidence", float("inf")) >= threshold]
+    for row in rows:
+        assert Path(row["path1"]).is_file()
+        assert Path(row["path2"]).is_file()
+        votes = sorted(row["choice_dist"], reverse=True) if soft_label else [1.0]
+        row["label"] = votes[0] / sum(votes)
+    return rows
+
+
+@pytest.mark.parametrize("soft_label", [False, True])
+def test_hpdv3_s_reader_finds_the_preferred_image_at_path1(exported, runs, tmp_path, monkeypatch, soft_label):
+    folder = exported("hpdv3", split="train")
+    monkeypatch.chdir(tmp_path)
+    rows = read_by_hpsv3([folder / "train.json"], soft_label, 0.95)  # as in its released settings
+    assert {row["label"] for row in rows} == {1.0}
+    found = [(row["prompt"], *(Path(row[path]).read_bytes() for path in ("path1", "path2"))) for row in rows]
     assert decoded(found) == published_pairs(runs["t2i2t"], "train")
     pairs = load_pairs(runs["t2i2t"]).with_format(None)
     models = [(row["model1"], row["model2"], row["margin"]) for row in rows]

@@ -1,5 +1,7 @@
 """What is exported for TRL, proven by TRL: its trainers take steps on it."""
 
+import re
+
 import datasets
 import pytest
 import tiny_trl
@@ -8,7 +10,7 @@ from PIL import Image
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer
 
 from builder.exports.export import PROMPT, export
-from builder.load import load_pairs
+from builder.load import load_pairs, open_source
 
 STEPS = 3
 
@@ -87,6 +89,30 @@ def test_reward_rows_are_the_pairs_with_their_margins(exported, runs):
     assert found == list(zip(pairs["chosen"], pairs["rejected"], pairs["margin"], strict=True))
 
 
+def test_margins_of_the_reward_trainer_can_be_left_out_or_be_in_standard_deviations(runs, tmp_path):
+    for margin in ("none", "raw", "standardised"):
+        export(runs["i2t2i"], "trl-reward", tmp_path / margin, margin=margin)
+    none, raw, standard = (datasets.load_dataset(str(tmp_path / kind)) for kind in ("none", "raw", "standardised"))
+    assert none["train"].column_names == ["prompt", "chosen", "rejected", "pair_id"]
+    scores = open_source(runs["i2t2i"]).read("train").candidates.to_pandas()
+    about = scores["value"] - scores.groupby("row")["value"].transform("mean")
+    spread = ((about**2).sum() / (len(scores) - scores["row"].nunique())) ** 0.5
+    for split in raw:
+        expected = [margin / spread for margin in raw[split]["margin"]]
+        assert standard[split]["margin"][:] == pytest.approx(expected)
+    assert "There is no column `margin`" in (tmp_path / "none" / "README.md").read_text()
+    assert f"({spread:.6g} in the units of lpips-alex)" in (tmp_path / "standardised" / "README.md").read_text()
+    export(runs["i2t2i"], "trl-reward", tmp_path / "one", "test", margin="standardised")  # by the same unit
+    assert datasets.load_dataset(str(tmp_path / "one"))["test"]["margin"][:] == standard["test"]["margin"][:]
+
+
+@pytest.mark.parametrize("name", ["trl-dpo-vision", "trl-kto", "trl-kto-vision"])
+def test_rows_have_the_margin_of_their_pair(exported, runs, name):
+    data, margins = exported(name, split="train")["train"], load_pairs(runs["i2t2i"]).with_format(None)["margin"][:]
+    rows = 1 if name == "trl-dpo-vision" else 2
+    assert data["margin"][:] == [margin for margin in margins for _ in range(rows)]
+
+
 def test_kto_trainer_takes_steps_with_a_text_model(exported, tmp_path):
     data = exported("trl-kto")
     train(KTOTrainer, KTOConfig, *tiny_trl.text_model(), data, tmp_path)
@@ -103,3 +129,13 @@ def test_a_pair_is_two_rows_of_kto_one_of_either_label(exported, runs):
     found = [(row["completion"][0]["content"], row["label"]) for row in data["train"]]
     assert found == [each for row in pairs for each in ((row["chosen"], True), (row["rejected"], False))]
     assert {row["prompt"][0]["content"] for row in data["train"]} == {"What is it?"}
+
+
+@pytest.mark.parametrize("name", ["trl-kto", "trl-kto-vision"])
+def test_the_readme_of_kto_says_which_weights_balance_it(exported, tmp_path, name):
+    labels = exported(name)["train"]["label"]
+    readme = (tmp_path / name / "README.md").read_text()
+    assert f"train {sum(labels)} and {len(labels) - sum(labels)}" in readme
+    weights = [float(found) for found in re.findall(r"desirable_weight=([.\d]+)", readme)]
+    # KTO's rule, as TRL's trainer checks it: weighed, desirable rows count 1 to 4/3 times what undesirable ones do.
+    assert 1 <= weights[0] * sum(labels) / (weights[1] * (len(labels) - sum(labels))) <= 4 / 3

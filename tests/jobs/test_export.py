@@ -44,6 +44,14 @@ def test_poor_candidates_can_be_brought_back(run, tmp_path):
         assert len(datasets.load_dataset(str(tmp_path / poor), split="train")) == len(expected)
 
 
+def test_a_reward_trainer_s_margins_can_be_left_out(run, tmp_path):
+    out = str(tmp_path / "out")
+    assert (
+        main(["export", str(run), "--format", "trl-reward", "--split", "test", "--out", out, "--margin", "none"]) == 0
+    )
+    assert "margin" not in datasets.load_dataset(out, split="test").column_names
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -51,6 +59,7 @@ def test_poor_candidates_can_be_brought_back(run, tmp_path):
         ({"--format": "hpdv3"}, "are captions of an image: choose from trl-dpo-vision"),
         ({"--split": "dev"}, "has no split 'dev': choose from train"),
         ({"--min-margin": "7"}, "has no pair left"),
+        ({"--margin": "raw"}, "margin 'raw' is for trl-reward, whose trainer applies it: leave it out for trl-kto"),
         ({"--min-margin": "-1"}, "min_margin is -1.0: a margin is a number of 0 or more"),
     ],
 )
