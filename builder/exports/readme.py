@@ -9,7 +9,8 @@ from builder.card import escape
 from builder.exports.cycleprefdb import POOR, SIMILAR, higher_wins, turned
 from builder.exports.writing import Exported, Part, json_name
 
-STEP = 1e6  # thresholds are printed with six digits
+# Thresholds are printed with six digits, rounded away from the value that must pass, and by more than doubles differ.
+STEP, SLACK = 1e6, 1e-9
 
 
 def margins(part: Part, done: list[Exported]) -> list[str]:
@@ -90,9 +91,10 @@ def paths(part: Part, done: list[Exported]) -> list[str]:
 def cycleprefdb(part: Part, done: list[Exported]) -> list[str]:
     """How CycleReward's own reader makes pairs, and which thresholds give it ours."""
     higher, name = higher_wins(part), part.rankings.cycle.name
-    closest = math.floor(min(each.counted["closest"] for each in done) * STEP) / STEP
     worst = [each.counted["poorest"] for each in done]
-    poorest = math.floor(min(worst) * STEP) / STEP if higher else math.ceil(max(worst) * STEP) / STEP
+    closest, poorest = _below(min(each.counted["closest"] for each in done)), _below(min(worst))
+    if not higher:
+        poorest = -_below(-max(worst))
     what, better, kind = ("images", "higher", "t2i") if higher else ("captions", "lower", "i2t")
     rows = [f"| {escape(json_name(e.split))} | {e.counted['read']} | {e.counted['ours']} | {e.pairs} |" for e in done]
     lines = [
@@ -114,3 +116,7 @@ def cycleprefdb(part: Part, done: list[Exported]) -> list[str]:
         worse = "lower" if higher else "higher"
         lines.insert(1, f"{escape(part.rankings.metric)} is better the {worse} it is, so `scores` are 1 - score.")
     return lines
+
+
+def _below(value: float) -> float:
+    return math.floor((value - SLACK) * STEP) / STEP

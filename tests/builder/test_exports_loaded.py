@@ -12,6 +12,7 @@ LAYOUTS = {
     "i2t2i": ["trl-dpo-vision", "trl-kto", "trl-kto-vision", "trl-reward", "cycleprefdb"],
     "t2i2t": ["diffusion-dpo", "imagereward", "hpdv3", "cycleprefdb"],
 }
+NUMBER, YES_OR_NO = datasets.Value("float64"), datasets.Value("bool")
 PUBLISHED = ["rankings", "pairs"]
 READ = [(cycle, name) for cycle, names in LAYOUTS.items() for name in [*names, *PUBLISHED]]
 # Where pictures are; the others hold none, or raw bytes because that is what their trainer decodes.
@@ -41,8 +42,7 @@ def plain(value):
 
 @pytest.mark.parametrize(("cycle", "name"), READ)
 def test_it_is_read_as_rows_as_pandas_as_numpy_and_as_a_stream(runs, tmp_path, monkeypatch, cycle, name):
-    """`to_tf` is not called, as TensorFlow is not among what this project needs: it takes its batches from the numpy
-    format, which is."""
+    """Not by `to_tf_dataset`, as this project does not need TensorFlow: flat columns as arrays are what that is fed."""
     place = [str(runs[cycle] / "dataset"), name]
     if name not in PUBLISHED:
         export(runs[cycle], name, tmp_path / "out", "validation")
@@ -64,9 +64,6 @@ def test_it_is_read_as_rows_as_pandas_as_numpy_and_as_a_stream(runs, tmp_path, m
     batch = rows.with_format("numpy")[: len(rows)]
     assert {len(values) for values in batch.values()} == {len(rows)}
     assert all(isinstance(values, np.ndarray) and values.dtype.kind in "fb" for values in map(batch.get, numbers))
-
-
-NUMBER, YES_OR_NO = datasets.Value("float64"), datasets.Value("bool")
 
 
 def test_two_exports_of_one_name_are_not_taken_for_one(runs, tmp_path):
