@@ -55,12 +55,17 @@ def status(store: Store) -> dict[str, Any]:
         "state": state,
         "updated": _utc(notes["updated"]),
         "error": None if state == "running" else notes.get("error"),
-        "notices": notices(run["counts"]) if (run := store.read_json("run.json")) and state == "finished" else [],
+        "notices": _notices(store) if state == "finished" else [],
         "holder": holder,
         "stages": stages,
         "failures": _reasons(store),
         "unused": _unused(store),
     }
+
+
+def _notices(store: Store) -> list[str]:
+    run = store.read_json("run.json") or {}
+    return notices(run["counts"]) if "counts" in run else []
 
 
 def _holder(store: Store) -> dict[str, Any] | None:
