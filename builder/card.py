@@ -10,6 +10,7 @@ from typing import Any
 
 from builder.licences import UNKNOWN, strictest
 from builder.models.resolve import Resolved
+from builder.notices import notices
 from builder.pair import Direction
 from schemas.errors import visible
 from schemas.recipe import Pairing, Recipe
@@ -67,7 +68,7 @@ def card(facts: Facts, statistics: dict[str, Any], pictures: dict[str, str], con
         _opening(facts, pictures, configs),
         _making(facts),
         _counts(facts),
-        _statistics(statistics, pictures),
+        _statistics(facts, statistics, pictures),
         _licence(facts),
     )
     return "\n".join(line for section in sections for line in [*section, ""])
@@ -177,7 +178,7 @@ def _counts(facts: Facts) -> list[str]:
     ]
 
 
-def _statistics(found: dict[str, Any], pictures: dict[str, str]) -> list[str]:
+def _statistics(facts: Facts, found: dict[str, Any], pictures: dict[str, str]) -> list[str]:
     length, identity, near = found["length"], found["identity"], found["duplicates"]["near"]
     per_input, open_ = found["pairs_per_input"], found["transitivity"]
     splits = [[name, count["inputs"], count["candidates"], count["pairs"]] for name, count in found["splits"].items()]
@@ -185,7 +186,7 @@ def _statistics(found: dict[str, Any], pictures: dict[str, str]) -> list[str]:
     return [
         "## What is in it",
         "",
-        *(f"> **Warning.** {warning}\n" for warning in found["warnings"]),
+        *(f"> **Warning.** {escape(warning)}\n" for warning in [*notices(facts.counts), *found["warnings"]]),
         *_table(["split", "inputs", "candidates", "pairs"], splits),
         "",
         f"- Pairs per input: {per_input['min']} to {per_input['max']}, mean {per_input['mean']:.1f}; "

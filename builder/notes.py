@@ -19,6 +19,8 @@ from builder.store import Store
 
 FILE = "progress.json"
 NOTE_EVERY_S = 5.0
+# Characters of an error that are kept: it may quote whatever a model or a server said.
+MAX_ERROR = 4000
 State = Literal["running", "finished", "stopped"]
 
 
@@ -41,7 +43,10 @@ class Notes:
             yield self
         except LockError:  # the notes are now those of the build that has the directory
             raise
-        except BaseException:
+        except BaseException as error:
+            # An error is told by `status` later; a Ctrl-C, a SIGTERM or an exit is no error.
+            if isinstance(error, Exception):
+                self._content["error"] = str(error)[:MAX_ERROR] or type(error).__name__
             if self._content["stages"]:
                 self._write("stopped")
             raise

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from schemas.errors import visible
 
 LOG_EVERY_S = 15
+# Columns from which on a bar has room for its whole name.
+WIDE = 110
 Tick = Callable[[int], None]
 # What shows the progress of a label's total; it is told of each step.
 Stage = Callable[[str, int], AbstractContextManager[Tick]]
@@ -34,10 +37,31 @@ def stage(label: str, total: int) -> Iterator[Tick]:
         yield tick
 
 
+class Times(ProgressColumn):
+    """How long a stage has run and how long it has yet to run, each with its word; then how long it took."""
+
+    def render(self, task: Task) -> Text:
+        """The text of one bar."""
+        elapsed = _clock(task.finished_time if task.finished else task.elapsed)
+        if task.finished:
+            return Text(f"took {elapsed}")
+        left = "?" if task.time_remaining is None else _clock(task.time_remaining)
+        return Text(f"{elapsed} so far, {left} left")
+
+
+def _clock(seconds: float | None) -> str:
+    """Seconds as a person reads them: 0:07, 12:30, 3:05:00."""
+    minutes, rest = divmod(round(seconds or 0), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 @contextmanager
 def _bar(label: str, total: int) -> Iterator[Tick]:
-    columns = (TextColumn("{task.description:<34}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as bars:
+    # Counts and times are what people look at: on a narrow terminal the name and the bar give way to them.
+    name, bar = (34, 30) if console.width >= WIDE else (17, 10)
+    label_column = TextColumn("{task.description}", table_column=Column(width=name, no_wrap=True, overflow="ellipsis"))
+    with Progress(label_column, BarColumn(bar), MofNCompleteColumn(), Times(), console=console) as bars:
         task = bars.add_task(label, total=total)
         yield lambda done: bars.advance(task, done)
 

@@ -138,7 +138,7 @@ def _write(
         for name in store.names(f"dataset/{folder}"):
             if f"dataset/{folder}/{name}" not in kept:
                 store.remove(f"dataset/{folder}/{name}")
-    return {"edition": edition, "splits": counts}
+    return {"edition": edition, "splits": counts, "warnings": found["warnings"]}
 
 
 def release_bare(store: Store, views: Views, plan: Layout, licence: str, title: str) -> dict[str, Any]:

@@ -145,10 +145,11 @@ def _at_attempt(todo: pa.Table, key: str, tried: pa.Table) -> pa.Table:
 
 
 def _say(stage: str, counts: dict[str, Count], done: int) -> None:
-    """Print one stage's accounting; a stage that found everything done says nothing."""
+    """Tell one stage's accounting to who asked for more (-v); the table at the end has it for everyone. A stage that
+    found everything done says nothing."""
     for model, count in counts.items() if done else ():
-        told = f"{stage}: {model}: {count.wanted} wanted = {count.ok} ok + {count.failed} failed"
-        progress.console.print(progress.plain(told))
+        name = visible(model, keep="")
+        log.info("%s: %s: %d wanted = %d ok + %d failed", stage, name, count.wanted, count.ok, count.failed)
 
 
 # ---- steps that run on the cluster -----------------------------------------------------------------------------

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from builder import progress
+from builder.layout import SPLITS
 from builder.likeness import alike, signature
 from builder.published import Published
+from schemas.errors import visible
 from schemas.ids import digest
 
 QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
@@ -23,6 +25,10 @@ NEAR_INPUTS = 300
 # From these shares on a shortcut is worth a warning. (Ours: chance is 0.5, and CyclePrefDB's labels agree with people
 # in 0.6 of pairs, so a shortcut at 0.65 is stronger than the signal; models do differ, so their names may say more.)
 LENGTH_WARNING, MODEL_WARNING = 0.65, 0.80
+# A candidate that was cut says less than its model would have; from this share of a model's candidates on it is told.
+CUT_WARNING = 0.01
+# Accuracy on fewer test inputs than this has an interval of some ten points and more.
+SMALL_SPLIT = 20
 Half = Counter[tuple[tuple[str, ...], tuple[str, ...]]]
 
 
@@ -43,7 +49,9 @@ def statistics(published: Published) -> dict[str, Any]:
     - `duplicates`: candidates that several models made, outputs that several inputs share, and near-duplicates (see
       builder/likeness.py) among the candidates of one input, on a sample of inputs
     - `scores`: by metric, a histogram over the candidates (edges and counts), mean and quantiles
-    - `warnings`: sentences, where a shortcut predicts too much
+    - `truncated`: by model, its `candidates` and how many of them were `cut`: captions that ended at their token limit,
+      images of prompts that no text encoder read to the end
+    - `warnings`: sentences, where a shortcut predicts too much, candidates were cut, or a split is empty or small
     """
     inputs = published.input_count
     tally = Tally(min(1.0, NEAR_INPUTS / max(1, inputs)))
@@ -68,6 +76,7 @@ class Tally:
         self._outputs: Counter[int] = Counter()
         self._near: Counter[str] = Counter()
         self._models: set[str] = set()
+        self._made, self._cut = Counter[str](), Counter[str]()
         self._several, self._longer = 0, 0.0
 
     def add(self, split: str, row: dict[str, Any], pairs: list[dict[str, Any]]) -> None:
@@ -82,6 +91,8 @@ class Tally:
             key = output.strip().lower() if isinstance(output, str) else output
             self._outputs[int(digest(key)[:15], 16)] += 1
             self._models.update(candidate["models"])
+            self._made.update(candidate["models"])
+            self._cut.update(candidate["models"] if candidate.get("truncated") else ())
             self._several += len(candidate["models"]) > 1
             for score in candidate["scores"]:
                 self._scores.setdefault(score["metric"], array("d")).append(score["value"])
@@ -107,11 +118,13 @@ class Tally:
         length = {"longer_chosen": longer, "predicts": None if longer is None else max(longer, 1 - longer)}
         identity = {"predicts": identity_share(*self._halves)}
         per_input = np.asarray(self._per_input)
+        truncated = {model: {"candidates": self._made[model], "cut": self._cut[model]} for model in models}
+        splits = {split: dict(count) for split, count in self._splits.items()}
         return {
             "inputs": len(per_input),
             "candidates": sum(count["candidates"] for count in self._splits.values()),
             "pairs": pairs,
-            "splits": {split: dict(count) for split, count in self._splits.items()},
+            "splits": splits,
             "pairs_per_input": _summary(per_input),
             "margins": _quantiles(self._margins),
             "models": models,
@@ -125,7 +138,12 @@ class Tally:
                 "near": {name: self._near[name] for name in ("inputs", "compared", "near")},
             },
             "scores": {metric: _histogram(values) for metric, values in sorted(self._scores.items())},
-            "warnings": warnings(length["predicts"], identity["predicts"]),
+            "truncated": truncated,
+            "warnings": [
+                *warnings(length["predicts"], identity["predicts"]),
+                *cut_warnings(truncated),
+                *split_warnings(splits),
+            ],
         }
 
 
@@ -177,6 +195,32 @@ def warnings(length: float | None, identity: float | None) -> list[str]:
             f"The models' names alone predict {identity:.1%} of the pairs (warning from {MODEL_WARNING:.0%} on): a "
             "model may learn to tell models apart. Add models of equal strength, or balance the pairs by model."
         )
+    return found
+
+
+def cut_warnings(truncated: dict[str, dict[str, int]]) -> list[str]:
+    """A sentence on each model whose candidates were cut."""
+    return [
+        f"{visible(model, keep='')}: {count['cut']} of {count['candidates']} candidates were cut at a token limit "
+        f"({count['cut'] / count['candidates']:.0%}), which lowers their scores. Raise max_new_tokens (captions) or "
+        "shorten the prompts (images), or leave these candidates out."
+        for model, count in truncated.items()
+        if count["cut"] and count["cut"] >= CUT_WARNING * count["candidates"]
+    ]
+
+
+def split_warnings(splits: dict[str, dict[str, int]]) -> list[str]:
+    """Sentences on splits without pairs, and on those too small to measure anything with."""
+    found = []
+    for split in SPLITS if splits else ():
+        count = splits.get(split, {"inputs": 0, "pairs": 0})
+        if not count["pairs"]:
+            found.append(f"The split {split} has {count['inputs']} inputs and no pairs. Add inputs, or set `splits`.")
+        elif count["inputs"] < SMALL_SPLIT:
+            found.append(
+                f"The split {split} has only {count['inputs']} inputs: a share measured on them may be off by "
+                f"{50 / count['inputs'] ** 0.5 * 1.96:.0f} points and more. Add inputs, or set `splits`."
+            )
     return found
 
 

@@ -8,23 +8,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from builder.failures import failures
 from builder.lock import holders
 from builder.notes import FILE
+from builder.notices import notices
 from builder.store import Store, StoreError
 from builder.upkeep import UpkeepError, unused
 
 # Failures are told by reason, the most frequent first.
 REASONS = 20
+# So many inputs are named with each reason; `cyclepref failures` lists all.
+NAMED = 3
 
 
 def status(store: Store) -> dict[str, Any]:
     """What `cyclepref status --json` prints.
 
     - `state`: "running", "finished" or "stopped" (by an error, by its user, or killed), of the latest build
+    - `error`: what ended the latest build, if an error did, or null
+    - `notices`: what to know of the latest build that finished (builder/notices.py)
     - `holder`: who works in the directory (command, host, pid, since, seconds since its last sign of life), or null
     - `stages`: of the latest build so far, in order: `models` (wanted, ok, failed, left: rows in the store now),
       `rows_a_second` and `seconds_left` (null where nothing is being made), `began` and `ended` (UTC, or null)
-    - `failures`: what failed and is still wanted, by stage, model and reason, with counts; at most REASONS
+    - `failures`: what failed and is still wanted, by stage, model and reason, with counts and the names of some of the
+      inputs; at most REASONS
     - `unused`: rows and bytes in the store that the latest build did not ask for, by table and model; null while
       that is not known, which is until a build has finished
 
@@ -38,21 +45,27 @@ def status(store: Store) -> dict[str, Any]:
     notes = notes or {"state": "stopped", "recipe": None, "stages": [], "updated": None}
     running = notes["state"] == "running"
     state = "stopped" if running and holder is None else notes["state"]
-    stages, failures = [], []
+    stages = []
     for note in notes["stages"]:
         wanted = store.read_file(note["wanted"], pq.read_table)
         stages.append(_stage(store, note, wanted, live=state == "running", updated=notes["updated"]))
-        failures += _reasons(store, note, wanted)
     return {
         "run": store.root,
         "recipe": notes["recipe"],
         "state": state,
         "updated": _utc(notes["updated"]),
+        "error": None if state == "running" else notes.get("error"),
+        "notices": _notices(store) if state == "finished" else [],
         "holder": holder,
         "stages": stages,
-        "failures": sorted(failures, key=lambda reason: -reason["count"])[:REASONS],
+        "failures": _reasons(store),
         "unused": _unused(store),
     }
+
+
+def _notices(store: Store) -> list[str]:
+    run = store.read_json("run.json") or {}
+    return notices(run["counts"]) if "counts" in run else []
 
 
 def _holder(store: Store) -> dict[str, Any] | None:
@@ -102,19 +115,19 @@ def _speed(note: dict[str, Any], updated: float) -> tuple[float | None, float | 
     return round(rate, 3), round((note["todo"] - note["done"]) / rate, 1)
 
 
-def _reasons(store: Store, note: dict[str, Any], wanted: pa.Table) -> list[dict[str, Any]]:
-    """Why rows of a stage failed that have not succeeded since."""
-    rows = store.rows("failures")
-    if not rows.num_rows:
-        return []
-    asked = pc.is_in(rows["id"], value_set=wanted["id"].combine_chunks())
-    rows = rows.filter(pc.and_not(asked, store.ids(note["table"]).holds(rows["id"])))
-    by = ["model", "error_class", "message"]
-    counts = rows.group_by(by).aggregate([("id", "count")])
-    return [
-        {"stage": note["stage"], **{name: row[name] for name in by}, "count": row["id_count"]}
-        for row in counts.to_pylist()
-    ]
+def _reasons(store: Store) -> list[dict[str, Any]]:
+    """Why rows failed that have not succeeded since, the most frequent reason first."""
+    by: dict[tuple[str, str, str, str], list[str | None]] = {}
+    for row in failures(store):
+        by.setdefault((row["stage"], row["model"], row["error"], row["message"]), []).append(row["item"])
+    reasons = [
+        {
+            "stage": stage, "model": model, "error_class": error, "message": message, "count": len(items),
+            "items": sorted({item for item in items if item})[:NAMED],
+        }
+        for (stage, model, error, message), items in by.items()
+    ]  # fmt: skip
+    return sorted(reasons, key=lambda reason: -reason["count"])[:REASONS]
 
 
 def _unused(store: Store) -> list[dict[str, Any]] | None:

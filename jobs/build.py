@@ -3,6 +3,7 @@
 ray job submit --working-dir . -- python -m jobs.build jobs/recipes/shapeworld_i2t2i.yaml --out /shared/run
 """
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 from rich.table import Table
 
 from builder.build import build
+from builder.notices import notices
 from builder.progress import console, plain
 from builder.store import Store
-from schemas.recipe import load_recipe
+from schemas.recipe import Recipe, load_recipe
 
 
 def run_build(recipe_path: Path, out: str | Path, retry_failed: bool = False) -> None:
@@ -23,6 +25,26 @@ def run_build(recipe_path: Path, out: str | Path, retry_failed: bool = False) ->
     address = Store(out).address("dataset")
     load = "" if "://" in address else f"   (datasets.load_dataset({address!r}))"
     console.print(plain(f"dataset: {address}{load}"), soft_wrap=True)
+    for notice in notices(run["counts"]):
+        console.print(plain(f"warning: {notice}"), style="yellow", soft_wrap=True)
+    console.print(plain(_next(out, recipe, run["counts"])), soft_wrap=True)
+
+
+def _next(out: str | Path, recipe: Recipe, counts: dict[str, Any]) -> str:
+    """The commands that come after a build."""
+    place = shlex.quote(str(out))
+    layout = "trl-dpo-vision" if recipe.cycle == "i2t2i" else "diffusion-dpo"
+    steps = [
+        (f"cyclepref stats {place}", "what the pairs are like"),
+        (f"cyclepref export {place} --format {layout} --out {place}-{layout}", "the pairs as a trainer reads them"),
+        (f"cyclepref train-reward {place} --out {place}-reward --start MODEL", "a reward model"),
+        (f"cyclepref publish {place} --repo ORG/NAME --dry-run", "what would go to the Hub"),
+    ]
+    stages = ("candidates", "reconstructions", "scores")
+    if counts["inputs"]["failed"] or any(count["failed"] for stage in stages for count in counts[stage].values()):
+        steps.insert(0, (f"cyclepref failures {place}", "what failed, and why"))
+    width = max(len(command) for command, _ in steps)
+    return "next:\n" + "\n".join(f"  {command:<{width}}  {what}" for command, what in steps)
 
 
 def counts_table(title: str, counts: dict[str, Any]) -> Table:

@@ -109,6 +109,16 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("directory", metavar="DIR", type=place, help="run directory; a build may be at work in it")
     status.add_argument("--json", action="store_true", help="print it as JSON")
 
+    failed = _command(
+        commands, "failures", _failures, "list every row that failed and is still wanted, with its input and reason",
+        "examples:\n  cyclepref failures runs/mine\n"
+        "  cyclepref failures runs/mine --stage candidates --json > failed.jsonl",
+    )  # fmt: skip
+    failed.add_argument("directory", metavar="DIR", type=place, help="run directory")
+    failed.add_argument("--stage", help="only of this stage (inputs, candidates, reconstructions, scores, safety)")
+    failed.add_argument("--model", help="only of this model or metric")
+    failed.add_argument("--json", action="store_true", help="print a JSON object a line")
+
     prune = _command(
         commands, "prune", _prune, "remove rows that the latest build of a directory did not ask for; asks first",
         "examples:\n  cyclepref prune runs/mine\n  cyclepref prune runs/mine --yes",
@@ -164,6 +174,13 @@ def _status(arguments: argparse.Namespace) -> int:
     from jobs.runs import print_status
 
     print_status(arguments.directory, arguments.json)
+    return 0
+
+
+def _failures(arguments: argparse.Namespace) -> int:
+    from jobs.runs import print_failures
+
+    print_failures(arguments.directory, arguments.stage, arguments.model, arguments.json)
     return 0
 
 

@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from builder.failures import failures
 from builder.lock import hold
+from builder.notes import FILE as PROGRESS
 from builder.status import status
-from builder.store import Store
+from builder.store import Store, StoreError
 from builder.upkeep import Unused, merge, prune, unused
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -34,17 +36,46 @@ def print_status(out: str, as_json: bool = False) -> None:
             f"held by `cyclepref {_plain(holder['command'])}` on {_plain(holder['host'])}, pid {holder['pid']}, since "
             f"{_plain(holder['since'])}; last sign of life {holder['silent_seconds']:.0f} s ago"
         )
+    if found["error"]:
+        console.print(f"ended by an error: {_plain(found['error'])}", style="red", soft_wrap=True)
     if found["stages"]:
         console.print(_stages(found["stages"]))
     if found["failures"]:
-        table = _table("failures by reason", "stage", "model", "reason", rows=1)
+        table = _table("failures by reason", "stage", "model", "reason", "such as", rows=1)
         for reason in found["failures"]:
             text = f"{reason['error_class']}: {reason['message']}"
-            table.add_row(*map(_plain, (reason["stage"], reason["model"], text)), f"{reason['count']:,}")
+            such = ", ".join(reason["items"])
+            table.add_row(*map(_plain, (reason["stage"], reason["model"], text, such)), f"{reason['count']:,}")
         console.print(table)
+        console.print(f"`cyclepref failures {_plain(found['run'])}` lists every one of them")
+    for notice in found["notices"]:
+        console.print(f"warning: {_plain(notice)}", style="yellow", soft_wrap=True)
     if found["unused"]:
         console.print(_unused([Unused(**rows) for rows in found["unused"]]))
         console.print(f"`cyclepref prune {_plain(found['run'])}` removes what is unused")
+
+
+def print_failures(out: str, stage: str | None, model: str | None, as_json: bool) -> None:
+    """Print every row that failed and is still wanted, for people or as a JSON object a line."""
+    store = Store(out)
+    if not store.exists(PROGRESS) and not store.parts("failures"):
+        raise StoreError(f"{store.root} has no run: `cyclepref build RECIPE --out {store.root}` makes one")
+    found = failures(store, stage, model)
+    if as_json:
+        for row in found:
+            print(json.dumps(row, ensure_ascii=False))
+        return
+    if not found:
+        console.print("nothing that is wanted has failed")
+        return
+    table = Table(title=f"{len(found):,} rows failed", title_justify="left")
+    for name in ("stage", "model", "input", "error", "tries"):
+        table.add_column(name, overflow="fold")
+    for row in found:
+        error = f"{row['error']}: {row['message']}"
+        table.add_row(*map(_plain, (row["stage"], row["model"], row["item"] or row["id"], error, row["attempt"])))
+    console.print(table)
+    console.print("mend the cause, then the same build with --retry-failed tries them again", soft_wrap=True)
 
 
 def run_prune(out: str, yes: bool, ask: Callable[[str], str] = input) -> int:

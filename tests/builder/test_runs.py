@@ -46,7 +46,8 @@ def build(store: Store, wanted: dict[str, list[str]], failing: tuple[str, ...] =
 
     with hold(store, "build") as held, Notes(store, held.check).of("mine") as notes:
         Accountant(store, 1.0, notes=notes).run(work, do)
-        store.write_json("run.json", {"models": {name: {"fingerprint": "f"} for name in wanted}})
+        models = {name: {"fingerprint": "f"} for name in wanted}
+        store.write_json("run.json", {"models": models, "counts": {"inputs": {"read": 0, "failed": 0}}})
 
 
 def texts(store: Store) -> list[str]:
