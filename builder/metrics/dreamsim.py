@@ -46,7 +46,7 @@ class DreamSim:
                 )
             except OSError as error:
                 raise OSError(
-                    f"{spec.name}: DreamSim's {spec.branch} is not whole in {folder} and could not be downloaded "
+                    f"DreamSim's {spec.branch} is not whole in {folder} and could not be downloaded "
                     f"({type(error).__name__}: {error}): run once with a network, or unpack the checkpoint of "
                     "DreamSim's releases there"
                 ) from error

@@ -64,10 +64,9 @@ def loading(spec: ModelSpec | MetricSpec, leave_out: Iterable[str] = ()) -> Iter
         except Exception as error:
             if not found.differences:
                 part = f"{found.failed}: " if found.failed else ""
+                kind = f"metric ({spec.kind})" if isinstance(spec, MetricSpec) else spec.kind
                 hint = _DAMAGED if type(error).__name__ in ("SafetensorError", "UnpicklingError") else ""
-                raise ModelError(
-                    f"{spec.name}: cannot load {where} as a {spec.kind}: {part}{_line(error)}{hint}"
-                ) from error
+                raise ModelError(f"{spec.name}: cannot load {where} as a {kind}: {part}{_line(error)}{hint}") from error
             raise ModelError(_unfit(spec, where, found)) from error
     if found.differences:
         raise ModelError(_unfit(spec, where, found))
