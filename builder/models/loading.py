@@ -65,11 +65,18 @@ def loading(spec: ModelSpec | MetricSpec, leave_out: Iterable[str] = ()) -> Iter
             if not found.differences:
                 part = f"{found.failed}: " if found.failed else ""
                 kind = f"metric ({spec.kind})" if isinstance(spec, MetricSpec) else spec.kind
-                hint = _DAMAGED if type(error).__name__ in ("SafetensorError", "UnpicklingError") else ""
+                hint = _DAMAGED if _is_damaged(error) else ""
                 raise ModelError(f"{spec.name}: cannot load {where} as a {kind}: {part}{_line(error)}{hint}") from error
             raise ModelError(_unfit(spec, where, found)) from error
     if found.differences:
         raise ModelError(_unfit(spec, where, found))
+
+
+def _is_damaged(error: BaseException) -> bool:
+    """Whether a file of weights could not be read, which some libraries say by an error that another one led to."""
+    if type(error).__name__ in ("SafetensorError", "UnpicklingError"):
+        return True
+    return error.__context__ is not None and _is_damaged(error.__context__)
 
 
 def _unfit(spec: ModelSpec | MetricSpec, where: str, found: Watched) -> str:

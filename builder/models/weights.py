@@ -56,8 +56,8 @@ class Difference:
         shapes = [f"{name} ({shapes})" for name, shapes in sorted(self.reshaped.items())]
         said = [
             f"has no weights for {_few(self.missing)} ({len(self.missing)} of {self.total} tensors)",
-            f"has other shapes than its config says for {_few(shapes)} ({len(shapes)} tensors)",
-            f"has no place for {_few(self.unexpected)} ({len(self.unexpected)} tensors)",
+            f"has weights of another shape for {_few(shapes)} ({len(shapes)} of {self.total} tensors)",
+            f"has no place for {_few(self.unexpected)} ({len(self.unexpected)} in its files)",
         ]
         true = [self.missing, self.reshaped, self.unexpected]
         return f"{self.part} " + " and ".join(text for text, names in zip(said, true, strict=True) if names)

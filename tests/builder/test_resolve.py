@@ -145,7 +145,11 @@ def test_a_link_that_leads_back_to_its_own_folder_is_not_followed(pipeline):
 
 def test_a_folder_in_the_hubs_cache_has_the_hash_of_its_files(pipeline, tmp_path):
     """There every file is a link to a blob, and no folder is."""
-    plain, snapshot, blobs = tmp_path / "model", tmp_path / "cache" / "snapshots" / "c0ffee", tmp_path / "cache" / "blobs"
+    plain, snapshot, blobs = (
+        tmp_path / "model",
+        tmp_path / "cache" / "snapshots" / "c0ffee",
+        tmp_path / "cache" / "blobs",
+    )
     blobs.mkdir(parents=True)
     for at, file in enumerate(sorted(f for f in plain.rglob("*") if f.is_file())):
         (blobs / str(at)).write_bytes(file.read_bytes())
