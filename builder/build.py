@@ -24,6 +24,7 @@ from builder.loading import LoadCheck
 from builder.lock import hold
 from builder.mix import Mix, add_mix, mix_of
 from builder.models.resolve import Resolved, metric_spec, model_spec, resolve
+from builder.needs import require
 from builder.notes import Notes
 from builder.pair import Direction, pair
 from builder.release import release
@@ -68,6 +69,7 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
     # Everything that can be wrong with a recipe is found before a process is started.
     cycle = recipe.shape
     lock = store.read_json("lock.json") or {}
+    require(recipe, lock, store.read_json("run.json"))
     forward, backward, metrics = _resolve_models(recipe, lock)
     models = [*(use.model for use in forward), backward.model]
     safety = resolve_safety(recipe.safety, lock)

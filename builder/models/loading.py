@@ -1,6 +1,6 @@
 """What all models share when they load and run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +9,7 @@ import diffusers
 import torch
 import transformers
 
+from builder.models.weights import Watched, watched
 from schemas.errors import CyclePrefError
 from schemas.specs import MetricSpec, ModelSpec
 
@@ -40,20 +41,47 @@ def source_of(spec: ModelSpec | MetricSpec) -> tuple[str, dict[str, Any]]:
 
 
 @contextmanager
-def loading(spec: ModelSpec) -> Iterator[None]:
-    """Load a model: what its libraries raise becomes one clear line.
+def loading(spec: ModelSpec | MetricSpec, leave_out: Iterable[str] = ()) -> Iterator[Watched]:
+    """Load a model: what its libraries raise, or keep quiet about, becomes one clear line.
+
+    `leave_out` names parts that may be missing whole, since they are not used (see `builder.models.weights`); to what
+    is given, differences that are found in another way may be added.
 
     Raises:
-        ModelError: for a package that is missing, and a repo or folder that is gated, absent or no such model.
+        ModelError: for a package that is missing, a repo or folder that is gated, absent or no such model, and for
+            weights that are missing, of another shape, or of another architecture than the config's.
     """
-    try:
-        yield
-    except ImportError as error:
-        raise ModelError(f"{spec.name}: a package is missing for {spec.repo}: {_line(error)}") from error
-    except torch.OutOfMemoryError as error:
-        raise ModelError(f"{spec.name}: the GPU's memory ran out while loading {spec.repo}. {_LESS_MEMORY}") from error
-    except (OSError, ValueError, LookupError, AttributeError, TypeError, RuntimeError) as error:
-        raise ModelError(f"{spec.name}: cannot load {spec.repo} as a {spec.kind}: {_line(error)}") from error
+    where = spec.repo or f"the weights of the package {spec.kind}"
+    with watched(spec.repo, leave_out) as found:
+        try:
+            yield found
+        except CyclePrefError:
+            raise
+        except ImportError as error:
+            raise ModelError(f"{spec.name}: a package is missing for {where}: {_line(error)}") from error
+        except torch.OutOfMemoryError as error:
+            raise ModelError(f"{spec.name}: the GPU's memory ran out while loading {where}. {_LESS_MEMORY}") from error
+        except Exception as error:
+            if not found.differences:
+                part = f"{found.failed}: " if found.failed else ""
+                kind = f"metric ({spec.kind})" if isinstance(spec, MetricSpec) else spec.kind
+                hint = _DAMAGED if _is_damaged(error) else ""
+                raise ModelError(f"{spec.name}: cannot load {where} as a {kind}: {part}{_line(error)}{hint}") from error
+            raise ModelError(_unfit(spec, where, found)) from error
+    if found.differences:
+        raise ModelError(_unfit(spec, where, found))
+
+
+def _is_damaged(error: BaseException) -> bool:
+    """Whether a file of weights could not be read, which some libraries say by an error that another one led to."""
+    if type(error).__name__ in ("SafetensorError", "UnpicklingError"):
+        return True
+    return error.__context__ is not None and _is_damaged(error.__context__)
+
+
+def _unfit(spec: ModelSpec | MetricSpec, where: str, found: Watched) -> str:
+    said = "; ".join(map(str, found.differences))
+    return f"{spec.name}: {where} does not hold the model that its config describes: {said}. {_WHOLE}"
 
 
 def check_fits(spec: ModelSpec) -> None:
@@ -83,6 +111,11 @@ def spread(spec: ModelSpec) -> str | None:
     return wanted or ("auto" if hasattr(spec, "device_map") and spec.num_gpus > 1 else None)
 
 
+_DAMAGED = ": the file is damaged or cut short, so download or copy it again"
+_WHOLE = (
+    "Weights that are missing would be random numbers, other ones in each process: download or copy the model again, "
+    "or name one whose config and weights belong together"
+)
 _LESS_MEMORY = (
     "Use a larger GPU, dtype bfloat16, num_gpus above 1 or a quantization_config (captioners), "
     "or cpu_offload: model (pipelines)"

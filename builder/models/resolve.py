@@ -2,7 +2,9 @@
 
 import difflib
 import hashlib
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,7 +126,10 @@ def resolve(spec: Spec, lock: dict[str, Any]) -> Resolved:
     if Path(repo).exists():
         identity.pop("revision", None)
         only = weight_files(spec) if isinstance(spec, MetricSpec) else ()
-        return Resolved(spec, {**identity, "weights": _weights_hash(Path(repo), lock, only)})
+        try:
+            return Resolved(spec, {**identity, "weights": _weights_hash(Path(repo), lock, only)})
+        except OSError as error:
+            raise RecipeError(f"{spec.name}: cannot read {repo}: {error}") from error
     commit = _commit(spec, lock)
     return Resolved(spec.model_copy(update={"revision": commit}), {**identity, "repo": repo, "revision": commit})
 
@@ -174,7 +179,7 @@ def _commit(spec: Any, lock: dict[str, Any]) -> str:
 def _weights_hash(path: Path, lock: dict[str, Any], only: tuple[str, ...] = ()) -> str:
     """Hash of the files that make a model; computed again only when their sizes or times change. `only` names those
     that are read, where a folder holds several models."""
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    files = [path] if path.is_file() else sorted(_files(path))
     files = [f for f in files if not only or f.relative_to(path).parts[0] in only]
     files = [f for f in files if f.name not in NOT_WEIGHTS and not f.name.startswith(".")]
     if not files:
@@ -186,6 +191,19 @@ def _weights_hash(path: Path, lock: dict[str, Any], only: tuple[str, ...] = ()) 
         contents = [(str(f.relative_to(path)), _file_hash(f)) for f in files]
         lock[key] = {"stamp": stamp, "weights": digest(*(part for entry in contents for part in entry))}
     return lock[key]["weights"]
+
+
+def _files(folder: Path, within: tuple[str, ...] = ()) -> Iterator[Path]:
+    """The files below a folder. Links are followed, as loaders follow them; one that leads back to a folder that it
+    lies in is not. `within`: the real paths of the folders around it."""
+    real = os.path.realpath(folder)
+    if real in within:
+        return
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _files(entry, (*within, real))
+        elif entry.is_file():
+            yield entry
 
 
 def _file_hash(file: Path) -> str:

@@ -12,6 +12,7 @@ from builder.memory import Fitting
 from builder.metrics import load_metric
 from builder.metrics.catalog import LPIPS_OWN_HIGH
 from builder.models.catalog import CATALOG
+from builder.models.loading import ModelError
 from builder.models.resolve import metric_spec, resolve
 from builder.score import Comparer
 from builder.shapeworld import render, scenes
@@ -44,7 +45,7 @@ def test_an_sbert_value_does_not_depend_on_its_neighbours_to_the_last_bit(sbert)
 
 
 def test_weights_that_are_not_the_promised_ones_are_refused():
-    with pytest.raises(ValueError, match=r"has sha256 53aa.*and sbert needs 0000"):
+    with pytest.raises(ModelError, match=r"has sha256 53aa.*and sbert needs 0000"):
         load_metric(CATALOG["sbert"].model_copy(update={"sha256": "0000"}))
 
 

@@ -99,3 +99,62 @@ def test_a_hub_model_that_is_not_cached_offline_says_so():
 def test_names_in_the_catalog_are_unique_and_all_models_resolve_as_their_kind():
     for name, spec in CATALOG.items():
         assert spec.name == name
+
+
+def weights_of(folder, lock=None) -> str:
+    return resolve(model_spec(choice(str(folder)), "captioner"), {} if lock is None else lock).identity["weights"]
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    """A folder with weights at its top and in a folder within, and a folder beside it that others may link to."""
+    for name in ("model/unet/w.safetensors", "model/config.json", "shared/w.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path
+
+
+def test_weights_in_a_linked_folder_are_part_of_the_fingerprint(pipeline):
+    lock: dict = {}
+    before = weights_of(pipeline / "model", lock)
+    (pipeline / "model" / "transformer").symlink_to("../shared")
+    linked = weights_of(pipeline / "model", lock)
+    (pipeline / "shared" / "w.safetensors").write_bytes(b"edited, of another length")
+    edited = weights_of(pipeline / "model", lock)
+    assert len({before, linked, edited}) == 3
+    (pipeline / "model" / "transformer").unlink()
+    shutil.copytree(pipeline / "shared", pipeline / "model" / "transformer")
+    assert weights_of(pipeline / "model") == edited, "a link and a copy are the same weights"
+
+
+def test_two_links_to_one_folder_are_two_components(pipeline):
+    (pipeline / "model" / "text_encoder").symlink_to("../shared")
+    one = weights_of(pipeline / "model")
+    (pipeline / "model" / "text_encoder_2").symlink_to("../shared")
+    assert weights_of(pipeline / "model") != one
+
+
+def test_a_link_that_leads_back_to_its_own_folder_is_not_followed(pipeline):
+    before = weights_of(pipeline / "model")
+    (pipeline / "model" / "again").symlink_to(".")
+    (pipeline / "model" / "unet" / "up").symlink_to("..")
+    assert weights_of(pipeline / "model") == before
+    (pipeline / "model" / "around").symlink_to("..")  # to what lies beside the model, which has it in turn
+    assert weights_of(pipeline / "model") != before
+
+
+def test_a_folder_in_the_hubs_cache_has_the_hash_of_its_files(pipeline, tmp_path):
+    """There every file is a link to a blob, and no folder is."""
+    plain, snapshot, blobs = (
+        tmp_path / "model",
+        tmp_path / "cache" / "snapshots" / "c0ffee",
+        tmp_path / "cache" / "blobs",
+    )
+    blobs.mkdir(parents=True)
+    for at, file in enumerate(sorted(f for f in plain.rglob("*") if f.is_file())):
+        (blobs / str(at)).write_bytes(file.read_bytes())
+        link = snapshot / file.relative_to(plain)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(blobs / str(at))
+    assert weights_of(snapshot) == weights_of(plain)
+    assert weights_of(plain) == "60f25353bebf68c3ff43bb76d8c8c9bf", "as runs have stored it"

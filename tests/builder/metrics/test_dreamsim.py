@@ -9,6 +9,7 @@ from dreamsim.feature_extraction.vision_transformer import vit_base
 from builder.metrics import DREAMSIM_FILES, REMOTE_BRANCHES, check_metric, load_metric
 from builder.metrics.catalog import METRICS
 from builder.models.catalog import CATALOG
+from builder.models.loading import ModelError
 from builder.models.resolve import metric_spec, resolve
 from schemas.recipe import MetricChoice, RecipeError
 
@@ -106,7 +107,7 @@ def test_weights_that_cannot_be_downloaded_are_told_with_the_folder(tmp_path, mo
     """An address on this machine where nothing listens stands for a machine without a network."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setitem(load_module().dreamsim_weights, "clip_vitb32", "http://127.0.0.1:9/none.zip")
-    with pytest.raises(OSError, match=r"clip_vitb32 is not whole in .*hub/dreamsim and could not be downloaded"):
+    with pytest.raises(ModelError, match=r"clip_vitb32 is not whole in .*hub/dreamsim and could not be downloaded"):
         load_metric(CATALOG["dreamsim-clip"])
 
 
