@@ -16,7 +16,8 @@ from PIL import Image
 from builder.reward.checkpoint import TOKENIZER
 from builder.reward.errors import RewardError
 from builder.reward.model import RewardModel
-from builder.reward.preprocess import ImageLike, open_image, pixels
+from builder.reward.opening import ImageLike, open_image
+from builder.reward.preprocess import pixels
 from builder.reward.published import load_published, published_repo
 
 MODELS = {

@@ -14,7 +14,7 @@ import torch
 
 from builder.reward.checkpoint import TOKENIZER
 from builder.reward.model import RewardModel
-from builder.reward.preprocess import ImageLike
+from builder.reward.opening import ImageLike
 from builder.reward.published import load_published, published_repo
 
 MODELS = {"ImageReward-v1.0": "imagereward"}

@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar, Literal
 
+from huggingface_hub.dataclasses import strict
 from transformers import (
     BlipTextConfig,
     BlipVisionConfig,
@@ -42,6 +43,7 @@ LEE_2023: dict[str, Any] = {
 }
 
 
+@strict
 class RewardConfig(PreTrainedConfig):
     """Shape of a reward model; the defaults of the head are CycleReward's.
 
@@ -85,6 +87,8 @@ class RewardConfig(PreTrainedConfig):
     reward_std: float | int = 1.0
 
     def __post_init__(self, **kwargs):
+        if self.backbone not in TOWERS:
+            raise RewardError(f"unknown backbone {self.backbone!r}. Choose from: {', '.join(TOWERS)}")
         kinds = TOWERS[self.backbone]
         self.text_config, self.vision_config = (
             given if isinstance(given, PreTrainedConfig) else kind(**(given or {}))

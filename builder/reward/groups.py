@@ -13,7 +13,7 @@ from builder.files import files_under, read_file
 from builder.images import ENDINGS
 from builder.reward.errors import RewardError
 from builder.reward.model import RewardModel, best
-from builder.reward.preprocess import ImageLike
+from builder.reward.opening import ImageLike
 from builder.reward.scoring import Scores
 from builder.stage import content_by_id
 from builder.store import Store

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 
 from builder.images import content_id
-from builder.reward.errors import RewardError, WrongType
-from builder.reward.preprocess import ImageLike, image_list, open_image, pad, pixels, read_image, tokenise, warn_of_cut
+from builder.reward.errors import RewardError
+from builder.reward.opening import ImageLike, image_list, open_image, read_image
+from builder.reward.preprocess import check_text, pad, pixels, tokenise, warn_of_cut
 from schemas.ids import digest
 
 # What the images of one block may take as keys and values: some 35 images of BLIP-large in single precision.
@@ -183,6 +184,5 @@ def _image_key(image: ImageLike) -> str:
 
 
 def _text_key(text: str) -> str:
-    if not isinstance(text, str):
-        raise WrongType(f"a text must be a str, got {type(text).__name__}: {text!r:.80}")
+    check_text(text)
     return text
