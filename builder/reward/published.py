@@ -1,6 +1,9 @@
 """A reward model by what a user calls it: a folder, a Hub id, a checkpoint file, or the name of a published model."""
 
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from builder.reward.checkpoint import PICKLED, TOKENIZER, hub_weights, read_tokenizer, read_weights
 from builder.reward.config import RewardConfig
@@ -10,7 +13,7 @@ from builder.reward.model import RewardModel
 from builder.reward.start import read_config
 
 
-def load_published(name: str | Path, kind: str, device: str, tokenizer: str | Path = TOKENIZER) -> RewardModel:
+def load_published(name: str | Path, kind: str, device: Any, tokenizer: str | Path = TOKENIZER) -> RewardModel:
     """A reward model for use, on `device`, in evaluation mode.
 
     `name` is a folder that `save_pretrained` wrote, a checkpoint file in the layout of `kind` (converted on the way),
@@ -28,7 +31,21 @@ def load_published(name: str | Path, kind: str, device: str, tokenizer: str | Pa
         model = RewardModel.from_pretrained(name)
     else:
         model = convert(read_weights(hub_weights(str(name))), kind, read_tokenizer(tokenizer))
-    return model.to(device).eval()
+    return on_device(model, device).eval()
+
+
+def on_device(model: Any, device: Any) -> Any:
+    """The model, moved.
+
+    Raises:
+        RewardError: if there is no such device.
+    """
+    try:
+        return model.to(torch.device(device))
+    except torch.OutOfMemoryError as error:
+        raise RewardError(f"the memory of {device} is too small for the model: use another device, or cpu") from error
+    except (RuntimeError, AssertionError, TypeError) as error:  # what torch raises for a device that is not there
+        raise RewardError(f"cannot use the device {device!r}: {' '.join(str(error).split())}") from error
 
 
 def published_repo(kind: str) -> str:
