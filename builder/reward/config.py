@@ -127,6 +127,11 @@ class RewardConfig(PreTrainedConfig):
             raise RewardError(
                 f"max_text_length must leave room for a word between two ends, got {self.max_text_length}"
             )
+        if self.text_config.max_position_embeddings < 3:
+            raise RewardError(
+                "the text tower must have positions for a word between two ends, got "
+                f"{self.text_config.max_position_embeddings}"
+            )
         if any(size < 1 for size in self.head_sizes):
             raise RewardError(f"head_sizes must be positive, got {list(self.head_sizes)}")
         dropouts = self.head_dropouts

@@ -216,7 +216,7 @@ def read_processor(path: str | Path, words: int, **hub: Any) -> ProcessorMixin:
         RewardError: if there is none that can be read, or its tokenizer is of another model.
     """
     try:
-        found = AutoProcessor.from_pretrained(path, **hub)
+        found = AutoProcessor.from_pretrained(path, **{"trust_remote_code": False, **hub})
     # Readers of broken files raise whatever they come across.
     except Exception as error:
         raise RewardError(

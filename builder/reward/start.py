@@ -33,7 +33,8 @@ def read_config(path: str | Path, revision: str | None = None, **hub: Any) -> Pr
     if Path(path).expanduser().is_absolute() and not Path(path).is_dir():
         raise RewardError(f"no folder at {path}: give a folder with a model, or a Hub id")
     try:
-        return AutoConfig.from_pretrained(path, revision=revision, **hub)
+        # Else transformers asks on the terminal whether to run a folder's own code.
+        return AutoConfig.from_pretrained(path, revision=revision, **{"trust_remote_code": False, **hub})
     except RewardError as error:
         raise RewardError(f"the config of {path}: {error}") from error
     # What a broken config makes the library raise is anything: KeyError, TypeError, errors of its own validation.
