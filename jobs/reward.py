@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import transformers
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +16,8 @@ from builder.reward.convert import convert, kind_of
 from builder.reward.errors import RewardError
 from builder.reward.groups import Kept, best_of_groups, open_groups
 from builder.reward.model import RewardModel
+from builder.reward.origin import Origin
+from builder.reward.published import usable_device
 from builder.reward.scoring import Ranking, paired
 
 # What a command answers goes to stdout, and what it says of its work to stderr.
@@ -30,11 +31,8 @@ def open_model(path: str, device: str | None) -> RewardModel:
         RewardError: if there is no such model or device.
     """
     transformers.utils.logging.disable_progress_bar()
-    try:
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return RewardModel.from_pretrained(path).to(where).eval()
-    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
-        raise RewardError(f"cannot use the device {device!r}: {' '.join(str(error).split())}") from error
+    where = usable_device(device)
+    return RewardModel.from_pretrained(path).to(where).eval()
 
 
 def run_score(images: list[str], texts: list[str], model: RewardModel, batch_size: int, as_json: bool) -> None:
@@ -100,7 +98,9 @@ def run_convert(checkpoint: Path, kind: str, out: Path, tokenizer: str) -> None:
         raise RewardError(f"{out} is there already: --out must name a new or empty folder")
     model = convert(read_weights(checkpoint), kind, read_tokenizer(tokenizer))
     model.save_pretrained(out)
-    write_plain_card(out, model.config, about=f"These are {kind_of(kind).about}.", overwrite=True)
+    of = kind_of(kind)
+    origin = Origin(of.licence, of.licence, [], of.repo, list(of.datasets))
+    write_plain_card(out, model.config, about=f"These are {of.about}.", overwrite=True, origin=origin)
     weights = sum(weight.numel() for weight in model.parameters())
     console.print(plain(f"{out}: {kind}, {weights / 1e6:.1f} million weights"), soft_wrap=True)
     console.print(plain(f"next: cyclepref score --model {out} --image FILE --text TEXT"), soft_wrap=True)

@@ -73,7 +73,6 @@ def load(
     Raises:
         RewardError: if there is no such model, or its weights cannot be had.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     where: str | Path = name
     if name in MODELS:
         kept = Path(download_root or ROOT).expanduser() / CHECKPOINT

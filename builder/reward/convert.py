@@ -43,27 +43,37 @@ VISION_NAMES = (
 
 @dataclass(frozen=True)
 class Kind:
-    """One published model: its head's settings, the places of its linear layers, and where its weights are."""
+    """One published model: its head's settings, the places of its linear layers, where its weights are, the licence
+    that its authors' package names, and what it learned from."""
 
     config: dict[str, Any]
     layers: tuple[int, ...]
     about: str
     repo: str
+    licence: str
+    datasets: tuple[str, ...]
 
 
 GELU_LAYERS, DROPOUT_LAYERS = (0, 2, 4, 6, 8), (0, 2, 4, 6, 7)
 CYCLE = "the weights of {name} (arXiv 2506.02095), converted"
 KINDS = {
     f"cyclereward-{name.lower()}": Kind(
-        CYCLEREWARD, GELU_LAYERS, CYCLE.format(name=f"CycleReward-{name}"), f"carolineec/CycleReward-{name}"
+        CYCLEREWARD,
+        GELU_LAYERS,
+        CYCLE.format(name=f"CycleReward-{name}"),
+        f"carolineec/CycleReward-{name}",
+        "mit",
+        tuple(f"carolineec/CyclePrefDB-{half}" for half in halves),
     )
-    for name in ("Combo", "I2T", "T2I")
+    for name, halves in (("Combo", ("I2T", "T2I")), ("I2T", ("I2T",)), ("T2I", ("T2I",)))
 } | {
     "imagereward": Kind(
         IMAGEREWARD,
         DROPOUT_LAYERS,
         "the weights of ImageReward-v1.0 (arXiv 2304.05977), converted",
         "THUDM/ImageReward",
+        "apache-2.0",
+        ("THUDM/ImageRewardDB",),
     )
 }
 

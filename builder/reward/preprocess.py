@@ -10,7 +10,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
 from transformers import ProcessorMixin
 
-from builder.reward.errors import RewardError, WrongType
+from builder.reward.errors import RewardError
+from builder.reward.given import check_text
 
 logger = logging.getLogger(__name__)
 
@@ -110,21 +111,3 @@ def warn_of_cut(cut: int, texts: int, max_length: int) -> None:
     """Say that texts were cut, if any was."""
     if cut:
         logger.warning("%d of %d texts were cut to %d tokens, the most this reward model reads", cut, texts, max_length)
-
-
-def check_text(text: object) -> None:
-    """Refuse what no tokenizer reads.
-
-    Raises:
-        WrongType: if it is no text.
-        RewardError: if it has half a surrogate pair, which is no character.
-    """
-    if not isinstance(text, str):
-        raise WrongType(f"a text must be a str, got {type(text).__name__}: {text!r:.80}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RewardError(
-            f"the text {text!a:.80} is not Unicode: it has a lone surrogate at character {error.start} (an argument or "
-            "file that is not UTF-8 gives such): write it in UTF-8"
-        ) from error

@@ -1,7 +1,6 @@
 """A reward model by what a user calls it: a folder, a Hub id, a checkpoint file, or the name of a published model."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,8 +12,10 @@ from builder.reward.model import RewardModel
 from builder.reward.start import read_config
 
 
-def load_published(name: str | Path, kind: str, device: Any, tokenizer: str | Path = TOKENIZER) -> RewardModel:
-    """A reward model for use, on `device`, in evaluation mode.
+def load_published(
+    name: str | Path, kind: str, device: str | torch.device | None, tokenizer: str | Path = TOKENIZER
+) -> RewardModel:
+    """A reward model for use, on `device` (see `usable_device`), in evaluation mode.
 
     `name` is a folder that `save_pretrained` wrote, a checkpoint file in the layout of `kind` (converted on the way),
     or a Hub id; a Hub repository may hold either. `tokenizer` is for checkpoints, which have none.
@@ -22,7 +23,7 @@ def load_published(name: str | Path, kind: str, device: Any, tokenizer: str | Pa
     Raises:
         RewardError: if there is no such model.
     """
-    path = Path(name)
+    path, where = Path(name), usable_device(device)
     if path.is_file():
         model = convert(read_weights(path), kind, read_tokenizer(tokenizer))
     elif path.suffix in (".safetensors", *PICKLED):
@@ -31,21 +32,22 @@ def load_published(name: str | Path, kind: str, device: Any, tokenizer: str | Pa
         model = RewardModel.from_pretrained(name)
     else:
         model = convert(read_weights(hub_weights(str(name))), kind, read_tokenizer(tokenizer))
-    return on_device(model, device).eval()
+    return model.to(where).eval()
 
 
-def on_device(model: Any, device: Any) -> Any:
-    """The model, moved.
+def usable_device(device: str | torch.device | None = None) -> torch.device:
+    """The device of this name; without one the GPU if there is one, else the CPU.
 
     Raises:
         RewardError: if there is no such device.
     """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return model.to(torch.device(device))
-    except torch.OutOfMemoryError as error:
-        raise RewardError(f"the memory of {device} is too small for the model: use another device, or cpu") from error
+        return torch.zeros(1, device=device).device
     except (RuntimeError, AssertionError, TypeError) as error:  # what torch raises for a device that is not there
-        raise RewardError(f"cannot use the device {device!r}: {' '.join(str(error).split())}") from error
+        raise RewardError(
+            f"cannot use the device {str(device)!r}: {' '.join(str(error).split()):.300}; say cpu, cuda or cuda:1"
+        ) from error
 
 
 def published_repo(kind: str) -> str:

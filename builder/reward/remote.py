@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from builder import __version__
-from builder.reward import backbones, config, head, network, preprocess, weights
+from builder.reward import backbones, config, given, head, network, preprocess, weights
 from builder.reward.backbones import blip, clip, dual, siglip, tower
 
 FILE = "modeling_cyclepref_reward.py"
@@ -16,7 +16,7 @@ AUTO_MAP = {
     for name, made in (("AutoConfig", config.RewardConfig), ("AutoModel", network.RewardNetwork))
 }
 # Each uses only what stands before it.
-PARTS = (config, head, tower, dual, blip, clip, siglip, backbones, preprocess, weights, network)
+PARTS = (config, head, tower, dual, blip, clip, siglip, backbones, given, preprocess, weights, network)
 OURS = ("builder", "schemas")
 HEAD = '''\
 """A CyclePref reward model for transformers, without CyclePref: code written beside the weights when they were saved.

@@ -15,10 +15,12 @@ from transformers import (
     SiglipModel,
 )
 
+from builder.models.resolve import COMMIT, commit_of
 from builder.reward.config import RewardConfig
 from builder.reward.errors import RewardError
 from builder.reward.network import read_processor
 from builder.reward.weights import load_whole
+from schemas.recipe import RecipeError
 
 Parts = dict[str, dict[str, torch.Tensor]]
 DUAL_PARTS = ("vision_model", "text_model", "visual_projection", "text_projection")
@@ -41,6 +43,23 @@ def read_config(path: str | Path, revision: str | None = None, **hub: Any) -> Pr
     except Exception as error:
         said = " ".join(str(error).split()) or "no message"
         raise RewardError(f"{path} has no model that transformers can read: {said:.500}") from error
+
+
+def start_revision(place: str | Path, revision: str | None, begun: str | None = None) -> str | None:
+    """The commit of a start on the Hub, None of a folder. `begun`, the "id@commit" with which a training began that now
+    goes on, is kept where no revision is asked for: a branch that moved does not change it.
+
+    Raises:
+        RewardError: if the Hub has no such repository or revision, or cannot be reached.
+    """
+    if Path(place).is_dir() or (revision and COMMIT.fullmatch(revision)):
+        return revision
+    if begun and not revision and begun.startswith(f"{place}@"):
+        return begun.rpartition("@")[2]
+    try:
+        return commit_of("what training starts from", str(place), revision or "main")
+    except RecipeError as error:
+        raise RewardError(str(error)) from error
 
 
 def start(model_class: type, path: str | Path, revision: str | None, config: dict[str, Any]) -> Any:
