@@ -43,11 +43,13 @@ def add_reward_commands(commands, add: Callable[..., argparse.ArgumentParser]) -
     best = add(
         commands, "best-of-n", _best, "keep the best k candidates of every input of a run, or prompt of a folder",
         "examples:\n  cyclepref best-of-n --model M runs/mine -k 1\n"
+        "  cyclepref best-of-n --model M pictures -k 4 --out best        pictures and metadata.jsonl\n"
         "  cyclepref best-of-n --model M pictures -k 4 --json > best.jsonl\n\n"
         "a folder has pictures and their prompts, in metadata.jsonl (file_name, prompt) or in a .txt beside each",
     )  # fmt: skip
     _model(best)
     best.add_argument("directory", metavar="DIR", type=Path, help="run directory, or folder of pictures with prompts")
+    best.add_argument("--out", type=Path, help="new folder for what was kept: pictures, and a line each")
     best.add_argument("-k", type=positive, required=True, help="how many to keep of each")
 
     convert = add(
@@ -94,9 +96,14 @@ def _rank(arguments: argparse.Namespace) -> int:
 
 
 def _best(arguments: argparse.Namespace) -> int:
-    from jobs.reward import run_best_of_n
+    from jobs.reward import new_folder, open_groups, run_best_of_n
 
-    run_best_of_n(arguments.directory, arguments.k, _opened(arguments), arguments.batch_size, arguments.json)
+    open_groups(arguments.directory)
+    if arguments.out is not None:
+        new_folder(arguments.out)
+    run_best_of_n(
+        arguments.directory, arguments.k, _opened(arguments), arguments.batch_size, arguments.json, arguments.out
+    )
     return 0
 
 
