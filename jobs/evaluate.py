@@ -9,7 +9,7 @@ from rich.table import Table
 
 from builder.progress import plain
 from builder.reward.evaluation.draw import draw
-from builder.reward.evaluation.judges import DEFAULT, REWARD
+from builder.reward.evaluation.names import REWARD
 from builder.reward.evaluation.report import evaluate
 from jobs.reward import console, open_model
 
@@ -17,13 +17,12 @@ MODEL_PAIRS = 20  # on the screen; --json has all
 
 
 def run_evaluate(
-    model: str, datasets: list[str], against: str | None, json_file: Path | None, picture: Path | None,
+    model: str, datasets: list[str], against: tuple[str, ...], json_file: Path | None, picture: Path | None,
     device: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Evaluate, print, and write what was asked for; `options` are the others of `builder.reward.evaluation`."""
     hf_datasets.disable_progress_bars()
-    names = tuple(name for name in against.split(",") if name) if against is not None else DEFAULT
-    result = evaluate(open_model(model, device), model, datasets, against=names, **options)
+    result = evaluate(open_model(model, device), model, datasets, against=against, **options)
     for entry in result["datasets"]:
         _print(entry)
     for path, write in ((json_file, _write_json), (picture, draw)):
@@ -85,9 +84,12 @@ def _accuracy(judges: dict[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for name, row in judges.items():
         gain = row.get("gain")
-        ahead = f"{100 * gain['mean']:+.1f} ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})" if gain else ""
-        table.add_row(plain(name), _percent(row["accuracy"]), f"{_percent(row['low'])} to {_percent(row['high'])}",
-                      ahead)  # fmt: skip
+        one_input = row["low"] is None
+        interval = "- (one input)" if one_input else f"{_percent(row['low'])} to {_percent(row['high'])}"
+        ahead = f"{100 * gain['mean']:+.1f}" if gain else ""
+        if gain and not one_input:
+            ahead += f" ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
+        table.add_row(plain(name), _percent(row["accuracy"]), interval, ahead)
     return table
 
 

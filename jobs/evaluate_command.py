@@ -4,6 +4,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from builder.reward.evaluation.names import DEFAULT, check_names
+from jobs.arguments import positive
+
 EXAMPLES = """examples:
   cyclepref evaluate runs/demo/reward runs/demo/i2t2i runs/demo/t2i2t
   cyclepref evaluate runs/demo/reward imagereward:data/ImageReward/test.json hpdv2:data/HPDv2 \\
@@ -32,15 +35,18 @@ def add_evaluate(commands, add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw accuracies, calibration and best-of-n")
     parser.add_argument("--allow-leak", action="store_true", help="go on where test inputs were trained on, and say so")
     parser.add_argument("--device", help="cpu, cuda, cuda:1... (default: the GPU, if there is one)")
-    parser.add_argument("--batch-size", type=int, default=64, help="pairs at a time (default: %(default)s)")
+    parser.add_argument("--batch-size", type=positive, default=64, help="pairs at a time (default: %(default)s)")
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    given = arguments.against
+    against = DEFAULT if given is None else tuple(name for name in given.split(",") if name)
+    check_names(against)
     from jobs.evaluate import run_evaluate
 
     options = {name: getattr(arguments, name) for name in ("split", "allow_leak", "batch_size")}
     run_evaluate(
-        arguments.model, arguments.datasets, arguments.against, arguments.json, arguments.picture, arguments.device,
+        arguments.model, arguments.datasets, against, arguments.json, arguments.picture, arguments.device,
         **options,
     )  # fmt: skip
     return 0

@@ -2,10 +2,10 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import transformers
 from rich.console import Console
 from rich.table import Table
@@ -14,9 +14,11 @@ from builder.progress import plain, stage
 from builder.reward.card import write_plain_card
 from builder.reward.checkpoint import read_tokenizer, read_weights
 from builder.reward.convert import convert, kind_of
-from builder.reward.errors import RewardError
 from builder.reward.groups import Kept, best_of_groups, open_groups
+from builder.reward.kept import BestOfN, new_folder, row_of
 from builder.reward.model import RewardModel
+from builder.reward.origin import Origin
+from builder.reward.published import usable_device
 from builder.reward.scoring import Ranking, paired
 
 # What a command answers goes to stdout, and what it says of its work to stderr.
@@ -30,11 +32,8 @@ def open_model(path: str, device: str | None) -> RewardModel:
         RewardError: if there is no such model or device.
     """
     transformers.utils.logging.disable_progress_bar()
-    try:
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return RewardModel.from_pretrained(path).to(where).eval()
-    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
-        raise RewardError(f"cannot use the device {device!r}: {' '.join(str(error).split())}") from error
+    where = usable_device(device)
+    return RewardModel.from_pretrained(path).to(where).eval()
 
 
 def run_score(images: list[str], texts: list[str], model: RewardModel, batch_size: int, as_json: bool) -> None:
@@ -63,27 +62,37 @@ def run_rank(of: Literal["image", "text"], one: str, many: list[str], model: Rew
     _print_rows(one, [(found.rewards[at], _marked(many[at], at in cut)) for at in found.order])
 
 
-def run_best_of_n(folder: Path, k: int, model: RewardModel, batch_size: int, as_json: bool) -> None:
-    """Print the best k candidates of each input: a table, or JSON a line."""
+def run_best_of_n(
+    folder: Path, k: int, model: RewardModel, batch_size: int, as_json: bool, out: Path | None = None
+) -> None:
+    """Print the best k candidates of each input, a table or JSON a line, and write them into `out`."""
     count, groups = open_groups(folder)
+    written = BestOfN(out) if out is not None else None
     found: list[Kept] = []
     with stage("best of n", count) as tick:
         for each in best_of_groups(model, groups, k, batch_size):
-            found.append(each)
-            tick(1)
+            if written:
+                written.add(each)
             if as_json:
-                kept = [
-                    {"candidate": name, "reward": reward} | ({"text": text} if text else {})
-                    for name, reward, text in each.kept
-                ]
-                print(json.dumps({"input": each.name, "kept": kept, "of": each.of}, ensure_ascii=False), flush=True)
+                rows = [row_of(choice, rank) for rank, choice in enumerate(each.kept, 1)]
+                line = {"input": each.name, "candidates": each.kind, "kept": rows, "of": each.of, "mean": each.mean}
+                print(json.dumps(line, ensure_ascii=False), flush=True)
+            found.append(replace(each, kept=[choice._replace(image="") for choice in each.kept]))
+            tick(1)
     if not as_json:
         for each in found:
-            _print_rows(
-                f"{each.name}  ({len(each.kept)} of {each.of})",
-                [(reward, name, text or "") for name, reward, text in each.kept],
-            )
-    kept = [reward for each in found for _, reward, _ in each.kept]
+            what = each.kept[0].text if each.kind == "image" else "captions of an image"
+            title = f"{what}  ({len(each.kept)} of {each.of}{'' if each.name == what else f', input {each.name}'})"
+            rows = [(c.reward, c.model, c.candidate, c.text if each.kind == "text" else "") for c in each.kept]
+            _print_rows(title, rows)
+    _say_gain(found, k)
+    if written:
+        written.close()
+        print(plain(f"written to {out}: {written.file} with {written.rows} rows and their pictures"), file=sys.stderr)
+
+
+def _say_gain(found: list[Kept], k: int) -> None:
+    kept = [choice.reward for each in found for choice in each.kept]
     few = sum(each.of < k for each in found)
     line = f"{len(kept)} kept of {sum(each.of for each in found)}: mean reward {sum(kept) / len(kept):.4f}, of all "
     line += f"{sum(each.mean * each.of for each in found) / sum(each.of for each in found):.4f}"
@@ -96,11 +105,12 @@ def run_convert(checkpoint: Path, kind: str, out: Path, tokenizer: str) -> None:
     Raises:
         RewardError: if `out` has something in it, or the checkpoint does not fit.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RewardError(f"{out} is there already: --out must name a new or empty folder")
+    new_folder(out)
     model = convert(read_weights(checkpoint), kind, read_tokenizer(tokenizer))
     model.save_pretrained(out)
-    write_plain_card(out, model.config, about=f"These are {kind_of(kind).about}.", overwrite=True)
+    of = kind_of(kind)
+    origin = Origin(of.licence, of.licence, [], of.repo, list(of.datasets))
+    write_plain_card(out, model.config, about=f"These are {of.about}.", overwrite=True, origin=origin)
     weights = sum(weight.numel() for weight in model.parameters())
     console.print(plain(f"{out}: {kind}, {weights / 1e6:.1f} million weights"), soft_wrap=True)
     console.print(plain(f"next: cyclepref score --model {out} --image FILE --text TEXT"), soft_wrap=True)

@@ -4,6 +4,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from builder.reward.errors import ImageNotFound
+from builder.reward.given import check_text, pair_count
+from jobs.arguments import positive
 from jobs.evaluate_command import add_evaluate
 from schemas.errors import CyclePrefError
 
@@ -40,12 +43,14 @@ def add_reward_commands(commands, add: Callable[..., argparse.ArgumentParser]) -
     best = add(
         commands, "best-of-n", _best, "keep the best k candidates of every input of a run, or prompt of a folder",
         "examples:\n  cyclepref best-of-n --model M runs/mine -k 1\n"
+        "  cyclepref best-of-n --model M pictures -k 4 --out best        pictures and metadata.jsonl\n"
         "  cyclepref best-of-n --model M pictures -k 4 --json > best.jsonl\n\n"
         "a folder has pictures and their prompts, in metadata.jsonl (file_name, prompt) or in a .txt beside each",
     )  # fmt: skip
     _model(best)
     best.add_argument("directory", metavar="DIR", type=Path, help="run directory, or folder of pictures with prompts")
-    best.add_argument("-k", type=int, required=True, help="how many to keep of each")
+    best.add_argument("--out", type=Path, help="new folder for what was kept: pictures, and a line each")
+    best.add_argument("-k", type=positive, required=True, help="how many to keep of each")
 
     convert = add(
         commands, "convert-reward", _convert, "convert a published reward model's checkpoint",
@@ -64,11 +69,13 @@ def add_reward_commands(commands, add: Callable[..., argparse.ArgumentParser]) -
 def _model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="folder or Hub id of a reward model")
     parser.add_argument("--device", help="cpu, cuda, cuda:1... (default: the GPU, if there is one)")
-    parser.add_argument("--batch-size", type=int, default=64, help="pairs at a time (default: %(default)s)")
+    parser.add_argument("--batch-size", type=positive, default=64, help="pairs at a time (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _score(arguments: argparse.Namespace) -> int:
+    pair_count(len(arguments.image), len(arguments.text))
+    _look_at(arguments.image, arguments.text)
     from jobs.reward import run_score
 
     run_score(arguments.image, arguments.text, _opened(arguments), arguments.batch_size, arguments.json)
@@ -80,6 +87,7 @@ def _rank(arguments: argparse.Namespace) -> int:
     texts = arguments.image is not None and arguments.texts and arguments.prompt is None and not arguments.images
     if not images and not texts:
         raise UsageError("rank takes --prompt with --images, or --image with --texts, and not parts of both")
+    _look_at(arguments.images or [arguments.image], arguments.texts or [arguments.prompt])
     from jobs.reward import run_rank
 
     one, many = (arguments.prompt, arguments.images) if images else (arguments.image, arguments.texts)
@@ -88,9 +96,14 @@ def _rank(arguments: argparse.Namespace) -> int:
 
 
 def _best(arguments: argparse.Namespace) -> int:
-    from jobs.reward import run_best_of_n
+    from jobs.reward import new_folder, open_groups, run_best_of_n
 
-    run_best_of_n(arguments.directory, arguments.k, _opened(arguments), arguments.batch_size, arguments.json)
+    open_groups(arguments.directory)
+    if arguments.out is not None:
+        new_folder(arguments.out)
+    run_best_of_n(
+        arguments.directory, arguments.k, _opened(arguments), arguments.batch_size, arguments.json, arguments.out
+    )
     return 0
 
 
@@ -99,6 +112,15 @@ def _convert(arguments: argparse.Namespace) -> int:
 
     run_convert(arguments.checkpoint, arguments.kind, arguments.out, arguments.tokenizer)
     return 0
+
+
+def _look_at(images: list[str], texts: list[str]) -> None:
+    """Refuse what is wrong with the arguments themselves before a model is loaded."""
+    for text in texts:
+        check_text(text)
+    for image in images:
+        if not Path(image).exists():
+            raise ImageNotFound(f"no such image: {image}")
 
 
 def _opened(arguments: argparse.Namespace):

@@ -4,13 +4,15 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from jobs.recipe_names import recipe_path
+
 
 def add_train_command(commands, add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add `train-reward`; `add(commands, name, run, about, examples)` makes a command."""
     train = add(
         commands, "train-reward", _train, "train a reward model on preference pairs; said again, it goes on",
         "examples:\n  cyclepref train-reward runs/i2t2i runs/t2i2t --out runs/reward \\\n"
-        "    --recipe jobs/recipes/rewards/shapeworld.yaml                  both cycles at once (Combo)\n"
+        "    --recipe shapeworld                                            both cycles at once (Combo)\n"
         "  cyclepref train-reward org/my-pairs --out runs/reward --start Salesforce/blip-itm-large-coco --workers 8\n"
         "  cyclepref train-reward runs/t2i2t --recipe my_reward.yaml --set learning_rate=1e-5 --out runs/reward",
     )  # fmt: skip
@@ -20,8 +22,12 @@ def add_train_command(commands, add: Callable[..., argparse.ArgumentParser]) -> 
         "FORMAT:one of these; `cyclepref evaluate --help` lists the formats); one of each cycle",
     )  # fmt: skip
     train.add_argument("--out", type=_folder, required=True, help="folder for the model, and for what can be resumed")
-    train.add_argument("--recipe", type=Path, help="YAML file of settings; see jobs/recipes/rewards")
-    train.add_argument("--start", help="what to start from: a BLIP, CLIP, SigLIP or reward model, by Hub id or folder")
+    train.add_argument("--recipe", help="YAML file of settings, or the name of a recipe that comes with CyclePref")
+    train.add_argument(
+        "--start",
+        help="what to start from: a BLIP, CLIP, SigLIP or reward model, by Hub id or folder, or the embedded "
+        "shapeworld/blip",
+    )
     train.add_argument(
         "--set", metavar="NAME=VALUE", action="append", default=[], help="a setting in place of the recipe's"
     )
@@ -33,7 +39,8 @@ def _train(arguments: argparse.Namespace) -> int:
     from jobs.train_reward import parse_changes, run_train_reward
 
     changes = parse_changes(arguments.set) | ({"start": arguments.start} if arguments.start else {})
-    run_train_reward(arguments.sources, arguments.out, arguments.recipe, changes, arguments.workers, arguments.cache)
+    recipe = recipe_path(arguments.recipe, "reward") if arguments.recipe else None
+    run_train_reward(arguments.sources, arguments.out, recipe, changes, arguments.workers, arguments.cache)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Train a reward model: what `cyclepref train-reward` calls, and the script that a Ray job runs.
 
 ray job submit --working-dir . -- python -m jobs.train_reward /shared/run --out /shared/reward --workers 8 \
-  --recipe jobs/recipes/rewards/cyclereward.yaml
+  --recipe cyclereward
 """
 
 import sys
@@ -13,6 +13,7 @@ from rich.table import Table
 from builder.progress import console, plain
 from builder.reward.errors import RewardError
 from builder.reward.settings import TrainRecipe, load_train_recipe
+from builder.reward.start_names import start_of_recipe
 
 
 def run_train_reward(
@@ -25,6 +26,8 @@ def run_train_reward(
 ) -> None:
     """Train, on this machine or with Ray's workers, and print what became of it."""
     recipe = load_train_recipe(recipe_path, changes)
+    if recipe_path is not None and "start" not in changes:
+        recipe = recipe.model_copy(update={"start": start_of_recipe(recipe.start, recipe_path.parent)})
     if workers > 1:
         from builder.reward.distributed import train_with_workers
 

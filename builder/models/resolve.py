@@ -162,18 +162,25 @@ def _commit(spec: Any, lock: dict[str, Any]) -> str:
         return wanted
     key = f"{spec.repo}@{wanted}"
     if key not in lock:
-        try:
-            if HF_HUB_OFFLINE:
-                cached = snapshot_download(spec.repo, revision=wanted, local_files_only=True, allow_patterns="*.json")
-                lock[key] = Path(cached).name
-            else:
-                lock[key] = HfApi().model_info(spec.repo, revision=wanted).sha
-        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, httpx2.HTTPError, OSError) as error:
-            raise RecipeError(
-                f"{spec.name}: cannot find {spec.repo} at revision {wanted!r} ({type(error).__name__}): check the "
-                "name, log in with `hf auth login` if it is gated, or download it before going offline"
-            ) from error
+        lock[key] = commit_of(spec.name, spec.repo, wanted)
     return lock[key]
+
+
+def commit_of(name: str, repo: str, revision: str) -> str:
+    """The commit that a revision of a Hub repository means now; offline, in the Hub's cache. `name` begins the error.
+
+    Raises:
+        RecipeError: if the repository or the revision cannot be found.
+    """
+    try:
+        if HF_HUB_OFFLINE:
+            return Path(snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns="*.json")).name
+        return HfApi().model_info(repo, revision=revision).sha
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, httpx2.HTTPError, OSError) as error:
+        raise RecipeError(
+            f"{name}: cannot find {repo} at revision {revision!r} ({type(error).__name__}): check the "
+            "name, log in with `hf auth login` if it is gated, or download it before going offline"
+        ) from error
 
 
 def _weights_hash(path: Path, lock: dict[str, Any], only: tuple[str, ...] = ()) -> str:

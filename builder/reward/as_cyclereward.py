@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from builder.reward.checkpoint import TOKENIZER
 from builder.reward.errors import RewardError
-from builder.reward.model import RewardModel
-from builder.reward.preprocess import ImageLike, open_image, pixels
+from builder.reward.opening import ImageLike
 from builder.reward.published import load_published, published_repo
+from builder.reward.stand_in import StandIn
 
 MODELS = {
     "CycleReward-Combo": "cyclereward-combo",
@@ -26,28 +25,33 @@ MODELS = {
 }
 
 
-class CycleReward:
-    """`score` takes the image first and the text second, as the package does; `model` has the rest."""
+class CycleReward(StandIn):
+    """`score` takes the image first and the text second, as the package does."""
 
-    def __init__(self, model: RewardModel):
-        self.model, self.device = model, model.device
+    @property
+    def max_length(self) -> int:
+        """The most tokens of a text that count."""
+        return self.model.max_text_length
 
+    @torch.no_grad()
     def score(self, image: torch.Tensor, prompt: str | Sequence[str]) -> torch.Tensor:
         """Rewards (images, 1) of preprocessed images (images, 3, 224, 224): one text for all, or one for each."""
-        with torch.no_grad():
-            return self.model.reward_of_pixels(pixel_values=image, texts=prompt).unsqueeze(1)
+        return self.model.reward_of_pixels(pixel_values=image, texts=prompt).unsqueeze(1)
 
 
 def cyclereward(
-    device: str = "cuda",
+    device: str | torch.device = "cuda",
     model_type: str = "CycleReward-Combo",
+    cache_dir: str | Path = "./checkpoints",
+    *,
     weights: str | Path | None = None,
     tokenizer: str | Path = TOKENIZER,
 ) -> tuple[CycleReward, Callable[[ImageLike], torch.Tensor]]:
-    """The model, and what turns a picture into the tensor (3, 224, 224) that its `score` takes.
+    """The model, in evaluation mode, and its `preprocess`, which turns a picture into the tensor (3, 224, 224) that its
+    `score` takes.
 
-    The tensor is of the picture resized (bicubic, shorter edge) and cropped at the centre. `weights` is a folder, a
-    checkpoint or a Hub id instead of the published one; `tokenizer` is a folder where bert-base-uncased cannot be
+    The checkpoint that the package downloaded into `cache_dir` is used where it is; otherwise it comes from the Hub.
+    `weights` is a folder, a checkpoint or a Hub id instead; `tokenizer` is a folder where bert-base-uncased cannot be
     downloaded.
 
     Raises:
@@ -55,10 +59,7 @@ def cyclereward(
     """
     if model_type not in MODELS:
         raise RewardError(f"unknown model_type {model_type!r}. Choose from: {', '.join(MODELS)}")
-    kind = MODELS[model_type]
-    model = load_published(weights or published_repo(kind), kind, device, tokenizer).requires_grad_(False)
-
-    def preprocess(image: Image.Image) -> torch.Tensor:
-        return pixels(model.need_processor(), [open_image(image)])[0]
-
-    return CycleReward(model), preprocess
+    kind, kept = MODELS[model_type], Path(cache_dir).expanduser() / f"{model_type}.pth"
+    where = weights or (kept if kept.is_file() else published_repo(kind))
+    model = CycleReward(load_published(where, kind, device, tokenizer).requires_grad_(False))
+    return model, model.preprocess

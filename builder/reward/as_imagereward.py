@@ -13,32 +13,38 @@ from pathlib import Path
 import torch
 
 from builder.reward.checkpoint import TOKENIZER
-from builder.reward.model import RewardModel
-from builder.reward.preprocess import ImageLike
+from builder.reward.opening import ImageLike
 from builder.reward.published import load_published, published_repo
+from builder.reward.stand_in import StandIn
 
 MODELS = {"ImageReward-v1.0": "imagereward"}
+# Where the package keeps the checkpoint.
+ROOT, CHECKPOINT = "~/.cache/ImageReward", "ImageReward.pt"
 
 
-class ImageReward:
-    """Every method takes the text first and the image second, as the package does; `model` has the rest."""
+class ImageReward(StandIn):
+    """Every method takes the text first and the image second, as the package does."""
 
-    def __init__(self, model: RewardModel):
-        self.model, self.device = model, model.device
+    def score(self, prompt: str, image_path: ImageLike | list[ImageLike]) -> float | list[float]:
+        """The reward of one image; of a list of images, the rewards that `inference_rank` gives."""
+        if isinstance(image_path, list | tuple):
+            return self.inference_rank(prompt, image_path)[1]
+        return self.every([prompt], [image_path]).item()
 
-    def score(self, prompt: str, image: ImageLike | Sequence[ImageLike]) -> float | list[float]:
-        """The reward of one image, or a list of the rewards of several."""
-        if isinstance(image, list | tuple):
-            return self.inference_rank(prompt, image)[1]
-        return self.model.score(images=image, texts=prompt)[0]
+    def inference_rank(
+        self, prompt: str | Sequence[str], generations_list: Sequence[ImageLike]
+    ) -> tuple[list[int] | int, list[float] | float]:
+        """The rank of each image, 1 for the best, and its reward; both in the order given.
 
-    def inference_rank(self, prompt: str, generations_list: Sequence[ImageLike]) -> tuple[list[int], list[float]]:
-        """The rank of each image, 1 for the best, and its reward; both in the order given."""
-        found = self.model.rank(prompt=prompt, images=list(generations_list))
-        ranks = [0] * len(found.order)
-        for rank, place in enumerate(found.order, 1):
-            ranks[place] = rank
-        return ranks, found.rewards
+        As in the package, of one image and one prompt two numbers and no lists, and of several prompts the rewards of
+        each image with each prompt in one list, image by image. Equal rewards rank in the order given.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        rewards = self.every(prompts, list(generations_list)).flatten()
+        order = rewards.argsort(descending=True, stable=True)
+        ranks = torch.empty_like(order)
+        ranks[order] = torch.arange(1, len(order) + 1)
+        return ranks.squeeze().tolist(), rewards.squeeze().tolist()
 
     def score_gard(
         self, prompt_ids: torch.Tensor, prompt_attention_mask: torch.Tensor, image: torch.Tensor
@@ -46,18 +52,29 @@ class ImageReward:
         """Rewards (n, 1) of normalised pixels (n, 3, 224, 224) and tokenised prompts (n, length); differentiable. (The
         package spells it so.)"""
         texts = {"input_ids": prompt_ids, "attention_mask": prompt_attention_mask}
-        return self.model(pixel_values=image, **texts).unsqueeze(1)
+        return self.model(pixel_values=image.to(self.device, self.model.dtype), **texts).unsqueeze(1)
 
 
-def load(name: str = "ImageReward-v1.0", device: str | None = None, tokenizer: str | Path = TOKENIZER) -> ImageReward:
-    """ImageReward by its name, or from a folder, a checkpoint file or a Hub id.
+def load(
+    name: str = "ImageReward-v1.0",
+    device: str | torch.device | None = None,
+    download_root: str | Path | None = None,
+    med_config: str | Path | None = None,
+    *,
+    tokenizer: str | Path = TOKENIZER,
+) -> ImageReward:
+    """ImageReward by its name, or from a folder, a checkpoint file or a Hub id; in evaluation mode.
 
-    `device` is the GPU if there is one, unless given; `tokenizer` is a folder where bert-base-uncased cannot be
+    `device` is the GPU if there is one, unless given. The checkpoint that the package downloaded into `download_root`
+    (its default: ~/.cache/ImageReward) is used where it is; otherwise it comes from the Hub. `med_config` is taken for
+    the package's sake: the weights say what it says. `tokenizer` is a folder where bert-base-uncased cannot be
     downloaded.
 
     Raises:
         RewardError: if there is no such model, or its weights cannot be had.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    where = published_repo(MODELS[name]) if name in MODELS else name
+    where: str | Path = name
+    if name in MODELS:
+        kept = Path(download_root or ROOT).expanduser() / CHECKPOINT
+        where = kept if kept.is_file() else published_repo(MODELS[name])
     return ImageReward(load_published(where, "imagereward", device, tokenizer).requires_grad_(False))

@@ -4,17 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from builder.card import escape
+from builder.reward.origin import Origin, about_training, head
 
-PLAIN = """\
----
-library_name: cyclepref
-tags: [reward-model, image-text-alignment]
----
-
-# Reward model
-
-Scores how well an image and a text belong together; higher is better.{about}
-
+USE = """\
 ```python
 from builder.reward.model import RewardModel
 
@@ -22,6 +14,25 @@ model = RewardModel.from_pretrained("path/to/this/folder")
 model.score(images="a.png", texts=["one caption", "another"])
 model.rank(prompt="one red circle on a white background", images=["a.png", "b.png"])
 ```
+
+Without CyclePref, by transformers and the code in this folder (`modeling_cyclepref_reward.py`):
+
+```python
+from PIL import Image
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained("path/to/this/folder", trust_remote_code=True)
+model.score(images=Image.open("a.png").convert("RGB"), texts=["one caption", "another"])
+model.reward_of_pixels(pixel_values=model.preprocess(colours), texts="a prompt")  # (n, 3, h, w) in [0, 1]; gradients
+```"""
+
+PLAIN = """\
+{head}
+# Reward model
+
+Scores how well an image and a text belong together; higher is better.{about}
+
+{use}
 
 | | |
 |---|---|
@@ -34,25 +45,15 @@ SHOWN = (
 )  # fmt: skip
 
 CARD = """\
----
-library_name: cyclepref
-tags: [reward-model, image-text-alignment, cycle-consistency, preference]
----
-
+{head}
 # Reward model
 
 Scores how well an image and a text belong together; higher is better. Learned from preference pairs, which cycle
 consistency makes without human labels (CycleReward, arXiv 2506.02095). {learned}
 
-```python
-from builder.reward.model import RewardModel
+{use}
 
-model = RewardModel.from_pretrained("path/to/this/folder")
-model.score(images="a.png", texts=["one caption", "another"])
-model.rank(prompt="one red circle on a white background", images=["a.png", "b.png"])
-```
-
-Started from {start}. Kept: {kept}. Settings are in `metrics.json`.
+Started from {start}. Kept: {kept}. Settings are in `metrics.json`. Licence: {licence}.
 
 | cycle | split | inputs | pairs | pairwise accuracy | before training |
 |---|---|---|---|---|---|
@@ -80,22 +81,40 @@ def write_card(folder: Path, metrics: dict[str, Any]) -> None:
         for cycle, by_split in metrics["pairwise_accuracy"].items()
         for split, found in by_split.items()
     ]
+    about = about_training(metrics)
     start = Path(metrics["start"]).name if Path(metrics["start"]).exists() else metrics["start"]
-    learned = LEARNED[metrics["settings"]["loss"]]
-    text = CARD.format(learned=learned, start=escape(start), kept=escape(str(metrics["kept"])), rows="\n".join(rows))
+    start += f" at {metrics['revision']}" if metrics.get("revision") else ""
+    text = CARD.format(
+        head=head(about, "cycle-consistency", "preference"),
+        learned=LEARNED[metrics["settings"]["loss"]],
+        use=USE,
+        start=escape(start),
+        kept=escape(str(metrics["kept"])),
+        licence=_licence_in_words(about),
+        rows="\n".join(rows),
+    )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def write_plain_card(folder: Path, config: Any, about: str = "", overwrite: bool = False) -> None:
+def write_plain_card(
+    folder: Path, config: Any, about: str = "", overwrite: bool = False, origin: Origin | None = None
+) -> None:
     """Write README.md about a model of which no training is known: its shape. A card that is there stays, unless
     `overwrite`."""
     card = folder / "README.md"
     if card.exists() and not overwrite:
         return
     rows = [f"| {name} | {escape(str(getattr(config, name)))} |" for name in SHOWN]
-    text = PLAIN.format(about=f" {escape(about)}" if about else "", rows="\n".join(rows))
+    about = f" {escape(about)}" if about else ""
+    text = PLAIN.format(head=head(origin or Origin()), about=about, use=USE, rows="\n".join(rows))
     card.write_text(text, encoding="utf-8")
 
 
 def _share(accuracy: float | None) -> str:
     return "-" if accuracy is None else f"{accuracy:.3f}"
+
+
+def _licence_in_words(origin: Origin) -> str:
+    if origin.unknown:
+        return f"not known, since that of {escape(', '.join(origin.unknown))} is not"
+    return f"{escape(origin.licence)}, the strictest of those of what it was made of"

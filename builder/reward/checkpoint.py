@@ -63,8 +63,9 @@ def read_tokenizer(name: str | Path = TOKENIZER) -> PreTrainedTokenizerBase:
         RewardError: if there is none.
     """
     try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    # Readers of broken files raise whatever they come across.
+    except Exception as error:
         raise RewardError(
             f"cannot load the tokenizer {name} ({type(error).__name__}): these models read bert-base-uncased; name a "
             "folder that has it"

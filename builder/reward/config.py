@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar, Literal
 
+from huggingface_hub.dataclasses import strict
 from transformers import (
     BlipTextConfig,
     BlipVisionConfig,
@@ -42,6 +43,7 @@ LEE_2023: dict[str, Any] = {
 }
 
 
+@strict
 class RewardConfig(PreTrainedConfig):
     """Shape of a reward model; the defaults of the head are CycleReward's.
 
@@ -85,6 +87,8 @@ class RewardConfig(PreTrainedConfig):
     reward_std: float | int = 1.0
 
     def __post_init__(self, **kwargs):
+        if self.backbone not in TOWERS:
+            raise RewardError(f"unknown backbone {self.backbone!r}. Choose from: {', '.join(TOWERS)}")
         kinds = TOWERS[self.backbone]
         self.text_config, self.vision_config = (
             given if isinstance(given, PreTrainedConfig) else kind(**(given or {}))
@@ -122,6 +126,11 @@ class RewardConfig(PreTrainedConfig):
         if self.max_text_length < 3:
             raise RewardError(
                 f"max_text_length must leave room for a word between two ends, got {self.max_text_length}"
+            )
+        if self.text_config.max_position_embeddings < 3:
+            raise RewardError(
+                "the text tower must have positions for a word between two ends, got "
+                f"{self.text_config.max_position_embeddings}"
             )
         if any(size < 1 for size in self.head_sizes):
             raise RewardError(f"head_sizes must be positive, got {list(self.head_sizes)}")

@@ -23,6 +23,8 @@ from builder.reward.model import RewardModel
 HEAD_WIDTH = 64
 VISION = "blip.visual_encoder."
 TEXT = "blip.text_encoder."
+# What torch's data-parallel modules put before each name.
+PARALLEL = "module."
 HEAD = "mlp.layers."
 # In the checkpoints, and in no reward: contrastive projections, and a buffer that BERT once stored.
 UNUSED = re.compile(r"blip\.(vision_proj|text_proj)\.(weight|bias)|blip\.text_encoder\.embeddings\.position_ids")
@@ -41,27 +43,37 @@ VISION_NAMES = (
 
 @dataclass(frozen=True)
 class Kind:
-    """One published model: its head's settings, the places of its linear layers, and where its weights are."""
+    """One published model: its head's settings, the places of its linear layers, where its weights are, the licence
+    that its authors' package names, and what it learned from."""
 
     config: dict[str, Any]
     layers: tuple[int, ...]
     about: str
     repo: str
+    licence: str
+    datasets: tuple[str, ...]
 
 
 GELU_LAYERS, DROPOUT_LAYERS = (0, 2, 4, 6, 8), (0, 2, 4, 6, 7)
 CYCLE = "the weights of {name} (arXiv 2506.02095), converted"
 KINDS = {
     f"cyclereward-{name.lower()}": Kind(
-        CYCLEREWARD, GELU_LAYERS, CYCLE.format(name=f"CycleReward-{name}"), f"carolineec/CycleReward-{name}"
+        CYCLEREWARD,
+        GELU_LAYERS,
+        CYCLE.format(name=f"CycleReward-{name}"),
+        f"carolineec/CycleReward-{name}",
+        "mit",
+        tuple(f"carolineec/CyclePrefDB-{half}" for half in halves),
     )
-    for name in ("Combo", "I2T", "T2I")
+    for name, halves in (("Combo", ("I2T", "T2I")), ("I2T", ("I2T",)), ("T2I", ("T2I",)))
 } | {
     "imagereward": Kind(
         IMAGEREWARD,
         DROPOUT_LAYERS,
         "the weights of ImageReward-v1.0 (arXiv 2304.05977), converted",
         "THUDM/ImageReward",
+        "apache-2.0",
+        ("THUDM/ImageRewardDB",),
     )
 }
 
@@ -105,19 +117,24 @@ def _plain(weights: Any) -> dict[str, torch.Tensor]:
             weights = weights[wrapper]
     if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise RewardError("the checkpoint is no state dict: it must map names to tensors")
-    return {name.removeprefix("module."): value for name, value in weights.items() if isinstance(name, str)}
+    if not weights:
+        raise RewardError("the checkpoint is empty: it has no weights")
+    _refuse("named by no text", [repr(name) for name in weights if not isinstance(name, str)])
+    plain = {name.removeprefix(PARALLEL): value for name, value in weights.items()}
+    _refuse("there twice", [name for name in weights if PARALLEL + name in weights])
+    return plain
 
 
 def _config(weights: dict[str, torch.Tensor], kind: Kind) -> RewardConfig:
     """The shape that the weights have."""
-    patch, positions = (_shape(weights, VISION + name) for name in ("patch_embed.proj.weight", "pos_embed"))
+    patch, positions = _shape(weights, f"{VISION}patch_embed.proj.weight", 4), _shape(weights, f"{VISION}pos_embed", 3)
     words, text_positions = (
-        _shape(weights, f"{TEXT}embeddings.{name}_embeddings.weight") for name in ("word", "position")
+        _shape(weights, f"{TEXT}embeddings.{name}_embeddings.weight", 2) for name in ("word", "position")
     )
     image_size = isqrt(positions[1] - 1) * patch[2]
     vision = {
         "hidden_size": patch[0],
-        "intermediate_size": _shape(weights, f"{VISION}blocks.0.mlp.fc1.weight")[0],
+        "intermediate_size": _shape(weights, f"{VISION}blocks.0.mlp.fc1.weight", 2)[0],
         "num_hidden_layers": _count(weights, f"{VISION}blocks."),
         "num_attention_heads": _heads(patch[0]),
         "image_size": image_size,
@@ -127,7 +144,7 @@ def _config(weights: dict[str, torch.Tensor], kind: Kind) -> RewardConfig:
     text = {
         "vocab_size": words[0],
         "hidden_size": words[1],
-        "intermediate_size": _shape(weights, f"{TEXT}encoder.layer.0.intermediate.dense.weight")[0],
+        "intermediate_size": _shape(weights, f"{TEXT}encoder.layer.0.intermediate.dense.weight", 2)[0],
         "num_hidden_layers": _count(weights, f"{TEXT}encoder.layer."),
         "num_attention_heads": _heads(words[1]),
         "max_position_embeddings": text_positions[0],
@@ -135,7 +152,7 @@ def _config(weights: dict[str, torch.Tensor], kind: Kind) -> RewardConfig:
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1,
     }
-    sizes = [_shape(weights, f"{HEAD}{layer}.weight")[0] for layer in kind.layers[:-1]]
+    sizes = [_shape(weights, f"{HEAD}{layer}.weight", 2)[0] for layer in kind.layers[:-1]]
     return RewardConfig(text_config=text, vision_config=vision, head_sizes=sizes, **kind.config)
 
 
@@ -150,8 +167,14 @@ def _load(model: RewardModel, weights: dict[str, torch.Tensor], kind: Kind) -> N
     _refuse("missing", own.keys() - renamed.keys())
     _refuse("unexpected", renamed.keys() - own.keys())
     _refuse("of another shape", shapes)
-    _refuse("not finite", [name for name, value in renamed.items() if not value.isfinite().all()])
+    _refuse("no plain floating-point tensors", [name for name, value in renamed.items() if not _plain_floats(value)])
+    _refuse("not finite", [name for name, value in renamed.items() if not value.float().isfinite().all()])
     model.load_state_dict(renamed)
+
+
+def _plain_floats(value: torch.Tensor) -> bool:
+    """Neither integers nor complex, sparse, quantised or without content."""
+    return value.is_floating_point() and value.layout is torch.strided and not (value.is_meta or value.is_quantized)
 
 
 def _name(name: str, kind: Kind) -> str:
@@ -172,17 +195,24 @@ def _name(name: str, kind: Kind) -> str:
     return name
 
 
-def _shape(weights: dict[str, torch.Tensor], name: str) -> torch.Size:
+def _shape(weights: dict[str, torch.Tensor], name: str, dimensions: int) -> torch.Size:
     if name not in weights:
         raise RewardError(
             f"the checkpoint has no {name}, so it is of another architecture or kind; it has "
             f"{', '.join(sorted(weights)[:5])}... ({len(weights)} names in all)"
         )
-    return weights[name].shape
+    shape = weights[name].shape
+    if len(shape) != dimensions or not weights[name].numel():
+        raise RewardError(
+            f"the checkpoint's {name} is of shape {tuple(shape)}: it must have {dimensions} dimensions, none of them 0"
+        )
+    return shape
 
 
 def _count(weights: dict[str, torch.Tensor], prefix: str) -> int:
-    return 1 + max(int(name.removeprefix(prefix).split(".")[0]) for name in weights if name.startswith(prefix))
+    """How many layers there are; where their numbers have a gap, names are missing and others unexpected."""
+    numbers = {name.removeprefix(prefix).split(".")[0] for name in weights if name.startswith(prefix)}
+    return sum(number.isdecimal() for number in numbers)
 
 
 def _heads(width: int) -> int:
@@ -194,7 +224,8 @@ def _heads(width: int) -> int:
 def _refuse(what: str, names: Any) -> None:
     if names:
         some = ", ".join(sorted(names)[:5])
-        raise RewardError(f"the checkpoint does not fit: {len(names)} weights are {what}: {some}")
+        count = "1 weight is" if len(names) == 1 else f"{len(names)} weights are"
+        raise RewardError(f"the checkpoint does not fit: {count} {what}: {some}")
 
 
 def _blip_tokenizer(tokenizer: PreTrainedTokenizerBase, words: int) -> PreTrainedTokenizerBase:
@@ -204,7 +235,7 @@ def _blip_tokenizer(tokenizer: PreTrainedTokenizerBase, words: int) -> PreTraine
     """
     if len(tokenizer) == words - 2:
         tokenizer.add_special_tokens({"bos_token": "[DEC]", "additional_special_tokens": ["[ENC]"]})
-    if len(tokenizer) > words:
+    if len(tokenizer) != words:
         raise RewardError(
             f"the tokenizer has {len(tokenizer)} tokens, the checkpoint's text tower {words}: these models read "
             "bert-base-uncased"

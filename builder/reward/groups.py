@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
@@ -13,7 +13,7 @@ from builder.files import files_under, read_file
 from builder.images import ENDINGS
 from builder.reward.errors import RewardError
 from builder.reward.model import RewardModel, best
-from builder.reward.preprocess import ImageLike
+from builder.reward.opening import ImageLike
 from builder.reward.scoring import Scores
 from builder.stage import content_by_id
 from builder.store import Store
@@ -25,24 +25,36 @@ GROUPS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Group:
-    """One input, by `name`, and its candidates, by `candidates`: of a prompt n images, or of an image n texts."""
+    """One input, by `name`, and its candidates, by `candidates`: of a prompt n images, or of an image n texts. `models`
+    made them, where that is known."""
 
     kind: Modality
     name: str
     candidates: list[str]
     images: list[ImageLike]
     texts: list[str]
+    models: list[str]
+
+
+class Choice(NamedTuple):
+    """A candidate that was kept: its id or path, its reward, the model that made it ("" where unknown), what it is, and
+    what it belongs to."""
+
+    candidate: str
+    reward: float
+    model: str
+    text: str
+    image: ImageLike
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The best candidates of one input, best first: (candidate, reward), and its text if it is one.
+    """The best candidates of one input, best first. `kind` is what candidates are; `of` were there, and `mean` is the
+    mean of all their rewards."""
 
-    `of` were there, and `mean` is the mean of all their rewards.
-    """
-
+    kind: Modality
     name: str
-    kept: list[tuple[str, float, str | None]]
+    kept: list[Choice]
     of: int
     mean: float
 
@@ -88,9 +100,17 @@ def best_of_groups(model: RewardModel, groups: Iterable[Group], k: int, batch_si
 
 
 def _kept(group: Group, rewards: Scores, k: int) -> Kept:
-    texts = group.texts if group.kind == "text" else None
-    kept = [(group.candidates[at], rewards[at], texts[at] if texts else None) for at in best(rewards, k).order]
-    return Kept(group.name, kept, len(rewards), sum(rewards) / len(rewards))
+    kept = [
+        Choice(
+            group.candidates[at],
+            rewards[at],
+            group.models[at],
+            group.texts[at if group.kind == "text" else 0],
+            group.images[at if group.kind == "image" else 0],
+        )
+        for at in best(rewards, k).order
+    ]
+    return Kept(group.kind, group.name, kept, len(rewards), sum(rewards) / len(rewards))
 
 
 def _of_run(store: Store) -> tuple[int, Iterator[Group]]:
@@ -113,11 +133,11 @@ def _read_run(store: Store, candidates: dict[str, list[dict[str, Any]]]) -> Iter
         made = content_by_id(store, "generations", "generation_id", ids)
         for name in some:
             mine = [row["generation_id"] for row in candidates[name]]
-            contents = [made[id_] for id_ in mine]
+            contents, models = [made[id_] for id_ in mine], [row["model"] for row in candidates[name]]
             if isinstance(inputs[name], str):
-                yield Group("image", name, mine, contents, [inputs[name]])
+                yield Group("image", name, mine, contents, [inputs[name]], models)
             else:
-                yield Group("text", name, mine, [inputs[name]], contents)
+                yield Group("text", name, mine, [inputs[name]], contents, models)
 
 
 def _of_pictures(folder: Path) -> tuple[int, Iterator[Group]]:
@@ -128,7 +148,8 @@ def _of_pictures(folder: Path) -> tuple[int, Iterator[Group]]:
     for name in pictures:
         groups.setdefault(prompts[name], []).append(name)
     made = (
-        Group("image", prompt, names, [pictures[name] for name in names], [prompt]) for prompt, names in groups.items()
+        Group("image", prompt, names, [pictures[name] for name in names], [prompt], [""] * len(names))
+        for prompt, names in groups.items()
     )
     return len(groups), made
 

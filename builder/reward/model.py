@@ -5,54 +5,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import HfApi
-from torch import nn
-from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
-from transformers import initialization as init
+from transformers import AutoConfig, AutoModel
 
-from builder.reward.backbones import BACKBONES, Backbone
 from builder.reward.card import write_plain_card
 from builder.reward.config import RewardConfig
 from builder.reward.errors import RewardError
-from builder.reward.head import make_head
-from builder.reward.preprocess import ImageLike, image_list, tokens
+from builder.reward.network import HUB_OPTIONS, RewardNetwork
+from builder.reward.opening import ImageLike, image_list
+from builder.reward.remote import AUTO_MAP, write_code
 from builder.reward.scoring import Ranking, Scores, paired, ranking, score_pairs
 from builder.reward.start import read_config, start
 
-# What `from_pretrained` takes that says where to find a model and its processor.
-HUB_OPTIONS = ("token", "cache_dir", "local_files_only", "force_download", "subfolder")
 
-
-class RewardModel(PreTrainedModel):
+class RewardModel(RewardNetwork):
     """Scores image-text pairs; higher is better. Rewards of different models do not compare.
 
     Towers that read an image and a text (see `RewardConfig.backbone`), and an MLP that ends in a scalar. The form of
     ImageReward (arXiv 2304.05977) and CycleReward (arXiv 2506.02095) with BLIP, of Lee et al. (arXiv 2302.12192) with
     CLIP.
     """
-
-    config: RewardConfig
-    config_class = RewardConfig
-    base_model_prefix = "reward"
-    main_input_name = "pixel_values"
-
-    def __init__(self, config: RewardConfig):
-        super().__init__(config)
-        for name, tower in self.backbone.towers(config).items():
-            self.add_module(name, tower)
-        self.head = make_head(config, self.backbone.width(config))
-        self.processor: ProcessorMixin | None = None
-        self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """Xavier for the head, as in CycleReward; the towers know their own."""
-        if isinstance(module, nn.Linear):
-            init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-            if module is self.head[-1] and self.config.likelihood_weight:
-                init.zeros_(module.weight)
 
     # ---- where models come from and go to ------------------------------------------------------------------------
 
@@ -95,26 +67,24 @@ class RewardModel(PreTrainedModel):
                 f"{path} is no reward model but {found!r}: train one that starts from it, or give the folder that "
                 "`cyclepref convert-reward` wrote"
             )
-        wanted = kwargs.pop("output_loading_info", False)
-        kwargs.setdefault("use_safetensors", True)
-        model, info = super().from_pretrained(path, *args, revision=revision, output_loading_info=True, **kwargs)
-        for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-            if info[what]:
-                names = sorted(map(str, info[what]))
-                raise RewardError(
-                    f"{path} does not fit its config: {what} {', '.join(names[:5])} ({len(names)} in all)"
-                )
-        model.processor = AutoProcessor.from_pretrained(path, revision=revision, **hub)
-        return (model, info) if wanted else model
+        return super().from_pretrained(path, *args, revision=revision, **kwargs)
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Write config, weights (safetensors), processor and a model card into a folder that `from_pretrained` reads.
+        """Write config, weights (safetensors), processor, a model card and the code that `AutoModel` needs where
+        CyclePref is not installed into a folder that `from_pretrained` reads.
 
         A card that is there stays.
         """
-        self.need_processor().save_pretrained(save_directory)
-        super().save_pretrained(save_directory, *args, **kwargs)
-        write_plain_card(Path(save_directory), self.config)
+        folder = Path(save_directory)
+        self.need_processor().save_pretrained(folder)
+        self.config.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(folder, *args, **kwargs)
+        write_code(folder)
+        # safetensors writes files that nobody else can read; the others have what the umask allows.
+        mode = (folder / "config.json").stat().st_mode & 0o666
+        for file in folder.glob("*.safetensors"):
+            file.chmod(mode)
+        write_plain_card(folder, self.config)
 
     def push_to_hub(
         self,
@@ -142,93 +112,6 @@ class RewardModel(PreTrainedModel):
             self.save_pretrained(saved)
             return str(api.upload_folder(repo_id=repo_id, folder_path=saved, **options))
 
-    def need_processor(self) -> ProcessorMixin:
-        """The processor.
-
-        Raises:
-            RewardError: if the model has none.
-        """
-        if self.processor is None:
-            raise RewardError("this reward model has no processor: set `model.processor` first")
-        return self.processor
-
-    # ---- its shape -------------------------------------------------------------------------------------------------
-
-    @property
-    def backbone(self) -> Backbone:
-        """How the towers are read."""
-        return BACKBONES[self.config.backbone]
-
-    @property
-    def max_text_length(self) -> int:
-        """The most tokens of a text that count, special tokens included."""
-        return min(self.config.max_text_length, self.config.text_config.max_position_embeddings)
-
-    def freeze(self, fix_rate: float | None = None) -> None:
-        """Keep the embeddings and the first `fix_rate` (the config's, unless given) of the layers of both towers.
-
-        0 freezes nothing; 1 also what comes after the layers of a dual encoder. CycleReward and ImageReward freeze
-        0.7: of BLIP-large 8 of 12 text and 16 of 24 image layers.
-        """
-        if fix_rate is not None:
-            self.config.fix_rate = fix_rate
-        self.requires_grad_(True)
-        for tower in self.backbone.parts(self):
-            tower.freeze(self.config.fix_rate)
-
-    # ---- what it computes ------------------------------------------------------------------------------------------
-
-    def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """States of images: (images, 3, height, width) -> (images, ...), by backbone."""
-        return self.backbone.encode_images(self, pixel_values)
-
-    def read_images(self, image_states: torch.Tensor) -> Any:
-        """What `rewards` needs of images, made once for all their texts."""
-        return self.backbone.read_images(self, image_states)
-
-    def rewards(
-        self,
-        memory: Any,
-        *,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        image_index: torch.Tensor | None = None,
-        text_index: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Rewards (n,) of texts with images that `read_images` has read; indices as in `forward`."""
-        states, bonus = self.backbone.pair_states(self, memory, image_index, input_ids, attention_mask, text_index)
-        return self.output(states, bonus)
-
-    def output(self, states: torch.Tensor, bonus: torch.Tensor | float) -> torch.Tensor:
-        """From states (n, width) to rewards (n,); the head may be of another dtype than the towers."""
-        reward = self.head(states.to(self.head[-1].weight.dtype)).squeeze(-1)
-        if self.config.head_output == "sigmoid":
-            reward = reward.sigmoid()
-        return (reward + bonus - self.config.reward_mean) / self.config.reward_std
-
-    def forward(
-        self,
-        *,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        image_states: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        image_index: torch.Tensor | None = None,
-        text_index: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Rewards (n,) of n pairs; differentiable with respect to the pixels.
-
-        `input_ids` and `attention_mask` are (texts, length), padded on the right. Images come as pixels, normalised,
-        or as states that `encode_images` made. Pair i is of image `image_index[i]` and text `text_index[i]`; without
-        an index, of image i or text i.
-        """
-        if (image_states is None) == (pixel_values is None):
-            raise RewardError("give the images either as pixel_values or as image_states")
-        if image_states is None:
-            image_states = self.encode_images(pixel_values)
-        texts = {"input_ids": input_ids, "attention_mask": attention_mask}
-        return self.rewards(self.read_images(image_states), **texts, image_index=image_index, text_index=text_index)
-
     # ---- what it is used for ---------------------------------------------------------------------------------------
 
     def score(
@@ -253,27 +136,6 @@ class RewardModel(PreTrainedModel):
         if batch_size < 1:
             raise RewardError(f"batch_size must be positive, got {batch_size}")
         return score_pairs(self, *paired(images, texts), batch_size, tick)
-
-    def reward_of_pixels(self, *, pixel_values: torch.Tensor, texts: str | Sequence[str]) -> torch.Tensor:
-        """Rewards (n,) of images given as normalised pixels (images, 3, height, width); differentiable.
-
-        One text for all images, or one for each. The pixels may be of any floating dtype and on any device.
-
-        Raises:
-            RewardError: for pixels of another shape or kind, or another number of texts.
-        """
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3 or not pixel_values.is_floating_point():
-            raise RewardError(
-                "pixel_values are floats (images, 3, height, width), normalised as the processor says; "
-                f"got {pixel_values.dtype} {tuple(pixel_values.shape)}"
-            )
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        if len(texts) not in (1, len(pixel_values)):
-            raise RewardError(f"got {len(pixel_values)} images and {len(texts)} texts: give one text, or one for each")
-        inputs = tokens(self.need_processor(), texts, self.max_text_length)
-        inputs = {name: value.to(self.device) for name, value in inputs.items()}
-        index = torch.zeros(len(pixel_values), dtype=torch.long, device=self.device) if len(texts) == 1 else None
-        return self(pixel_values=pixel_values.to(self.device, self.dtype), **inputs, text_index=index)
 
     def rank(self, *, prompt: str, images: Sequence[ImageLike]) -> Ranking:
         """Images in the order in which they follow a prompt."""

@@ -50,6 +50,13 @@ def claim(out: Path, identity: Identity, replace: bool = False) -> Path:
     return folder
 
 
+def begun_with(out: Path) -> str | None:
+    """What the training whose checkpoints are in `out` started from, if it has begun and not ended."""
+    if (out / METRICS).is_file() or last_checkpoint(out / WORK / "checkpoints") is None:
+        return None
+    return _read(out / WORK / "run.json").get("start")
+
+
 def _of_another(out: Path, folder: Path, noted: Path, identity: Identity) -> str | None:
     """What is wrong with training into `out`, if it holds what another training made."""
     held = {f"delete {out / WORK} to begin anew": ("checkpoints", _read(noted))} if last_checkpoint(folder) else {}

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import torch
 
 from builder.images import content_id
-from builder.reward.errors import RewardError, WrongType
-from builder.reward.preprocess import ImageLike, image_list, open_image, pad, pixels, read_image, tokenise, warn_of_cut
+from builder.reward.errors import RewardError
+from builder.reward.given import check_text, pair_count
+from builder.reward.opening import ImageLike, image_list, open_image, read_image
+from builder.reward.preprocess import pad, pixels, tokenise, warn_of_cut
 from schemas.ids import digest
 
 # What the images of one block may take as keys and values: some 35 images of BLIP-large in single precision.
@@ -55,11 +57,7 @@ def paired(images: ImageLike | Sequence[ImageLike], texts: str | Sequence[str]) 
         RewardError: if there are none, or several images and another number of texts.
     """
     images, texts = image_list(images), [texts] if isinstance(texts, str) else list(texts)
-    count = max(len(images), len(texts))
-    if not images or not texts or {len(images), len(texts)} - {1, count}:
-        raise RewardError(
-            f"got {len(images)} images and {len(texts)} texts: give one image, one text, or as many of both"
-        )
+    count = pair_count(len(images), len(texts))
     return images * (count // len(images)), texts * (count // len(texts))
 
 
@@ -183,6 +181,5 @@ def _image_key(image: ImageLike) -> str:
 
 
 def _text_key(text: str) -> str:
-    if not isinstance(text, str):
-        raise WrongType(f"a text must be a str, got {type(text).__name__}: {text!r:.80}")
+    check_text(text)
     return text

@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
 from builder.images import UnreadableImage, content_id, decode
 from builder.layouts import open_layout
 from builder.rankings import ArrowImages, LoadError, Rankings
+from builder.reward.errors import RewardError
 from schemas.ids import text_id
 
 FILE = "train_inputs.txt"
@@ -34,6 +35,10 @@ class Seen(NamedTuple):
     cycles: tuple[str, ...] = ()
 
 
+_REPAIR = (
+    ": it lists the inputs that the model was trained on, and is damaged; get it from where the model comes from, or "
+    "delete it to go on without a check for leaks"
+)
 NOT_SAID = "the model does not say what it was trained on"
 NOT_SAID_BEFORE = "the model began with one that does not say what it was trained on"
 
@@ -66,7 +71,11 @@ def _of_images(split: Rankings) -> set[str]:
 
 def read_seen(model: str | Path, revision: str | None = None) -> Seen:
     """What a model in a folder or on the Hub was trained on: from its FILE, or from the datasets that its metrics.json
-    names, where they still are."""
+    names, where they still are.
+
+    Raises:
+        RewardError: if its FILE is there and lists nothing, or is no text.
+    """
     try:
         listed, told = _file(model, FILE, revision), _told(model, revision)
     except _NotFetched as error:
@@ -74,15 +83,29 @@ def read_seen(model: str | Path, revision: str | None = None) -> Seen:
     accuracy = told.get("pairwise_accuracy")
     cycles = tuple(sorted(accuracy)) if isinstance(accuracy, dict) else ()
     if listed is not None:
-        ids = set(listed.read_text(encoding="utf-8").split())
+        ids = _ids_in(listed)
         return Seen(ids, NOT_SAID_BEFORE if told.get("seen_before") == "unknown" else "", cycles)
     ids = set()
-    for dataset in told.get("datasets", []):
+    datasets = told.get("datasets")
+    for dataset in datasets if isinstance(datasets, list) else []:
         try:
             ids |= ids_of(open_layout(dataset).read("train"))
         except LoadError:  # moved or deleted: nothing is known of it
             return Seen(set(), NOT_SAID, cycles)
     return Seen(ids, "" if ids else NOT_SAID, cycles)
+
+
+def _ids_in(file: Path) -> set[str]:
+    """The ids that a model's FILE lists."""
+    try:
+        ids = set(file.read_text(encoding="utf-8").split())
+    except UnicodeDecodeError as error:
+        raise RewardError(f"{file} is not UTF-8 ({error.reason} at byte {error.start}){_REPAIR}") from error
+    except OSError as error:
+        raise RewardError(f"cannot read {file}: {error.strerror or error}") from error
+    if not ids:
+        raise RewardError(f"{file} is empty{_REPAIR}")
+    return ids
 
 
 def _told(model: str | Path, revision: str | None) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
-    AutoProcessor,
     BlipForConditionalGeneration,
     BlipForImageTextRetrieval,
     CLIPModel,
@@ -16,8 +15,12 @@ from transformers import (
     SiglipModel,
 )
 
+from builder.models.resolve import COMMIT, commit_of
 from builder.reward.config import RewardConfig
 from builder.reward.errors import RewardError
+from builder.reward.network import read_processor
+from builder.reward.weights import load_whole
+from schemas.recipe import RecipeError
 
 Parts = dict[str, dict[str, torch.Tensor]]
 DUAL_PARTS = ("vision_model", "text_model", "visual_projection", "text_projection")
@@ -32,9 +35,31 @@ def read_config(path: str | Path, revision: str | None = None, **hub: Any) -> Pr
     if Path(path).expanduser().is_absolute() and not Path(path).is_dir():
         raise RewardError(f"no folder at {path}: give a folder with a model, or a Hub id")
     try:
-        return AutoConfig.from_pretrained(path, revision=revision, **hub)
-    except (OSError, ValueError) as error:
-        raise RewardError(f"{path} has no model that transformers can read: {' '.join(str(error).split())}") from error
+        # Else transformers asks on the terminal whether to run a folder's own code.
+        return AutoConfig.from_pretrained(path, revision=revision, **{"trust_remote_code": False, **hub})
+    except RewardError as error:
+        raise RewardError(f"the config of {path}: {error}") from error
+    # What a broken config makes the library raise is anything: KeyError, TypeError, errors of its own validation.
+    except Exception as error:
+        said = " ".join(str(error).split()) or "no message"
+        raise RewardError(f"{path} has no model that transformers can read: {said:.500}") from error
+
+
+def start_revision(place: str | Path, revision: str | None, begun: str | None = None) -> str | None:
+    """The commit of a start on the Hub, None of a folder. `begun`, the "id@commit" with which a training began that now
+    goes on, is kept where no revision is asked for: a branch that moved does not change it.
+
+    Raises:
+        RewardError: if the Hub has no such repository or revision, or cannot be reached.
+    """
+    if Path(place).is_dir() or (revision and COMMIT.fullmatch(revision)):
+        return revision
+    if begun and not revision and begun.startswith(f"{place}@"):
+        return begun.rpartition("@")[2]
+    try:
+        return commit_of("what training starts from", str(place), revision or "main")
+    except RecipeError as error:
+        raise RewardError(str(error)) from error
 
 
 def start(model_class: type, path: str | Path, revision: str | None, config: dict[str, Any]) -> Any:
@@ -53,7 +78,7 @@ def start(model_class: type, path: str | Path, revision: str | None, config: dic
     for name, weights in parts.items():
         if name in dict(model.named_children()):
             model.get_submodule(name).load_state_dict(weights)
-    model.processor = AutoProcessor.from_pretrained(path, revision=revision)
+    model.processor = read_processor(path, model.config.text_config.vocab_size, revision=revision)
     return model.eval()
 
 
@@ -85,16 +110,8 @@ def _children(model: PreTrainedModel) -> Parts:
 
 
 def _load(kind: type[PreTrainedModel], path: str | Path, revision: str | None) -> PreTrainedModel:
-    """In single precision, whole: a part without weights would stay random, and nobody would know."""
-    model, info = kind.from_pretrained(
-        path, revision=revision, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-    )
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise RewardError(
-            f"{path} has no weights for {', '.join(missing[:5])} ({len(missing)} in all): name a whole {kind.__name__}"
-        )
-    return model
+    """In single precision."""
+    return load_whole(kind.from_pretrained, path, revision=revision, dtype=torch.float32)[0]
 
 
 STARTS: dict[str, Callable[..., tuple[dict[str, Any], Parts]]] = {"blip": _blip, "clip": _clip, "siglip": _siglip}

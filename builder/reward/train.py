@@ -22,10 +22,11 @@ from builder.reward.data import PreferenceError, PreferenceSplit, load_preferenc
 from builder.reward.evaluate import accuracy_of, input_rewards
 from builder.reward.model import RewardConfig, RewardModel
 from builder.reward.reading import prepare, wait, worker
-from builder.reward.resume import METRICS, WORK, claim, finished, go_on_from
+from builder.reward.resume import METRICS, WORK, begun_with, claim, finished, go_on_from
 from builder.reward.seen import Seen, read_seen, write_seen
 from builder.reward.settings import TrainSettings
-from builder.reward.start import read_config
+from builder.reward.start import read_config, start_revision
+from builder.reward.start_names import start_place
 from builder.reward.step import Reader
 from builder.reward.trainer import RewardTrainer
 from builder.reward.writing import replace_text, writing
@@ -58,10 +59,12 @@ def train_reward(
     """Train a reward model on the train splits of preference datasets; the checkpoint best on validation is kept.
 
     `datasets` are what `load_preferences` reads, at most one of each cycle: both make a Combo. `start` is a BLIP, CLIP
-    or SigLIP, or a reward model, as a folder or Hub id at `revision`. `out` receives the model, its processor, a model
-    card and metrics.json: pairwise accuracy and pair counts for each cycle and split, settings, seconds. `out/work`
-    holds checkpoints, from which the same call goes on after it was stopped, and, unless `cache` names another folder,
-    what the frozen layers made of the images. With `replace`, another training's model in `out` makes room for this.
+    or SigLIP, or a reward model, as a folder, as the name of weights that come with the package (shapeworld/blip), or
+    as a Hub id at `revision`: what a branch means is settled when training begins, and metrics.json names the commit.
+    `out` receives the model, its processor, a model card and metrics.json: pairwise accuracy and pair counts for each
+    cycle and split, settings, seconds. `out/work` holds checkpoints, from which the same call goes on after it was
+    stopped, and, unless `cache` names another folder, what the frozen layers made of the images. With `replace`,
+    another training's model in `out` makes room for this.
 
     Sets the global random seeds: on one CPU type and thread count, equal arguments give equal weights. With the loss of
     Bradley and Terry rewards are shifted so that the mean over the training candidates is 0, which changes no
@@ -79,11 +82,13 @@ def train_reward(
     """
     began, out = time.monotonic(), Path(out)
     splits = _load(datasets, settings, progress)
-    identity = run_identity(splits, start, revision, settings)
+    place = start_place(start)
+    revision = start_revision(place, revision, begun_with(out))
+    identity = run_identity(splits, place, revision, settings)
     if (metrics := finished(out, identity)) is not None:
         return TrainResult(out, metrics)
     set_seed(settings.seed)
-    model, before_this = _start(start, revision, settings)
+    model, before_this = _start(place, revision, settings)
     checkpoints = claim(out, identity, replace)
     cached = Path(cache) if cache is not None else out / WORK / "prefixes"
     reader, collate = prepare(model, splits, settings, cached, progress)
@@ -110,6 +115,7 @@ def train_reward(
         "inputs_per_step": sum(len(split.with_pairs) for split in train) / passes.steps,
         "pairs_per_step": sum(split.pair_count for split in train) / passes.steps,
         "start": str(start),
+        "revision": revision,
         "seen_before": "unknown" if before_this.missing else "listed",
         "datasets": [str(path) for path in datasets],
         "settings": settings.model_dump(),
@@ -133,7 +139,7 @@ def run_identity(splits: Splits, start: str | Path, revision: str | None, settin
     other = {"inputs_per_pass", "pixel_cache_mb", "loaders", "start", "revision"}
     return {
         "pairs": digest(*pairs),
-        "start": _identity_of_start(Path(start)) if Path(start).is_dir() else f"{start}@{revision or 'main'}",
+        "start": _identity_of_start(Path(start)) if Path(start).is_dir() else f"{start}@{revision}",
         "settings": fingerprint(settings.model_dump(mode="json", exclude=other)),
     }
 

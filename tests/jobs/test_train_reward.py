@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from builder.reward.errors import RewardError
 from builder.reward.model import RewardModel
@@ -22,7 +23,8 @@ from jobs.train_reward import parse_changes
 sys.path.insert(0, str(Path(__file__).parents[1] / "builder" / "reward"))
 from plain_colours import COLOURS, caption, make_rows, picture, write_dataset
 
-START = "builder/shapeworld/weights/blip"
+START = "shapeworld/blip"
+BLIP = Path(__file__).parents[2] / "builder" / "shapeworld" / "weights" / "blip"
 
 
 @pytest.fixture
@@ -34,8 +36,11 @@ def sources(tmp_path) -> list[str]:
     ]
 
 
-def test_a_recipe_and_two_datasets_make_a_reward_model(sources, tmp_path, capsys):
-    recipe = "jobs/recipes/rewards/shapeworld.yaml"
+def test_a_recipe_by_name_and_two_datasets_make_a_reward_model_from_any_directory(
+    sources, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    recipe = "shapeworld"
     out = tmp_path / "reward"
     assert main(["train-reward", *sources, "--recipe", recipe, "--set", "epochs=1", "--out", str(out)]) == 0
     said = capsys.readouterr().err
@@ -44,6 +49,10 @@ def test_a_recipe_and_two_datasets_make_a_reward_model(sources, tmp_path, capsys
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["settings"]["epochs"] == 1
     assert metrics["pairwise_accuracy"]["t2i2t"]["test"]["pairs"] == 6
+    assert (metrics["start"], metrics["revision"]) == (START, None)
+    card = (out / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["library_name"] == "transformers"
+    assert "Started from shapeworld/blip." in card
     rewards = RewardModel.from_pretrained(out)
     assert rewards.config.likelihood_weight == 1.0
     assert main(["train-reward", *sources, "--recipe", recipe, "--set", "epochs=1", "--out", str(out)]) == 0
@@ -134,8 +143,17 @@ def test_labels_of_people_are_trained_on_and_then_refused_in_an_evaluation(tmp_p
         (["--start", START, "--set", "loss=hinge"], "Input should be 'bradley-terry', 'margin' or 'mse'"),
         (["--start", START, "--set", "epochs"], "--set takes name=value"),
         (["--start", START, "--set", "head.size=1"], "head.size: unknown key; known keys: pooling"),
-        (["--start", "builder/shapeworld/weights/llava"], "a reward model starts from one of blip, clip, siglip, but"),
-        (["--recipe", "nowhere.yaml"], "no recipe at nowhere.yaml"),
+        (["--start", "shapeworld/llava"], "a reward model starts from one of blip, clip, siglip, but"),
+        (["--recipe", "nowhere.yaml"], "no recipe 'nowhere.yaml'"),
+        (["--recipe", "shapewrld"], "did you mean 'shapeworld'"),
+        (["--recipe", "shapeworld_i2t2i"], "is another kind of recipe"),
+        (["--start", "shapeworld/blob"], "no embedded weights 'shapeworld/blob'. Choose from: shapeworld/blip"),
+        (["--start", "nowhere/at-all"], "cannot find nowhere/at-all at revision 'main'"),
+        (["--start", "."], "has no model that transformers can read"),
+        (["--start", START, "--set", "epochs=0"], "epochs"),
+        (["--start", START, "--set", "head=3"], "head"),
+        (["--start", START, "--set", "head.head_activation=gleu"], "unknown head_activation 'gleu'"),
+        (["--start", START, "--set", "head.pooling=first"], "use pooling 'last' or 'mean'"),
     ],
 )
 def test_what_cannot_be_trained_is_said_in_one_line(sources, tmp_path, capsys, arguments, message):
@@ -144,6 +162,36 @@ def test_what_cannot_be_trained_is_said_in_one_line(sources, tmp_path, capsys, a
     assert message in said
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_start_in_a_recipe_is_a_path_from_the_recipe(sources, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "mine").mkdir()
+    RewardModel.from_captioner(BLIP).save_pretrained(tmp_path / "mine" / "begin")
+    (tmp_path / "mine" / "recipe.yaml").write_text("start: begin\nepochs: 1\n")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    recipe = str(tmp_path / "mine" / "recipe.yaml")
+    assert main(["train-reward", sources[0], "--recipe", recipe, "--out", "out"]) == 0
+    assert json.loads(Path("out/metrics.json").read_text())["start"] == str(tmp_path / "mine" / "begin")
+
+
+DAMAGED = {
+    "not UTF-8": (b"\xff\xfe\x00abc", "train_inputs.txt is not UTF-8 (invalid start byte at byte 0)"),
+    "empty": (b"", "train_inputs.txt is empty"),
+    "blank": (b"\n \n", "train_inputs.txt is empty"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_start_whose_list_of_inputs_is_damaged_is_refused(sources, tmp_path, capsys, name):
+    content, message = DAMAGED[name]
+    RewardModel.from_captioner(BLIP).save_pretrained(tmp_path / "begin")
+    (tmp_path / "begin" / "train_inputs.txt").write_bytes(content)
+    command = ["train-reward", sources[0], "--start", str(tmp_path / "begin"), "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert "delete it to go on without a check for leaks" in said
 
 
 def test_a_source_that_is_nothing_is_refused(tmp_path, capsys):

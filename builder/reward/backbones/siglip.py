@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import pad
+from torch.nn import functional
 from transformers import SiglipTextModel, SiglipVisionModel
 
 from builder.reward.backbones.dual import Dual
@@ -34,7 +34,7 @@ class Siglip(Dual):
         """(texts, length) -> (texts, projection_size)."""
         text = model.config.text_config
         ids = input_ids.masked_fill(attention_mask == 0, text.pad_token_id)
-        ids = pad(ids, (0, text.max_position_embeddings - ids.shape[1]), value=text.pad_token_id)
+        ids = functional.pad(ids, (0, text.max_position_embeddings - ids.shape[1]), value=text.pad_token_id)
         return model.text_model(input_ids=ids).pooler_output
 
     def parts(self, model: Any) -> list[Tower]:

@@ -8,10 +8,12 @@ import numpy as np
 
 DRAWS = 2_000
 LEVELS = (2.5, 97.5)
+Interval = tuple[float, float] | tuple[None, None]
 
 
-def intervals(values: dict[str, np.ndarray], owner: np.ndarray, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """The 95% interval of the mean of each column of `values`, each (pairs,), `owner` (pairs,) naming the input.
+def intervals(values: dict[str, np.ndarray], owner: np.ndarray, seed: int = 0) -> dict[str, Interval]:
+    """The 95% interval of the mean of each column of `values`, each (pairs,), `owner` (pairs,) naming the input; None
+    twice where there is one input: every draw of it is the same, and would give an interval of no width.
 
     A function of the values and of the order of the inputs' names: neither of the order of pairs nor of the other
     columns.
@@ -19,6 +21,8 @@ def intervals(values: dict[str, np.ndarray], owner: np.ndarray, seed: int = 0) -
     names = list(values)
     _, place = np.unique(owner, return_inverse=True)
     count = np.bincount(place)
+    if len(count) == 1:
+        return dict.fromkeys(names, (None, None))
     total = np.stack([np.bincount(place, values[name], minlength=len(count)) for name in names])
     random = np.random.default_rng(seed)
     draws = np.empty((DRAWS, len(names)))

@@ -9,11 +9,14 @@ from typing import Any
 
 import torch
 from torch.nn.functional import normalize
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel
 
+from builder.reward.errors import RewardError
 from builder.reward.evaluation.errors import EvaluationError
 from builder.reward.evaluation.judges import by_input, flat
 from builder.reward.evaluation.shown import Shown, key_of
+from builder.reward.network import read_processor
+from builder.reward.weights import load_whole
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +31,13 @@ class Clip:
     def __init__(self, name: str, place: str, batch_size: int, device: torch.device):
         self.name, self._batch_size, self._device = name, batch_size, device
         try:
-            model, info = AutoModel.from_pretrained(place, use_safetensors=True, output_loading_info=True)
-            self._processor = AutoProcessor.from_pretrained(place)
-        except (OSError, ValueError) as error:
-            raise EvaluationError(f"{place} has no CLIP to read ({' '.join(str(error).split())[:300]})") from error
-        if info["missing_keys"] or not all(hasattr(model, f"get_{kind}_features") for kind in ("image", "text")):
+            model, _ = load_whole(AutoModel.from_pretrained, place, trust_remote_code=False)
+            self._processor = read_processor(place, model.config.get_text_config().vocab_size)
+        except RewardError as error:
+            raise EvaluationError(f"{place} has no CLIP or SigLIP to read: {error}") from error
+        if not all(hasattr(model, f"get_{kind}_features") for kind in ("image", "text")):
             kind = model.config.model_type
-            raise EvaluationError(f"{place} is a {kind!r} without weights for joint embeddings: give a CLIP or SigLIP")
+            raise EvaluationError(f"{place} is a {kind!r}, which embeds no images and texts: give a CLIP or SigLIP")
         self._model = model.to(device).eval()
         self._length = self._model.config.text_config.max_position_embeddings
         # SigLIP was trained on texts padded to its full length, and reads its last token.

@@ -8,7 +8,8 @@ import numpy as np
 
 from builder.judged.items import Layout
 from builder.reward.evaluation.errors import EvaluationError
-from builder.reward.evaluation.judges import CYCLE, Judge
+from builder.reward.evaluation.judges import Judge
+from builder.reward.evaluation.names import CYCLE
 from builder.reward.evaluation.shown import Shown, Unreadable, show
 
 INPUTS_AT_ONCE = 16

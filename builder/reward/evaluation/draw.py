@@ -32,11 +32,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 def accuracy_bars(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], judges: dict[str, Any]) -> None:
     """A bar a judge, from chance on, with its interval."""
-    low = min(0.5, *(math.floor(10 * row["low"]) / 10 for row in judges.values()))
+    lowest = [row["accuracy"] if row["low"] is None else row["low"] for row in judges.values()]
+    low = min(0.5, *(math.floor(10 * value) / 10 for value in lowest))
     plot = Plot(pen, box, (0, len(judges)), (low, 1), "pairwise accuracy, 95% interval")
     plot.y_ticks("{:.0%}")
     for at, (name, row) in enumerate(judges.items()):
-        plot.bar(at, row["accuracy"], (row["low"], row["high"]), short(name, 14), f"{row['accuracy']:.1%}", at)
+        ends = None if row["low"] is None else (row["low"], row["high"])
+        plot.bar(at, row["accuracy"], ends, short(name, 14), f"{row['accuracy']:.1%}", at)
 
 
 def reliability(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], found: dict[str, Any]) -> None:
@@ -55,7 +57,8 @@ def reliability(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], found:
 def best_of_n(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], found: dict[str, Any], what: str) -> None:
     """Curves over n, on a scale of doublings."""
     lines = found["curves"]
-    values = [point[key] for points in lines.values() for point in points for key in ("low", "high")]
+    known = [point for points in lines.values() for point in points]
+    values = [point[key] for point in known for key in ("low", "score", "high") if point[key] is not None]
     margin = 0.05 * (max(values) - min(values) or 1)
     sizes = [point["n"] for point in next(iter(lines.values()))]
     low, high = min(values) - margin, max(values) + margin
@@ -65,7 +68,8 @@ def best_of_n(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], found: d
     colours: dict[str, Colour] = {name: FAINT if name == ORACLE else at for at, name in enumerate(lines)}
     for at, (name, points) in enumerate(lines.items()):
         aside = 0.02 * (at - len(lines) / 2)  # so that equal curves show
-        plot.whiskers([(x + aside, point["low"], point["high"]) for x, point in enumerate(points)], colours[name])
+        spans = [(x + aside, p["low"], p["high"]) for x, p in enumerate(points) if p["low"] is not None]
+        plot.whiskers(spans, colours[name])
         plot.line([(x + aside, point["score"]) for x, point in enumerate(points)], colours[name], [3] * len(points))
     plot.legend([(short(name, 30), colour) for name, colour in colours.items()])
 

@@ -6,13 +6,9 @@ from typing import Any, Protocol
 import torch
 
 from builder.reward.evaluation.errors import EvaluationError
+from builder.reward.evaluation.names import CYCLE, check_names
 from builder.reward.evaluation.shown import Shown, key_of
 from schemas.ids import digest
-
-REWARD, CYCLE = "reward", "cycle"
-# What runs where nothing else is said: no model besides the reward.
-DEFAULT = (CYCLE, "length", "random")
-CHOICES = (*DEFAULT, "clip:FOLDER_OR_ID", "reward:FOLDER_OR_ID")
 
 
 class Judge(Protocol):
@@ -80,6 +76,7 @@ def make_judges(names: tuple[str, ...], batch_size: int, device: torch.device) -
         EvaluationError: for another name.
         RewardError: if there is no such model.
     """
+    check_names(names)
     return [_judge(name, batch_size, device) for name in dict.fromkeys(names)]
 
 
@@ -87,15 +84,13 @@ def _judge(name: str, batch_size: int, device: torch.device) -> Judge:
     kind, _, place = name.partition(":")
     if name in PLAIN:
         return Plain(name, PLAIN[name])
-    if place and kind == "clip":
+    if kind == "clip":
         from builder.reward.evaluation.clip import Clip
 
         return Clip(name, place, batch_size, device)
-    if place and kind == REWARD:
-        from builder.reward.model import RewardModel
+    from builder.reward.model import RewardModel
 
-        return Reward(name, RewardModel.from_pretrained(place).to(device).eval(), batch_size)
-    raise EvaluationError(f"there is nothing called {name!r} to compare with. Choose from: {', '.join(CHOICES)}")
+    return Reward(name, RewardModel.from_pretrained(place).to(device).eval(), batch_size)
 
 
 def _cycle(each: Shown) -> list[float]:

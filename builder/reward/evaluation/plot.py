@@ -66,14 +66,16 @@ class Plot:
         for x, low, high in spans:
             self._pen.line([self.at(x, low), self.at(x, high)], fill=_colour(colour))
 
-    def bar(self, at: int, value: float, ends: tuple[float, float], name: str, said: str, colour: Colour) -> None:
-        """The bar in place `at`, with its interval, its name below it and its value above."""
+    def bar(
+        self, at: int, value: float, ends: tuple[float, float] | None, name: str, said: str, colour: Colour
+    ) -> None:
+        """The bar in place `at`, with its interval, if it has one, its name below it and its value above."""
         left, top = self.at(at + 0.2, max(value, self._y[0]))
         right, bottom = self.at(at + 0.8, self._y[0])
         self._pen.rectangle((left, top, right, bottom), fill=_colour(colour))
-        middle, high = self.at(at + 0.5, ends[1])
-        _, low = self.at(at + 0.5, ends[0])
-        self._pen.line([(middle, low), (middle, high)], fill=INK, width=2)
+        middle, high = self.at(at + 0.5, ends[1] if ends else value)
+        if ends:
+            self._pen.line([self.at(at + 0.5, ends[0]), (middle, high)], fill=INK, width=2)
         small = ImageFont.load_default(11)
         self._pen.text((middle, min(high, top) - 4), said, fill=INK, font=small, anchor="ms")
         self._pen.text((middle, bottom + 6), name, fill=INK, font=small, anchor="ma")

@@ -11,9 +11,10 @@ from builder.progress import Tick, stage
 from builder.reward.evaluation.best_of import curves
 from builder.reward.evaluation.calibration import calibration
 from builder.reward.evaluation.collect import Collected, collect
-from builder.reward.evaluation.judges import CYCLE, DEFAULT, REWARD, Reward, make_judges
+from builder.reward.evaluation.judges import Reward, make_judges
 from builder.reward.evaluation.leak import check_leak, inputs_of
 from builder.reward.evaluation.measures import accuracies
+from builder.reward.evaluation.names import CYCLE, DEFAULT, REWARD, check_names
 from builder.reward.model import RewardModel
 from builder.reward.seen import Seen, read_seen
 
@@ -44,6 +45,7 @@ def evaluate(
         EvaluationError: if it has no pair that can be judged, or for an unknown name in `against`.
         RewardError: for a reward that is no finite number.
     """
+    check_names(against)
     opened = [open_judged(dataset, split) for dataset in datasets]
     judges = make_judges(tuple(against), batch_size, model.device)
     seen = {name: read_seen(where) for name, where in _models(place, against).items()}

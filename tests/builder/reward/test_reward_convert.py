@@ -149,62 +149,6 @@ def test_a_checkpoint_is_read_from_any_of_the_usual_files(name, weights, tmp_pat
         assert torch.equal(state["head.12.bias"], weights["mlp.layers.8.bias"])
 
 
-class Hostile:
-    def __reduce__(self):
-        return print, ("this code has run",)
-
-
-def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(tmp_path, capsys):
-    torch.save({"model": Hostile()}, tmp_path / "a.pt")
-    with pytest.raises(RewardError, match="holds more than tensors"):
-        read_weights(tmp_path / "a.pt")
-    assert "this code has run" not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("name", "message"), [("no.pt", "no checkpoint at"), ("a.txt", "ends in '.txt'")])
-def test_a_file_that_is_no_checkpoint_is_refused(name, message, tmp_path):
-    (tmp_path / "a.txt").write_text("weights")
-    with pytest.raises(RewardError, match=message):
-        read_weights(tmp_path / name)
-
-
-def _without(name):
-    return lambda weights: weights.pop(name)
-
-
-def _set(name, value):
-    return lambda weights: weights.update({name: value})
-
-
-BROKEN = {
-    "a missing weight": (
-        _without("blip.visual_encoder.blocks.1.norm2.bias"),
-        r"1 weights are missing: vision_model.encoder.layers.1.layer_norm2.bias",
-    ),
-    "an unexpected weight": (_set("blip.surprise", torch.ones(1)), r"1 weights are unexpected: blip.surprise"),
-    "another head": (_set("mlp.layers.10.weight", torch.ones(1)), r"unexpected: mlp.layers.10.weight"),
-    "another shape": (
-        _set("mlp.layers.2.bias", torch.ones(3)),
-        r"of another shape: head.3.bias of \(3,\) for \(24,\)",
-    ),
-    "a weight that is NaN": (_set("mlp.layers.8.bias", torch.tensor([torch.nan])), r"not finite: head.12.bias"),
-    "another architecture": (
-        lambda weights: [weights.pop(name) for name in list(weights) if "visual" in name],
-        r"has no blip.visual_encoder.patch_embed.proj.weight, so it is of another architecture",
-    ),
-    "no state dict": (lambda weights: weights.update(model={"epoch": 3}), "no state dict"),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_checkpoint_that_does_not_fit_is_one_error_that_names_why(name, weights):
-    edit, message = BROKEN[name]
-    broken = dict(weights)
-    edit(broken)
-    with pytest.raises(RewardError, match=message):
-        convert(broken, "cyclereward-combo", tokenizer())
-
-
 def test_a_checkpoint_of_another_kind_is_refused(weights):
     with pytest.raises(RewardError, match=r"missing: head.12.bias, head.12.weight"):
         convert(weights, "imagereward", tokenizer())
@@ -216,3 +160,5 @@ def test_a_tokenizer_of_another_model_is_refused(weights):
     more = BertTokenizer(vocab={word: n for n, word in enumerate([*SPECIAL, *WORDS, *"abcdefgh"])})
     with pytest.raises(RewardError, match="the tokenizer has 66 tokens, the checkpoint's text tower 60"):
         convert(weights, "cyclereward-combo", more)
+    with pytest.raises(RewardError, match="the tokenizer has 5 tokens, the checkpoint's text tower 60"):
+        convert(weights, "cyclereward-combo", BertTokenizer())

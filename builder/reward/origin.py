@@ -1,0 +1,95 @@
+"""What a reward model was made of, as the Hub's metadata of a model card: licence, base model, datasets."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from builder.licences import UNKNOWN, strictest
+from builder.reward.start_names import EMBEDDED
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# Of models whose card on the Hub names none, or cannot be asked: the licence that their authors released them under.
+STARTS = {"openai/clip-vit-large-patch14": "mit", "openai/clip-vit-base-patch32": "mit"}
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """`licence` is an id of the Hub, its name where the Hub's is "other"; `unknown` are the things whose licence is not
+    known; models and datasets are those on the Hub."""
+
+    licence: str = UNKNOWN
+    licence_id: str = UNKNOWN
+    unknown: list[str] = field(default_factory=list)
+    base_model: str | None = None
+    datasets: list[str] = field(default_factory=list)
+
+
+def about_training(metrics: dict[str, Any]) -> Origin:
+    """Of a training, from the content of its metrics.json."""
+    start = str(metrics["start"])
+    given = {Path(start).name if Path(start).exists() else start: _licence_of(start, "model")}
+    places = [str(dataset) for dataset in metrics["datasets"]]
+    given |= {Path(place).name if Path(place).exists() else place: _licence_of(place, "dataset") for place in places}
+    licence_id, licence, unknown = strictest(given)
+    base = start if _on_hub(start) else None
+    return Origin(licence, licence_id, unknown, base, [place for place in map(_place, places) if _on_hub(place)])
+
+
+def head(origin: Origin, *tags: str) -> str:
+    """The card's metadata, with the lines around it."""
+    content: dict[str, Any] = {
+        "library_name": "transformers",
+        "tags": ["cyclepref", "reward-model", "image-text-alignment", *tags],
+        "license": origin.licence_id,
+    }
+    if origin.licence_id == "other":
+        content["license_name"] = origin.licence
+    if origin.base_model:
+        content["base_model"] = origin.base_model
+    if origin.datasets:
+        content["datasets"] = origin.datasets
+    return f"---\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}---\n"
+
+
+def _place(dataset: str) -> str:
+    """A dataset without the format that may stand before it."""
+    return dataset if Path(dataset).exists() else dataset.rpartition(":")[2]
+
+
+def _on_hub(place: str) -> bool:
+    return bool(HUB_ID.fullmatch(place)) and not Path(place).exists() and not place.startswith(EMBEDDED)
+
+
+def _licence_of(place: str, kind: str) -> str | None:
+    """The licence that the card of a model or dataset names, in a folder or on the Hub."""
+    if place.startswith(EMBEDDED):
+        return "mit"
+    place = _place(place)
+    if place in STARTS:
+        return STARTS[place]
+    if Path(place).exists():
+        cards = [Path(place) / CARD, Path(place) / "dataset" / CARD]
+        return next((_named_in(card) for card in cards if card.is_file()), None)
+    try:
+        return _named_in(Path(hf_hub_download(place, CARD, repo_type=kind)))
+    # No card, or nobody to ask: then the licence is not known, which the card says.
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
+        return None
+
+
+def _named_in(card: Path) -> str | None:
+    try:
+        _, text, _ = card.read_text(encoding="utf-8").split("---", 2)
+        content = yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    name = content.get("license_name") if content.get("license") == "other" else content.get("license")
+    return name if isinstance(name, str) else None

@@ -1,0 +1,63 @@
+"""The network's code as one file beside its weights: what `AutoModel.from_pretrained(..., trust_remote_code=True)` runs
+where CyclePref is not installed."""
+
+import ast
+import inspect
+from functools import cache
+from pathlib import Path
+
+from builder import __version__
+from builder.reward import backbones, config, given, head, network, preprocess, weights
+from builder.reward.backbones import blip, clip, dual, siglip, tower
+
+FILE = "modeling_cyclepref_reward.py"
+AUTO_MAP = {
+    name: f"{Path(FILE).stem}.{made.__name__}"
+    for name, made in (("AutoConfig", config.RewardConfig), ("AutoModel", network.RewardNetwork))
+}
+# Each uses only what stands before it.
+PARTS = (config, head, tower, dual, blip, clip, siglip, backbones, given, preprocess, weights, network)
+OURS = ("builder", "schemas")
+HEAD = '''\
+"""A CyclePref reward model for transformers, without CyclePref: code written beside the weights when they were saved.
+
+`AutoModel.from_pretrained(folder_or_id, trust_remote_code=True)` runs it. Made by CyclePref {version} (MIT licence) of
+its own files: do not edit.
+"""
+
+{imports}
+
+
+class RewardError(ValueError):
+    """A model, a setting or an argument that a reward cannot be computed with."""
+
+
+class WrongType(TypeError):
+    """An argument that is neither an image nor a text, where one must be."""
+
+{body}'''
+
+
+def write_code(folder: Path) -> None:
+    """Write the file; the config names it in `auto_map`."""
+    (folder / FILE).write_text(code(), encoding="utf-8")
+
+
+@cache
+def code() -> str:
+    """The content of the file: the parts' sources without their imports of one another."""
+    imports: set[str] = set()
+    bodies = []
+    for part in PARTS:
+        source = inspect.getsource(part)
+        tree = ast.parse(source)
+        found = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        imports |= {ast.unparse(node) for node in found if not _ours(node)}
+        dropped = {line for node in (tree.body[0], *found) for line in range(node.lineno, node.end_lineno + 1)}
+        kept = [line for number, line in enumerate(source.splitlines(), 1) if number not in dropped]
+        bodies.append("\n\n" + "\n".join(kept).strip("\n") + "\n")
+    return HEAD.format(version=__version__, imports="\n".join(sorted(imports)), body="".join(bodies))
+
+
+def _ours(node: ast.Import | ast.ImportFrom) -> bool:
+    return isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in OURS
