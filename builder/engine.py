@@ -106,6 +106,11 @@ class Engine:
             log.warning("no GPU on this cluster: models run on %d CPU cores", found.cpus)
         return found
 
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the cluster is one that this engine started: on this machine, and no other reaches it."""
+        return self._watch is not None and bool(self._watch.ours)
+
     def run_tasks(self, blocks: list[pa.Table], *steps: Step) -> Iterator[pa.Table]:
         """Run blocks through CPU tasks alone; yields what the last step returns, receipts or a row for each row, in
         any order.
