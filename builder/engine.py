@@ -216,7 +216,9 @@ def _connected(address: str | None) -> Iterator[Watch]:
     before = set(psutil.Process().children(recursive=True))
     with ExitStack() as stack:
         if not address:
-            ray_worker._worker_logs_enabled = False  # what Ray tells of its own processes, on our standard output
+            # What Ray tells of its own processes, on our standard output.
+            stack.callback(setattr, ray_worker, "_worker_logs_enabled", ray_worker._worker_logs_enabled)
+            ray_worker._worker_logs_enabled = False
             stack.callback(_read_authentication)
             stack.enter_context(token_of_its_own())
             _read_authentication()
