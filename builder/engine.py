@@ -7,11 +7,9 @@ receipt of counts. Content never passes through the driver, and errors travel as
 
 import logging
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -21,14 +19,20 @@ import pyarrow as pa
 import ray
 import ray.data
 import ray.exceptions
+from ray._private import auto_init_hook, ray_constants
+from ray._private import worker as ray_worker
+from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, Config, get_authentication_mode
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from builder.interruption import Gate, Interrupted, stop_requests
+from builder.access import tell_if_open, token_of_its_own
+from builder.gated import Gated, Step, admitted, guarded, while_open
+from builder.interruption import Gate, Interrupted, handlers_kept, stop_requests
 from builder.journal import Journal
 from builder.launcher import launcher_workers, node_of, waiting_told
 from builder.plan import Cluster, Node
 from builder.progress import silent_stderr
-from builder.supervisor import Supervised, is_trouble, trouble
+from builder.supervisor import is_trouble
+from builder.watch import Watch, end_all, vital_of
 from schemas.errors import CyclePrefError
 from schemas.specs import Spec
 
@@ -45,8 +49,6 @@ STARTS = 3
 LAST_WORDS_S = 0.5
 # An output block above this is split, and so written as several parts.
 MAX_BLOCK_BYTES = 256 * 2**20
-
-Step = Callable[[pa.Table], pa.Table]
 
 
 class EngineError(CyclePrefError, RuntimeError):
@@ -75,18 +77,20 @@ class Engine:
     """A connection to a Ray cluster, made when it is first needed: a finished run never starts one.
 
     It joins the cluster that RAY_ADDRESS or a Ray job names, or starts one on this machine and stops it at the end.
+    One that it starts listens on loopback alone and has a token of its own. While it is connected, the death of Ray's
+    gcs_server or of this node's raylet ends this process with a message and exit status 1 (see builder/watch.py).
     """
 
     def __init__(self) -> None:
-        self._started = False
+        self._connection = ExitStack()
+        self._watch: Watch | None = None
         self._streams = 0
 
     def __enter__(self) -> "Engine":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._started:
-            ray.shutdown()
+        self._connection.close()
 
     @cached_property
     def cluster(self) -> Cluster:
@@ -96,12 +100,16 @@ class Engine:
             EngineError: if there is none to join, or none can be started.
         """
         if not ray.is_initialized():
-            _connect(os.environ.get("RAY_ADDRESS"))
-            self._started = True
+            self._watch = self._connection.enter_context(_connected(os.environ.get("RAY_ADDRESS")))
         found = Cluster.of(_nodes())
         if not found.gpus:
             log.warning("no GPU on this cluster: models run on %d CPU cores", found.cpus)
         return found
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the cluster is one that this engine started: on this machine, and no other reaches it."""
+        return self._watch is not None and bool(self._watch.ours)
 
     def run_tasks(self, blocks: list[pa.Table], *steps: Step) -> Iterator[pa.Table]:
         """Run blocks through CPU tasks alone; yields what the last step returns, receipts or a row for each row, in
@@ -114,8 +122,8 @@ class Engine:
         if blocks and self.cluster:  # Ray Data would start a cluster of its own
             stream = self._stream()
             first, *others = steps
-            admitted = partial(_admitted, stream=stream, step=first)
-            yield from _results(self._mapped(ray.data.from_arrow(blocks), admitted, *others), stream)
+            steps = (partial(admitted, stream=stream, step=first), *others)
+            yield from _results(self._mapped(ray.data.from_arrow(blocks), *steps), stream)
 
     def run_pools(self, lanes: list[Lane], before: Step, after: Step) -> Iterator[pa.Table]:
         """Run every lane's blocks through `before`, its pool of actors and `after`, all lanes at once.
@@ -130,8 +138,10 @@ class Engine:
         lanes = [lane for lane in lanes if lane.blocks]
         if lanes and self.cluster:
             stream = self._stream()
-            pools = [self._pooled(lane, partial(_while_open, stream=stream, step=before), stream) for lane in lanes]
+            pools = [self._pooled(lane, partial(while_open, stream=stream, step=before), stream) for lane in lanes]
             merged = pools[0].union(*pools[1:]) if len(pools) > 1 else pools[0]
+            if self._watch:
+                self._watch.before_end = lanes[0].journal.forgive
             try:
                 with waiting_told(partial(_missing, lanes)):
                     yield from _results(self._mapped(merged, after), stream)
@@ -171,58 +181,14 @@ class Engine:
         """CPU steps, a task per block. They reserve no core, so that on a small machine the models get them all."""
         tasks = ray.data.TaskPoolStrategy(size=max(1, self.cluster.cpus // 2))
         for step in steps:
-            guarded = partial(_guarded, step=step)
-            dataset = dataset.map_batches(guarded, batch_size=None, batch_format="pyarrow", compute=tasks, num_cpus=0)
+            safe = partial(guarded, step=step)
+            dataset = dataset.map_batches(safe, batch_size=None, batch_format="pyarrow", compute=tasks, num_cpus=0)
         return dataset
-
-
-# ---- steps on the cluster: errors as data, and a way to stop ---------------------------------------------------
-
-
-def _guarded(block: pa.Table, step: Step) -> pa.Table:
-    """A step that turns an exception into a table of trouble, and hands on what is no block of rows."""
-    if not block.num_rows or is_trouble(block):
-        return block
-    try:
-        return step(block)
-    except Exception as error:
-        return trouble(error)
-
-
-def _admitted(block: pa.Table, stream: "Stream", step: Step) -> pa.Table:
-    """A step that is all the work there is: once the gate is closed, what has not begun passes as nothing."""
-    first = str(block.slice(0, 1).to_pylist())
-    return step(block) if stream.admit(first, block.num_rows) else block.slice(0, 0)
-
-
-def _while_open(block: pa.Table, stream: "Stream", step: Step) -> pa.Table:
-    """A step before the work. It runs far ahead of the models, so what it has done is not yet in flight."""
-    return step(block) if stream.is_open() else block.slice(0, 0)
-
-
-class Gated(Supervised):
-    """A supervised worker that asks at the gate before it begins a block."""
-
-    def __init__(self, stream: "Stream", **supervised: Any):
-        self.stream = stream
-        super().__init__(**supervised)
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        """As of `Supervised`; a block that comes too late passes as nothing, and a journal that cannot be kept (a full
-        disk, an object store that is away) is trouble."""
-        if not block.num_rows or is_trouble(block):
-            return block
-        if not self.stream.admit(block[self.key][0].as_py(), block.num_rows):
-            return block.slice(0, 0)
-        try:
-            return super().__call__(block)
-        except Exception as error:
-            return trouble(error)
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One of an engine's streams at the gate."""
+    """One of an engine's streams at the gate; a `builder.gated.Door`."""
 
     gate: Any
     number: int
@@ -240,39 +206,75 @@ class Stream:
         return ray.get(self.gate.close.remote(self.number))
 
 
-def _connect(address: str | None) -> None:
-    """Join the cluster at an address, or start one on this machine."""
-    local = {} if address else {"include_dashboard": False, "log_to_driver": False}
+@contextmanager
+def _connected(address: str | None) -> Iterator[Watch]:
+    """Join the cluster at an address, or start one on this machine, until the block ends; watched meanwhile."""
+    # A thread that outlives a cluster and asks it for something would start another.
+    auto_init_hook.enable_auto_connect = False
     # Its C++ core would put advice about actor arguments on our screen; worker logs keep their own level.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = set(psutil.Process().children(recursive=True))
+    with ExitStack() as stack:
+        if not address:
+            # What Ray tells of its own processes, on our standard output.
+            stack.callback(setattr, ray_worker, "_worker_logs_enabled", ray_worker._worker_logs_enabled)
+            ray_worker._worker_logs_enabled = False
+            stack.callback(_read_authentication)
+            stack.enter_context(token_of_its_own())
+            _read_authentication()
+        _start(address, before)
+        stack.callback(ray.shutdown)
+        if address:
+            here = ray.get_runtime_context()
+            tell_if_open(address, here.gcs_address)
+            watch = Watch(vital_of(psutil.process_iter(), here.get_node_id()), head=here.gcs_address)
+        else:
+            _check_seclusion()
+            started = set(psutil.Process().children(recursive=True)) - before
+            watch = Watch(vital_of(started), ours=started)
+        yield stack.enter_context(watch)
+
+
+def _start(address: str | None, before: set[psutil.Process]) -> None:
+    """Ray's own start; `before` are the processes that were there."""
+    local = {} if address else {"include_dashboard": False, "log_to_driver": False}
     what = f"cannot join the Ray cluster at {address}" if address else "cannot start Ray on this machine"
-    ours = set(psutil.Process().children(recursive=True))
+    loopback = ray_constants.ENABLE_RAY_CLUSTER
+    # Ray's switch for systems whose firewalls ask: without clusters of several machines all of it is on loopback.
+    # (To `_node_ip_address="127.0.0.1"` it would give another address.)
+    ray_constants.ENABLE_RAY_CLUSTER = bool(address) and loopback
     try:
         for tries_left in reversed(range(STARTS)):
             try:
-                with silent_stderr():
+                # Ray has a handler of SIGTERM, which would end the build at once.
+                with silent_stderr(), handlers_kept():
                     # Without an address Ray would join any cluster that was started on this machine.
                     ray.init(address=address or "local", logging_level=logging.ERROR, **local)
                 break
             except (Exception, SystemExit) as error:
-                _end(set(psutil.Process().children(recursive=True)) - ours)
+                # What a start that failed has left behind would compete with the next one.
+                end_all(set(psutil.Process().children(recursive=True)) - before)
                 if not tries_left:
                     raise EngineError(f"{what}: {_last_line(error)}") from error
                 log.info("%s, trying again: %s", what, _last_line(error))
     finally:
-        if threading.current_thread() is threading.main_thread():
-            # Ray has one for SIGTERM, which would end the build at once.
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        ray_constants.ENABLE_RAY_CLUSTER = loopback
 
 
-def _end(processes: set[psutil.Process]) -> None:
-    """End what a start of Ray that failed has left behind: it would compete with the next one."""
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes, timeout=10)
+def _read_authentication() -> None:
+    """Make Ray, which reads the environment once, read it again."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _check_seclusion() -> None:
+    """Make sure that the Ray that was started is nobody else's: what decides that is no promise of Ray's."""
+    address, mode = ray.util.get_node_ip_address(), get_authentication_mode()
+    if address not in ("127.0.0.1", "::1") or mode != AuthenticationMode.TOKEN:
+        raise EngineError(
+            f"Ray {ray.__version__} was to listen on loopback with a token, and listens on {address} in mode {mode}: "
+            "install a version that pyproject.toml allows"
+        )
 
 
 def _nodes() -> list[Node]:
@@ -307,7 +309,7 @@ def _results(dataset: ray.data.Dataset, stream: Stream) -> Iterator[pa.Table]:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     begun: list[int] = []
     receipts = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
-    done = 0
+    done, exhausted = 0, False
     try:
         with stop_requests(lambda: begun.append(stream.close())):
             for receipt in receipts:
@@ -319,10 +321,9 @@ def _results(dataset: ray.data.Dataset, stream: Stream) -> Iterator[pa.Table]:
                     yield receipt
                 if begun and done >= begun[0]:
                     break
+            else:
+                exhausted = True
         if begun:
-            with silent_stderr():  # Ray tells of every task that waited before a model
-                receipts.close()
-                time.sleep(LAST_WORDS_S)
             raise Interrupted("stopped as asked")
     except ray.exceptions.RayActorError as error:
         log.info("the cause, as Ray tells it:", exc_info=error)
@@ -333,6 +334,11 @@ def _results(dataset: ray.data.Dataset, stream: Stream) -> Iterator[pa.Table]:
     except ray.exceptions.RayError as error:
         log.info("the cause, as Ray tells it:", exc_info=error)
         raise EngineError(f"a worker failed: {_last_line(error)}") from error
+    finally:
+        if not exhausted:
+            with silent_stderr():  # Ray tells of every task that waited before a model
+                receipts.close()
+                time.sleep(LAST_WORDS_S)
 
 
 def _rows_done(result: pa.Table) -> int:

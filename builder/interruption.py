@@ -46,6 +46,18 @@ def stop_requests(finish: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Undo what the block does to the handlers of our signals, in the main thread, where alone it can."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 class Gate:
     """Lets blocks into a stream until it is closed, and knows how many rows it let in. One for all processes."""
 

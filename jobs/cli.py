@@ -36,13 +36,15 @@ GO_ON = ("build", "demo", "merge", "prune", "publish", "train-reward")
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 stopped by an error, 2 wrong usage, 130 interrupted."""
     arguments = _parser().parse_args(argv)
+    again = _again(arguments.command, sys.argv[1:] if argv is None else argv)
+    from builder.watch import goes_on  # here, so that --help need not wait for it
+
+    goes_on(again)
     logging.basicConfig(format="%(message)s", level=logging.INFO if arguments.verbose else logging.WARNING)
     try:
         return _interruptible(arguments)
     except KeyboardInterrupt:
-        command = shlex.join([*_program(), *(sys.argv[1:] if argv is None else argv)])
-        what = "What was finished is saved; this goes on" if arguments.command in GO_ON else "This begins again"
-        print(f"\nStopped. {what}:\n  {command}", file=sys.stderr)
+        print(f"\nStopped. {again}", file=sys.stderr)
         return 130
     except CyclePrefError as error:
         print(visible(f"error: {error}"), file=sys.stderr)
@@ -62,6 +64,12 @@ def _interruptible(arguments: argparse.Namespace) -> int:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _again(command: str, argv: list[str]) -> str:
+    """How to go on with a command that is stopped."""
+    what = "What was finished is saved; this goes on" if command in GO_ON else "This begins again"
+    return f"{what}:\n  {shlex.join([*_program(), *argv])}"
 
 
 def _program() -> list[str]:

@@ -6,17 +6,26 @@ which shares out each step among however many there are: one worker or eight mak
 
 import json
 import logging
+import os
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import (
+    _set_torch_distributed_env_vars,
+    _setup_torch_process_group,
+    _TorchBackend,
+)
 
 from builder.engine import Engine
 from builder.layouts import absolute
@@ -68,6 +77,7 @@ def train_with_workers(
         trainer = TorchTrainer(
             _work,
             train_loop_config=told,
+            torch_config=OnLoopback(folder=str(work / RAY)) if engine.on_loopback else None,
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=bool(gpus), resources_per_worker=resources),
             run_config=RunConfig(
                 name="train-reward",
@@ -79,6 +89,44 @@ def train_with_workers(
             _fit(trainer, work / ERROR)
     shutil.rmtree(work / RAY, ignore_errors=True)
     return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+
+
+@dataclass
+class OnLoopback(TorchConfig):
+    """A process group on one machine whose workers meet by a file in `folder`, and then talk over loopback.
+
+    By default the first worker would serve a store that listens on all interfaces, and that asks nobody who he is.
+    """
+
+    folder: str = ""
+
+    @property
+    def backend_cls(self) -> type:
+        """What sets the group up."""
+        return _Meeting
+
+
+class _Meeting(_TorchBackend):
+    """As Ray's own, but for how the workers find one another."""
+
+    def on_start(self, worker_group: Any, backend_config: OnLoopback) -> None:
+        workers = range(len(worker_group))
+        group = {
+            "backend": "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo",
+            "world_size": len(workers),
+            # Another file for each start, since one that a start has left behind tells of workers that are gone.
+            "init_method": f"file://{backend_config.folder}/{uuid.uuid4().hex}",
+            "timeout_s": backend_config.timeout_s,
+        }
+        worker_group.execute(_talk_over_loopback)
+        worker_group.execute(_set_torch_distributed_env_vars)
+        start = worker_group.execute_single_async
+        ray.get([start(rank, _setup_torch_process_group, world_rank=rank, **group) for rank in workers])
+
+
+def _talk_over_loopback() -> None:
+    [name, *_] = [name for name, at in psutil.net_if_addrs().items() if "127.0.0.1" in [one.address for one in at]]
+    os.environ.update(GLOO_SOCKET_IFNAME=name, NCCL_SOCKET_IFNAME=name)
 
 
 def _check_room(workers: int, gpus: float, cpus: int) -> None:

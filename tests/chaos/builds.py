@@ -101,6 +101,7 @@ class Build:
             "driver": [self.process],
             "everything": [self.process, *family],
             "raylet": self.find("raylet/raylet"),
+            "gcs_server": self.find("gcs/gcs_server"),
             "actor": self.find("ray::MapWorker"),
             "model": self.find("multiprocessing.spawn", "spawn_main"),
         }[what]

@@ -6,7 +6,7 @@ import time
 import pytest
 from builds import tables
 
-FATAL = ("driver", "everything", "raylet")
+FATAL = ("driver", "everything", "raylet", "gcs_server")
 # (cycle, seed, kills): each chain is one run directory whose build is killed again and again until it is done.
 SAMPLE = ("i2t2i", 0, 2)
 CHAINS = [(cycle, seed, 7) for cycle in ("i2t2i", "t2i2t") for seed in (1, 2)]
@@ -15,7 +15,7 @@ CHAINS = [(cycle, seed, 7) for cycle in ("i2t2i", "t2i2t") for seed in (1, 2)]
 def schedule(cycle: str, seed: int, kills: int, parts: int) -> list[tuple[int, float, str]]:
     """(after this many parts, after this many seconds more, what): all kinds in turn, over all stages."""
     rng = random.Random(f"{cycle}-{seed}")
-    kinds = ["everything", "model", "raylet", "actor", "driver"]
+    kinds = ["everything", "model", "raylet", "actor", "driver", "gcs_server"]
     rng.shuffle(kinds)
     moments = sorted(rng.sample(range(parts), min(kills, parts)))
     return [(at, rng.uniform(0, 2), kinds[turn % len(kinds)]) for turn, at in enumerate(moments)]

@@ -48,6 +48,26 @@ def test_the_second_signal_stops_at_once(start, tmp_path):
     assert not list((tmp_path / "run" / "store" / "attempts").rglob("*.json"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_the_death_of_a_process_of_ray_s_own_prints_the_command_that_goes_on(start, clean, tmp_path, name):
+    undisturbed, parts, _ = clean("i2t2i")
+    out = tmp_path / "a run"
+    build = start("i2t2i", out)
+    assert build.wait_for(lambda: build.parts > parts // 3)
+    assert build.kill(name)
+    died = time.monotonic()
+    assert build.end() == 1
+    assert time.monotonic() - died < 30
+    command = re.search(rf"error: Ray's {name} \(pid \d+\) has died, .*; this goes on:\n  (.+)\Z", build.output)[1]
+    assert shlex.split(command)[-1] == str(out)
+    assert not [word for word in LOUD if word in build.output], build.output
+    assert not list((out / "store" / "attempts").rglob("*.json"))
+    again = start("i2t2i", out)
+    assert again.end() == 0, again.output
+    assert tables(out) == tables(undisturbed)
+
+
 def test_a_finished_run_starts_no_process_and_takes_seconds(start, clean):
     out, _, _ = clean("i2t2i")
     before = tables(out)
