@@ -1,0 +1,28 @@
+"""What a misspelt name was meant to be: the words of every "did you mean"."""
+
+import difflib
+from collections.abc import Iterable
+
+# More of a list than this is a wall, in which nobody finds a name: what lists all of them is named instead.
+SHORT_LIST = 12
+CLOSE_NAMES = 3
+
+
+def close_names(name: str, names: Iterable[str], most: int = CLOSE_NAMES) -> list[str]:
+    """The names that are spelt like `name`, nearest first, whatever the case; and those that it is a part of."""
+    by_lower = {each.lower(): each for each in names}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=most)
+    part = [each for each in by_lower if len(name) > 2 and name.lower() in each and each not in close]
+    return [by_lower[each] for each in [*close, *part][:most]]
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """The words " (did you mean 'a' or 'b'?)", or nothing where no name is near."""
+    close = [repr(each) for each in close_names(name, names)]
+    return f" (did you mean {' or '.join(filter(None, [', '.join(close[:-1]), close[-1]]))}?)" if close else ""
+
+
+def choices(names: Iterable[str], where: str) -> str:
+    """All names if they are few, else how many there are and `where` they are listed."""
+    names = list(names)
+    return ", ".join(names) if len(names) <= SHORT_LIST else f"one of {len(names)} that {where} lists"
