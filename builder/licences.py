@@ -6,6 +6,7 @@ card lists them all.
 
 from dataclasses import dataclass
 
+from schemas.nearest import did_you_mean
 from schemas.recipe import RecipeError
 
 # What a licence asks for, from the least to the most; unknown is stricter than all.
@@ -75,9 +76,10 @@ def inputs_licence(given: str | None, source: str) -> str | None:
         RecipeError: for an id that is not in the table.
     """
     if given is not None and given not in LICENCES:
+        hint = did_you_mean(given, LICENCES)
         raise RecipeError(
-            f"dataset.inputs_licence: unknown licence {given!r}: choose from {', '.join(sorted(LICENCES))}; leave it "
-            "out to say that it is not known"
+            f"dataset.inputs_licence: unknown licence {given!r}{hint}: choose from {', '.join(sorted(LICENCES))}; leave "
+            "it out to say that it is not known"
         )
     return given or OWN_INPUTS.get(source)
 

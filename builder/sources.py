@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from builder.dci import Dci
-from builder.files import absolute, listing, read_file, read_file_within, shown, stamp, text_lines, unshown
+from builder.files import absolute, listing, path_fault, read_file, read_file_within, shown, stamp, text_lines, unshown
 from builder.images import ENDINGS
 from builder.prompt_sources import Compositional, Tsv
 from builder.shapeworld import grammar, render, scenes
@@ -57,12 +57,8 @@ def open_source(spec: Any, modality: Modality) -> Source:
     Raises:
         RecipeError: if it does not exist, is empty, or does not give this modality.
     """
-    gives = {"images": "image", "prompts": "text", "tsv": "text", "compositional": "text"}.get(spec.source, modality)
-    if gives != modality:
-        raise RecipeError(
-            f"inputs.source {spec.source!r} gives {gives}s, and this cycle starts from {modality}s: "
-            f"use {'images' if modality == 'image' else 'prompts'}, dci, parquet or dataset, or the other cycle"
-        )
+    if fault := modality_fault(spec.source, modality):
+        raise RecipeError(f"inputs.source {fault}")
     kinds = {
         ImageFolder: Images,
         PromptFile: Prompts,
@@ -74,6 +70,18 @@ def open_source(spec: Any, modality: Modality) -> Source:
         CompositionalPrompts: Compositional,
     }
     return kinds[type(spec)](spec, modality)
+
+
+def modality_fault(source: str, modality: Modality) -> str | None:
+    """Why a source cannot begin a cycle that starts from this modality; None if it can."""
+    gives = {"images": "image", "prompts": "text", "tsv": "text", "compositional": "text"}.get(source, modality)
+    if gives == modality:
+        return None
+    use = "images" if modality == "image" else "prompts"
+    return (
+        f"{source!r} gives {gives}s, and this cycle starts from {modality}s: "
+        f"use {use}, dci, parquet or dataset, or the other cycle"
+    )
 
 
 @dataclass(frozen=True)
@@ -94,9 +102,9 @@ class Images:
 
     def items(self) -> Items:
         """Paths relative to the folder; the stamp is size and modification time."""
+        if fault := path_fault(self.spec.path, "folder"):
+            raise RecipeError(f"inputs.path {fault}")
         root = Path(self.spec.path)
-        if not root.is_dir():
-            raise RecipeError(f"inputs.path {self.spec.path}: no such folder (looked in {root.absolute()})")
         found = listing(root, ENDINGS)
         if not found.files:
             there = found.skipped("images") or "it has no files"

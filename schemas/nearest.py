@@ -6,14 +6,22 @@ from collections.abc import Iterable
 # More of a list than this is a wall, in which nobody finds a name: what lists all of them is named instead.
 SHORT_LIST = 12
 CLOSE_NAMES = 3
+# What is so much less like the word given than the nearest name was not meant.
+MUCH_FURTHER = 0.1
 
 
 def close_names(name: str, names: Iterable[str], most: int = CLOSE_NAMES) -> list[str]:
     """The names that are spelt like `name`, nearest first, whatever the case; and those that it is a part of."""
     by_lower = {each.lower(): each for each in names}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=most)
-    part = [each for each in by_lower if len(name) > 2 and name.lower() in each and each not in close]
+    wanted = name.lower()
+    near = {each: _likeness(wanted, each) for each in difflib.get_close_matches(wanted, by_lower, n=most)}
+    close = [each for each in near if near[each] >= max(near.values()) - MUCH_FURTHER]
+    part = [each for each in by_lower if len(wanted) > 2 and wanted in each and each not in close]
     return [by_lower[each] for each in [*close, *part][:most]]
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -2,13 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Part(BaseModel):
-    """A section of the recipe: unknown keys are errors, never ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from schemas.rules import Part
 
 
 class ImageFolder(Part):
@@ -82,7 +78,7 @@ class TsvColumn(Part):
     source: Literal["tsv"]
     path: str
     column: str = "Prompt"
-    where: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    where: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(default={})
     limit: Annotated[int, Field(ge=1)] | None = None
 
 
