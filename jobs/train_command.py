@@ -30,7 +30,8 @@ def add_train_command(commands, add: Callable[..., argparse.ArgumentParser]) -> 
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from jobs.train_reward import parse_changes, run_train_reward
+    from jobs.changes import parse_changes
+    from jobs.train_reward import run_train_reward
 
     changes = parse_changes(arguments.set) | ({"start": arguments.start} if arguments.start else {})
     run_train_reward(arguments.sources, arguments.out, arguments.recipe, changes, arguments.workers, arguments.cache)

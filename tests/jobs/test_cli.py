@@ -55,7 +55,7 @@ def test_models_lists_the_whole_catalog_and_shows_one_entry(capsys):
 
 COMMANDS = (
     "demo", "build", "models", "status", "prune", "merge", "stats", "publish", "export",
-    "score", "rank", "best-of-n", "convert-reward", "train-reward", "evaluate",
+    "score", "rank", "best-of-n", "convert-reward", "train-reward", "evaluate", "recipes", "completion",
 )  # fmt: skip
 
 
