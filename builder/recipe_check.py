@@ -74,13 +74,12 @@ def _metrics(content: dict[str, Any], shape: Cycle | None) -> Iterator[Fault]:
 
 
 def _inputs(given: Any, shape: Cycle | None) -> Iterator[Fault]:
-    kind = SOURCES.get(str(given.get("source"))) if isinstance(given, dict) else None
-    inputs = salvage(kind, given) if kind else None
-    if inputs is None:
+    source, path = (given.get("source"), given.get("path")) if isinstance(given, dict) else (None, None)
+    if not isinstance(source, str) or source not in SOURCES:
         return
-    if shape and (told := modality_fault(inputs.source, shape.input)):
+    if shape and (told := modality_fault(source, shape.input)):
         yield Fault(("inputs", "source"), told)
-    elif inputs.source in PATHS and (told := path_fault(inputs.path, PATHS[inputs.source])):
+    if source in PATHS and isinstance(path, str) and (told := path_fault(path, PATHS[source])):
         yield Fault(("inputs", "path"), told)
 
 

@@ -108,7 +108,7 @@ class TrainRecipe(TrainSettings):
     """A file of training settings, and what training starts from: a Hub id or a folder, at a revision."""
 
     start: Annotated[
-        str, Field(description="say what training starts from, a Hub id or a folder (--start, or in a recipe)")
+        str, Field(description="what training starts from, a Hub id or a folder (--start, or in a recipe)")
     ]
     revision: str | None = None
 
