@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from builder import __version__
-from jobs.arguments import place, positive
+from jobs.arguments import path, place, positive
 from jobs.dataset_commands import add_dataset_commands
 from jobs.lookup_commands import add_lookup_commands
 from jobs.reward_commands import add_reward_commands
@@ -160,7 +160,7 @@ def _command(commands, name: str, run, about: str, examples: str) -> argparse.Ar
 def _folder(value: str) -> Path:
     if "://" in value:
         raise argparse.ArgumentTypeError(f"{value!r} is not a folder of this machine, which the demo needs")
-    return Path(value).expanduser()
+    return path(value)
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -11,10 +11,11 @@ from schemas.errors import visible
 
 # Variables whose values are not for files, by their names.
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
-# Tokens by their look, the user in an address, and what follows a word that announces one.
-TOKENS = re.compile(
-    r"\b(?:hf|sk|ghp|gho|xox[bp])[-_][A-Za-z0-9_-]{6,}|\bAKIA[0-9A-Z]{12,}|(?<=://)[^/\s@]+(?=@)"
-    r"|(?<=Bearer )\S+|(?<=Basic )\S+|(?i:(?<=token=)|(?<=key=)|(?<=secret=)|(?<=password=)|(?<=signature=))[^&\s'\"]+"
+# Tokens by their look, and the user in an address.
+TOKENS = re.compile(r"\b(?:hf|sk|ghp|gho|xox[bp])[-_][A-Za-z0-9_-]{6,}|\bAKIA[0-9A-Z]{12,}|(?<=://)[^/\s@]+(?=@)")
+# What follows a word that announces one.
+ANNOUNCED = re.compile(
+    r"((?<![a-z])(?:token|key|secret|password|signature)['\"]?[=:]\s?['\"]?|bearer |basic )[^&\s'\",]+", re.IGNORECASE
 )
 SHORTEST_SECRET = 6
 LONGEST_LINE = 300
@@ -44,4 +45,4 @@ def masked(text: str) -> str:
     secrets = {value for name, value in os.environ.items() if SECRET.search(name) and len(value) >= SHORTEST_SECRET}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)
-    return TOKENS.sub(MASK, text)
+    return ANNOUNCED.sub(rf"\1{MASK}", TOKENS.sub(MASK, text))

@@ -79,6 +79,8 @@ def read_settings(path: Path, error: type[CyclePrefError], examples: str) -> Set
         told = ", ".join(filter(None, (problem.context, problem.problem)))
         raise error(f"{path} is not YAML: {at}{told}") from problem
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as problem:
+        if isinstance(problem, UnicodeDecodeError):
+            raise error(f"{path} is not UTF-8 text (at byte {problem.start:,}): save it as UTF-8") from problem
         told = "it is nested too deeply" if isinstance(problem, RecursionError) else problem
         raise error(f"{path} is not YAML: {told}") from problem
     if not isinstance(content, dict):

@@ -152,7 +152,7 @@ splits: {train: 0.5}
         (b"a: [", r"is not YAML: line 1, column 5: while parsing a flow node"),
         (b"a: b: c", r"is not YAML: line 1, column 5: mapping values are not allowed here"),
         (b"\ta: 1", r"is not YAML: line 1, column 1: while scanning for the next token"),
-        (b"name: \xff", r"is not YAML: 'utf-8' codec can't decode"),
+        (b"name: \xff", r"is not UTF-8 text \(at byte 6\): save it as UTF-8"),
         (b"name: \x07", r"is not YAML: unacceptable character"),
         (b"a: !!python/object:os.system {}", r"is not YAML: line 1, column 4: could not determine a constructor"),
         (b"a: 2026-99-99", r"is not YAML: month must be in 1..12"),
