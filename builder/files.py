@@ -156,6 +156,22 @@ def text_lines(path: str) -> tuple[bytes, ...]:
     return _text_lines(path, stamp(Path(path)))
 
 
+def numbered_lines(path: str, first: int = 1) -> list[tuple[int, bytes]]:
+    """The lines of a text file from the `first` one on, each with its number (from 1); blank ones are left out, and how
+    many there are is told.
+
+    Raises:
+        RecipeError: as `text_lines`, or if there is none that is not blank.
+    """
+    lines = list(enumerate(text_lines(path), start=1))[first - 1 :]
+    written = [(number, line) for number, line in lines if line.decode("utf-8", "replace").strip()]
+    if not written:
+        raise RecipeError(f"inputs.path {path} has no prompt in it: write one a line")
+    if blank := len(lines) - len(written):
+        log.warning("inputs.path %s: skipped %s", visible(path, keep=""), _count(blank, "blank line"))
+    return written
+
+
 @lru_cache(maxsize=1)
 def _text_lines(path: str, _stamp: str) -> tuple[bytes, ...]:
     data = Path(path).read_bytes()

@@ -10,13 +10,11 @@ from builder.metrics import check_metric
 from builder.models.catalog import CATALOG
 from builder.models.resolve import metric_spec, model_spec
 from builder.safety import safety_spec
-from builder.sources import modality_fault
 from schemas.cycle import CYCLES, Cycle
 from schemas.publishing import Safety
-from schemas.recipe import EXAMPLES, VALID, MetricChoice, ModelChoice, Recipe, RecipeError
+from schemas.recipe import VALID, MetricChoice, ModelChoice, Recipe, RecipeError, recipe_settings
 from schemas.rules import Fault, Place, check, salvage
-from schemas.settings_file import read_settings
-from schemas.sources import SOURCES
+from schemas.sources import SOURCES, modality_fault
 
 # What `inputs.path` must be. A dataset's may be more than a path: its source says what is wrong.
 PATHS = {"images": "folder", "prompts": "file", "parquet": "file or folder", "dci": "folder", "tsv": "file"}
@@ -29,7 +27,7 @@ def read_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> R
         RecipeError: one message with every fault of the settings, the names and the paths, each with its line and
             column, the value, the rule and the way out.
     """
-    settings = read_settings(Path(path), RecipeError, EXAMPLES).change(changes or {})
+    settings = recipe_settings(path, changes)
     recipe, faults = check(Recipe, settings.content)
     told = {fault.at for fault in faults}
     # A setting of the wrong kind is told once.

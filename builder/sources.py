@@ -16,7 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from builder.dci import Dci
-from builder.files import absolute, listing, path_fault, read_file, read_file_within, shown, stamp, text_lines, unshown
+from builder.files import (
+    absolute,
+    listing,
+    numbered_lines,
+    path_fault,
+    read_file,
+    read_file_within,
+    shown,
+    stamp,
+    text_lines,
+    unshown,
+)
 from builder.images import ENDINGS
 from builder.prompt_sources import Compositional, Tsv
 from builder.shapeworld import grammar, render, scenes
@@ -32,6 +43,7 @@ from schemas.sources import (
     PromptFile,
     ShapeWorldInputs,
     TsvColumn,
+    modality_fault,
 )
 
 Items = list[tuple[str, str]]
@@ -72,18 +84,6 @@ def open_source(spec: Any, modality: Modality) -> Source:
     return kinds[type(spec)](spec, modality)
 
 
-def modality_fault(source: str, modality: Modality) -> str | None:
-    """Why a source cannot begin a cycle that starts from this modality; None if it can."""
-    gives = {"images": "image", "prompts": "text", "tsv": "text", "compositional": "text"}.get(source, modality)
-    if gives == modality:
-        return None
-    use = "images" if modality == "image" else "prompts"
-    return (
-        f"{source!r} gives {gives}s, and this cycle starts from {modality}s: "
-        f"use {use}, dci, parquet or dataset, or the other cycle"
-    )
-
-
 @dataclass(frozen=True)
 class Images:
     """Everything under a folder, at any depth, that is named like an image file, in order of path.
@@ -120,7 +120,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Prompts:
-    """A prompt a line of a UTF-8 file."""
+    """A prompt a line of a UTF-8 file; blank lines are none, and how many there are is told once."""
 
     spec: PromptFile
     modality: Modality
@@ -132,10 +132,8 @@ class Prompts:
 
     def items(self) -> Items:
         """Line numbers from 1, stamped by the line's bytes."""
-        return [
-            (f"{Path(self.spec.path).name}:{n}", digest(line))
-            for n, line in enumerate(text_lines(self.spec.path), start=1)
-        ]
+        name = Path(self.spec.path).name
+        return [(f"{name}:{n}", digest(line)) for n, line in numbered_lines(self.spec.path)]
 
     def read(self, names: list[str]) -> Iterator[str | Exception]:
         """The lines, without their ends."""

@@ -3,10 +3,12 @@
 import argparse
 import logging
 import os
+import platform
 import shlex
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -43,8 +45,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.INFO if arguments.verbose else logging.WARNING)
     command = shlex.join([*_program(), *(sys.argv[1:] if argv is None else argv)])
+    begin = time.monotonic()
+    log.info("cyclepref %s, Python %s: %s", __version__, platform.python_version(), visible(command, keep=""))
     try:
-        return _interruptible(arguments)
+        status = _interruptible(arguments)
+        log.info("%s: %.1f s", arguments.command, time.monotonic() - begin)
+        return status
     except KeyboardInterrupt:
         what = "What was finished is saved; this goes on" if arguments.command in GO_ON else "This begins again"
         print(f"\nStopped. {what}:\n  {command}", file=sys.stderr)

@@ -92,8 +92,8 @@ class Pairing(Part):
     score worse, ties counting half.
 
     `min_margin`: pairs that are closer than this say nothing. `poor_chosen`: pairs whose chosen candidate scores
-    worse than this teach nothing good; null keeps them. Both are in the deciding metric's own units, those of a mix
-    in [0, 1]. (CyclePrefDB: 0.005, and DreamSim 0.7 or SBERT 0.4.)
+    worse than this teach nothing good; null, the default, keeps them. Both are in the deciding metric's own units,
+    those of a mix in [0, 1]. (CyclePrefDB: 0.005, and DreamSim 0.7 or SBERT 0.4.)
 
     `min_margin_sd`: pairs whose margin is smaller than this many standard errors may be the backward model's noise,
     see `builder.pair.paired_errors`; null keeps them. It needs two reconstructions of a candidate at least.
@@ -258,7 +258,21 @@ def load_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> R
         RecipeError: one message with every fault: line and column, what was given, what is allowed. Whether models,
             metrics and paths exist is found by `builder.recipe_check.read_recipe`.
     """
-    return checked(read_settings(Path(path), RecipeError, EXAMPLES).change(changes or {}))
+    return checked(recipe_settings(path, changes))
+
+
+def recipe_settings(path: str | Path, changes: Mapping[str, Any] | None) -> Settings:
+    """The settings of a recipe file with `changes` in them; models and metrics that are names alone are spelt out, so
+    that a change can add to them."""
+    settings = read_settings(Path(path), RecipeError, EXAMPLES)
+    content = settings.content
+    for name, kind in (("backward", ModelChoice), ("metric", MetricChoice)):
+        if name in content:
+            content[name] = kind.of_name(content[name])
+    for name, kind in (("forward", ModelChoice), ("metrics", MetricChoice)):
+        if isinstance(content.get(name), list):
+            content[name] = [kind.of_name(each) for each in content[name]]
+    return settings.change(changes or {})
 
 
 def parse_recipe(content: dict[str, Any], where: str = "recipe") -> Recipe:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from schemas.cycle import Modality
 from schemas.rules import Part
 
 
@@ -124,3 +125,15 @@ SOURCES: dict[str, type[Part]] = {
     "tsv": TsvColumn,
     "compositional": CompositionalPrompts,
 }
+
+
+def modality_fault(source: str, modality: Modality) -> str | None:
+    """Why a source cannot begin a cycle that starts from this modality; None if it can."""
+    gives = {"images": "image", "prompts": "text", "tsv": "text", "compositional": "text"}.get(source, modality)
+    if gives == modality:
+        return None
+    use = "images" if modality == "image" else "prompts"
+    return (
+        f"{source!r} gives {gives}s, and this cycle starts from {modality}s: "
+        f"use {use}, dci, parquet or dataset, or the other cycle"
+    )

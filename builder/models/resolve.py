@@ -1,6 +1,7 @@
 """From a recipe's choice to a resolved spec: settings applied, revision pinned, weights hashed, fingerprint known."""
 
 import hashlib
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from schemas.nearest import did_you_mean
 from schemas.recipe import MetricChoice, ModelChoice, RecipeError
 from schemas.rules import Fault, check
 from schemas.specs import CaptionerSpec, EndpointSpec, MetricSpec, PainterSpec, Spec
+
+log = logging.getLogger("cyclepref.models")
 
 SPECS: dict[str, type[Spec]] = {"captioner": CaptionerSpec, "text-to-image": PainterSpec}
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -123,6 +126,12 @@ def resolve(spec: Spec, lock: dict[str, Any]) -> Resolved:
     """
     if isinstance(spec, MetricSpec):
         check_metric(spec)
+    found = _resolved(spec, lock)
+    log.info("%s: %s", spec.name, _told(found))
+    return found
+
+
+def _resolved(spec: Spec, lock: dict[str, Any]) -> Resolved:
     identity = spec.identity()
     repo = identity.pop("repo", None)
     if isinstance(spec, MetricSpec) and spec.sha256:
@@ -135,6 +144,15 @@ def resolve(spec: Spec, lock: dict[str, Any]) -> Resolved:
         return Resolved(spec, {**identity, "weights": _weights_hash(Path(repo), lock, only)})
     commit = _commit(spec, lock)
     return Resolved(spec.model_copy(update={"revision": commit}), {**identity, "repo": repo, "revision": commit})
+
+
+def _told(model: Resolved) -> str:
+    """What a model is and how it is run, in a line."""
+    spec, of = model.spec, model.identity
+    place = of.get("repo") or getattr(spec, "repo", None) or spec.server or f"the {spec.kind} package"
+    revision = of.get("weights") or of.get("revision") or of.get("sha256") or ""
+    run = f"batches of {spec.batch_size}, {spec.num_gpus:g} of a GPU, {spec.num_cpus} CPUs"
+    return f"{spec.kind}, {place} {revision[:12]}, fingerprint {model.fingerprint[:12]}; {run}"
 
 
 def _apply(

@@ -187,6 +187,8 @@ def test_a_setting_given_in_place_of_the_recipes_is_told_by_its_name(tmp_path):
     recipe = read_recipe(path, changes)
     assert (recipe.inputs.limit, recipe.pairs.poor_chosen, recipe.dataset.reconstructions) == (2, 0.5, True)
     assert recipe.forward[1].label == "second"
+    recipe = read_recipe(path, {"forward.0.settings.batch_size": 2, "backward.settings.steps": 3})
+    assert (recipe.forward[0].settings, recipe.backward.settings) == ({"batch_size": 2}, {"steps": 3})
     wrong = {"pair.by": "x", "inputs.limit": 0, "forward.7.model": "blip-base", "name.x": 1, "forward.1.settings.a": 1}
     with pytest.raises(RecipeError) as caught:
         read_recipe(path, wrong)
