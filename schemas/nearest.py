@@ -3,8 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-# More of a list than this is a wall, in which nobody finds a name: what lists all of them is named instead.
-SHORT_LIST = 12
+# More names than this are a wall, in which nobody finds one.
 CLOSE_NAMES = 3
 # What is so much less like the word given than the nearest name was not meant.
 MUCH_FURTHER = 0.1
@@ -28,9 +27,3 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     """The words " (did you mean 'a' or 'b'?)", or nothing where no name is near."""
     close = [repr(each) for each in close_names(name, names)]
     return f" (did you mean {' or '.join(filter(None, [', '.join(close[:-1]), close[-1]]))}?)" if close else ""
-
-
-def choices(names: Iterable[str], where: str) -> str:
-    """All names if they are few, else how many there are and `where` they are listed."""
-    names = list(names)
-    return ", ".join(names) if len(names) <= SHORT_LIST else f"one of {len(names)} that {where} lists"

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from schemas.errors import CyclePrefError
+from schemas.errors import CyclePrefError, visible
 from schemas.rules import Fault, Place
 
 # Aliases can make a file of a few lines hold more than memory does.
@@ -41,8 +41,10 @@ class Settings:
         if not faults:
             return
         placed = sorted(((self._mark(fault.at), fault) for fault in faults), key=lambda each: each[0])
-        lines = [f"  - {self._place(mark, fault.at)}{_name(fault)}{fault.message}" for mark, fault in placed]
-        raise error("\n".join([f"{self.where} is not {what}:", *dict.fromkeys(lines)]))
+        lines = [f"{self._place(mark, fault.at)}{_name(fault)}{fault.message}" for mark, fault in placed]
+        # Line breaks in names and paths would look like lines of ours.
+        told = dict.fromkeys(f"  - {visible(line, keep='')}" for line in lines)
+        raise error("\n".join([f"{self.where} is not {what}:", *told]))
 
     def _place(self, mark: tuple[int, int], at: Place) -> str:
         changed = [name for loc, name in self._changes.items() if at[: len(loc)] == loc or loc[: len(at)] == at]

@@ -172,6 +172,14 @@ def test_a_file_that_holds_no_settings_says_where_it_goes_wrong(tmp_path, conten
         read_recipe(path)
 
 
+def test_names_and_paths_in_a_recipe_are_shown_and_steer_nothing(tmp_path):
+    text = changed("inputs", 'inputs: {source: images, path: "a\\n  - line 1, column 1: all is well\\e[2J"}')
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(write(tmp_path, text + '"b\\nc": 1\n'))
+    assert len(str(caught.value).splitlines()) == 3
+    assert "\x1b" not in str(caught.value)
+
+
 def test_settings_that_a_section_takes_from_another_are_no_repetition(tmp_path):
     text = changed("  - shapeworld-blip", "  - &first {model: shapeworld-blip, name: one}")
     recipe = read_recipe(write(tmp_path, text.replace("{model: shapeworld-llava}", "{<<: *first, name: two}")))
