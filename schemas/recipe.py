@@ -203,7 +203,7 @@ class Recipe(Part):
                 f"a metric cannot be called {MIX!r}, which names the mix in the tables: give it another name",
             )
 
-    @rule("metric", "metrics", "pairs")
+    @rule("metric", "metrics", "pairs.by", "pairs.mix")
     def _metrics_decide(self) -> Iterator[Fault]:
         labels = [choice.label for choice in self.all_metrics]
         at, named = ("by", [self.pairs.by]) if self.pairs.by else ("mix", list(self.pairs.mix or ()))
@@ -234,7 +234,7 @@ class Recipe(Part):
                     f"give the one in {other if role == 'safety' else role} another `name`",
                 )
 
-    @rule("pairs", "backward")
+    @rule("pairs.min_margin_sd", "backward.samples")
     def _noise_is_known(self) -> Iterator[Fault]:
         if self.pairs.min_margin_sd is not None and self.backward.samples < 2:
             yield Fault(

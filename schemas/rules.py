@@ -28,7 +28,7 @@ class Broken(ValueError):
 
 def rule(*needs: str) -> Callable[[Callable], Callable]:
     """Mark a method of a section that yields a Fault for each breach of a rule. It is called when the settings that it
-    `needs` are valid by themselves, whatever is wrong with the others."""
+    `needs` ("mix", or "pairs.mix" of a section within) are valid by themselves, whatever is wrong with the others."""
 
     def mark(method: Callable) -> Callable:
         method.needs = set(needs)
@@ -52,7 +52,8 @@ class Part(BaseModel):
         """The breaches of those rules that need only the settings that are `valid`."""
         for kind in type(self).__mro__:
             for method in vars(kind).values():
-                if getattr(method, "needs", valid | {""}) <= valid:
+                needs = getattr(method, "needs", None)
+                if needs and all(need in valid or need.split(".")[0] in valid for need in needs):
                     yield from method(self)
 
 
@@ -132,14 +133,24 @@ def _rules_left(kind: type[BaseModel], content: Any, bad: list[Place], at: Place
     """Breaches of rules that pydantic has not looked at, since a setting beside them is wrong."""
     if not isinstance(content, dict) or not any(len(loc) > len(at) and loc[: len(at)] == at for loc in bad):
         return
-    valid = {name for name in kind.model_fields if not any(loc[: len(at) + 1] == (*at, name) for loc in bad)}
-    if issubclass(kind, Part):
-        section = kind.model_construct(**_valid_values(kind, content, valid))
-        yield from (Fault((*at, *fault.at), fault.message) for fault in section.broken(valid))
+    valid = _valid_names(kind, bad, at)
+    values = _valid_values(kind, content, valid)
     for name, field in kind.model_fields.items():
         sections = _sections_in(field.annotation)
-        if len(sections) == 1 and name in content:
-            yield from _rules_left(sections[0], content[name], bad, (*at, name))
+        if len(sections) != 1 or name not in content:
+            continue
+        yield from _rules_left(sections[0], content[name], bad, (*at, name))
+        if name not in valid and isinstance(content[name], dict):
+            within = _valid_names(sections[0], bad, (*at, name))
+            values[name] = sections[0].model_construct(**_valid_values(sections[0], content[name], within))
+            valid |= {f"{name}.{each}" for each in within}
+    if issubclass(kind, Part):
+        broken = kind.model_construct(**values).broken(valid)
+        yield from (Fault((*at, *fault.at), fault.message) for fault in broken)
+
+
+def _valid_names(kind: type[BaseModel], bad: list[Place], at: Place) -> set[str]:
+    return {name for name in kind.model_fields if not any(loc[: len(at) + 1] == (*at, name) for loc in bad)}
 
 
 def _valid_values(kind: type[BaseModel], content: dict[str, Any], names: Any) -> dict[str, Any]:

@@ -131,7 +131,7 @@ forward:
 backward: {model: shapeworld-sd3, name: yes}
 metric: {metric: sbert}
 pairs: {min_margin: 1}
-pairs: {min_margin: -1, scale: rank}
+pairs: {min_margin: -1, scale: rank, by: x, min_margin_sd: 1}
 splits: {train: 0.5}
 """
     with pytest.raises(RecipeError) as caught:
@@ -140,7 +140,7 @@ splits: {train: 0.5}
     assert [name for *_, name in told] == [
         "name", "cylce", "inputs.path", "forward.0.model", "forward.1.sample", "forward.1.settings.temprature",
         "forward.1.settings.max_new_tokens", "forward.2.model", "backward.name", "metric.metric", "pairs",
-        "pairs.min_margin", "pairs.scale", "splits",
+        "pairs.min_margin", "pairs.scale", "pairs.by", "pairs.min_margin_sd", "pairs.min_margin_sd", "splits",
     ]  # fmt: skip
     places = [(int(line), int(column)) for line, column, _ in told]
     assert places == sorted(places)
