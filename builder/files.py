@@ -141,6 +141,18 @@ def absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve())
 
 
+def path_fault(path: str, wanted: str) -> str | None:
+    """Why there is no file or folder (`wanted`: "file", "folder", or "file or folder") at a path that a recipe gives;
+    None if there is."""
+    there, missing = Path(path), "it" if Path(path).is_absolute() else str(Path(path).absolute())
+    if there.is_dir():
+        return None if "folder" in wanted else f"{path} is a folder, and must be a file"
+    if there.is_file():
+        return None if "file" in wanted else f"{path} is a file, and must be a folder: give the folder that it is in"
+    # Opening a pipe would wait for ever.
+    return f"{path}: {'no such' if not there.exists() else 'it is no'} {wanted} (looked for {missing})"
+
+
 def text_lines(path: str) -> tuple[bytes, ...]:
     """The lines of a text file as bytes, without their ends (LF or CRLF) and without a byte order mark.
 
@@ -149,9 +161,25 @@ def text_lines(path: str) -> tuple[bytes, ...]:
     Raises:
         RecipeError: if there is no such file, or it is UTF-16.
     """
-    if not Path(path).is_file():
-        raise RecipeError(f"inputs.path {path}: no such file (looked for {Path(path).absolute()})")
+    if fault := path_fault(path, "file"):
+        raise RecipeError(f"inputs.path {fault}")
     return _text_lines(path, stamp(Path(path)))
+
+
+def numbered_lines(path: str, first: int = 1) -> list[tuple[int, bytes]]:
+    """The lines of a text file from the `first` one on, each with its number (from 1); blank ones are left out, and how
+    many there are is told.
+
+    Raises:
+        RecipeError: as `text_lines`, or if there is none that is not blank.
+    """
+    lines = list(enumerate(text_lines(path), start=1))[first - 1 :]
+    written = [(number, line) for number, line in lines if line.decode("utf-8", "replace").strip()]
+    if not written:
+        raise RecipeError(f"inputs.path {path} has no prompt in it: write one a line")
+    if blank := len(lines) - len(written):
+        log.warning("inputs.path %s: skipped %s", visible(path, keep=""), _count(blank, "blank line"))
+    return written
 
 
 @lru_cache(maxsize=1)

@@ -6,7 +6,9 @@ card lists them all.
 
 from dataclasses import dataclass
 
+from schemas.nearest import did_you_mean
 from schemas.recipe import RecipeError
+from schemas.rules import Fault
 
 # What a licence asks for, from the least to the most; unknown is stricter than all.
 STEPS = ("public domain", "notice", "attribution", "share alike", "use restrictions", "limited", "non-commercial")
@@ -75,10 +77,10 @@ def inputs_licence(given: str | None, source: str) -> str | None:
         RecipeError: for an id that is not in the table.
     """
     if given is not None and given not in LICENCES:
-        raise RecipeError(
-            f"dataset.inputs_licence: unknown licence {given!r}: choose from {', '.join(sorted(LICENCES))}; leave it "
-            "out to say that it is not known"
-        )
+        hint = did_you_mean(given, LICENCES)
+        there = hint or f": choose from {', '.join(sorted(LICENCES))}"
+        told = f"unknown licence {given!r}{there}; leave it out to say that it is not known"
+        raise RecipeError(f"dataset.inputs_licence: {told}", (Fault((), told),))
     return given or OWN_INPUTS.get(source)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder import compositional
-from builder.files import absolute, text_lines
+from builder.files import absolute, numbered_lines, text_lines
 from schemas.cycle import Modality
 from schemas.ids import digest
 from schemas.recipe import RecipeError
@@ -41,7 +41,7 @@ class Tsv:
         lines = text_lines(self.spec.path)
         columns = self._columns(lines)
         _check_quotes(self.spec.path, lines)
-        rows = [(n, line, _cells(line)) for n, line in enumerate(lines[1:], start=2)]
+        rows = [(n, line, _cells(line)) for n, line in numbered_lines(self.spec.path, first=2)]
         for column, wanted in self.spec.where.items():
             at = self._position(columns, column, "where")
             self._check_values(column, wanted, {_cell(cells, at) for _, _, cells in rows})

@@ -22,7 +22,7 @@ from builder import __version__
 from builder.engine import Engine, Lane
 from builder.journal import Journal
 from builder.memory import Fitting
-from builder.models.resolve import Resolved, resolve, validated
+from builder.models.resolve import Resolved, resolve, settled
 from builder.plan import plan
 from builder.stage import Accountant, Work, attach, attempt, blocks_of, contents, failure, locate, reason, receipt
 from builder.store import Store, first_of_each, flat
@@ -59,11 +59,8 @@ def safety_spec(safety: Safety) -> SafetySpec:
     Raises:
         RecipeError: for a setting that there is not.
     """
-    free = [name for name in SafetySpec.model_fields if name not in FIXED]
-    if unknown := sorted(set(safety.settings) - set(free)):
-        raise RecipeError(f"safety: unknown settings {', '.join(unknown)}; choose from {', '.join(free)}")
-    given = {"name": NAME, "repo": safety.model, "label": safety.label}
-    return validated(SafetySpec, {**given, **safety.settings}, NAME)
+    base = {"name": NAME, "repo": safety.model, "label": safety.label}
+    return settled(SafetySpec, base, safety.settings, NAME, FIXED)
 
 
 def resolve_safety(safety: Safety | None, lock: dict[str, Any]) -> Resolved | None:

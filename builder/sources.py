@@ -16,7 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from builder.dci import Dci
-from builder.files import absolute, listing, read_file, read_file_within, shown, stamp, text_lines, unshown
+from builder.files import (
+    absolute,
+    listing,
+    numbered_lines,
+    path_fault,
+    read_file,
+    read_file_within,
+    shown,
+    stamp,
+    text_lines,
+    unshown,
+)
 from builder.images import ENDINGS
 from builder.prompt_sources import Compositional, Tsv
 from builder.shapeworld import grammar, render, scenes
@@ -32,6 +43,7 @@ from schemas.sources import (
     PromptFile,
     ShapeWorldInputs,
     TsvColumn,
+    modality_fault,
 )
 
 Items = list[tuple[str, str]]
@@ -57,12 +69,8 @@ def open_source(spec: Any, modality: Modality) -> Source:
     Raises:
         RecipeError: if it does not exist, is empty, or does not give this modality.
     """
-    gives = {"images": "image", "prompts": "text", "tsv": "text", "compositional": "text"}.get(spec.source, modality)
-    if gives != modality:
-        raise RecipeError(
-            f"inputs.source {spec.source!r} gives {gives}s, and this cycle starts from {modality}s: "
-            f"use {'images' if modality == 'image' else 'prompts'}, dci, parquet or dataset, or the other cycle"
-        )
+    if fault := modality_fault(spec.source, modality):
+        raise RecipeError(f"inputs.source {fault}")
     kinds = {
         ImageFolder: Images,
         PromptFile: Prompts,
@@ -94,9 +102,9 @@ class Images:
 
     def items(self) -> Items:
         """Paths relative to the folder; the stamp is size and modification time."""
+        if fault := path_fault(self.spec.path, "folder"):
+            raise RecipeError(f"inputs.path {fault}")
         root = Path(self.spec.path)
-        if not root.is_dir():
-            raise RecipeError(f"inputs.path {self.spec.path}: no such folder (looked in {root.absolute()})")
         found = listing(root, ENDINGS)
         if not found.files:
             there = found.skipped("images") or "it has no files"
@@ -112,7 +120,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Prompts:
-    """A prompt a line of a UTF-8 file."""
+    """A prompt a line of a UTF-8 file; blank lines are none, and how many there are is told once."""
 
     spec: PromptFile
     modality: Modality
@@ -124,10 +132,8 @@ class Prompts:
 
     def items(self) -> Items:
         """Line numbers from 1, stamped by the line's bytes."""
-        return [
-            (f"{Path(self.spec.path).name}:{n}", digest(line))
-            for n, line in enumerate(text_lines(self.spec.path), start=1)
-        ]
+        name = Path(self.spec.path).name
+        return [(f"{name}:{n}", digest(line)) for n, line in numbered_lines(self.spec.path)]
 
     def read(self, names: list[str]) -> Iterator[str | Exception]:
         """The lines, without their ends."""

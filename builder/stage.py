@@ -1,7 +1,6 @@
 """What every stage of a build does alike: subtract what is there, run the rest in blocks, account for every row."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -21,6 +20,9 @@ from schemas import records
 from schemas.errors import CyclePrefError, Unavailable, visible
 
 log = logging.getLogger("cyclepref.build")
+
+# When a model fails too often, so many of its reasons are told, and so many inputs of each.
+WORST, EXAMPLES = 5, 3
 
 # What a stage's last step tells the driver: how many rows of a model it finished, how many of them as failures, and how
 # often the model's batches were halved for want of memory.
@@ -77,6 +79,11 @@ class Accountant:
         tried = self.store.rows("failures", ["id", "attempt"])
         left = missing if self.retry_failed else without(missing, work.key, self.store.ids("failures"))
         todo = _at_attempt(left, work.key, tried)
+        log.info(
+            "%s: %d rows wanted, %d in the store, %d that failed before are left alone, %d to do",
+            *(work.stage, work.rows.num_rows, work.rows.num_rows - missing.num_rows),
+            *(missing.num_rows - left.num_rows, todo.num_rows),
+        )
         limit = FailureLimit(self.max_failure_rate, work.rows, missing, todo)
         journal = Journal(self.store, work.stage)
         if self.retry_failed:
@@ -132,9 +139,24 @@ class Accountant:
         mine = work.rows.filter(pc.equal(work.rows["model"], excess.model))
         rows = self.store.rows("failures")
         rows = rows.filter(pc.is_in(rows["id"], value_set=flat(mine[work.key])))
-        reasons = Counter(f"{row['error_class']}: {row['message']}" for row in rows.to_pylist())
-        worst = "\n".join(f"  {count} x {visible(reason, keep='')}" for reason, count in reasons.most_common(5))
-        return f"{work.stage}: {visible(excess.model, keep='')}: {excess.found}:\n{worst}\n{excess.way_out}"
+        found: dict[str, list[str]] = {}
+        for row in rows.to_pylist():
+            found.setdefault(f"{row['error_class']}: {row['message']}", []).append(row["source"])
+        # An input is known by its name; what a model is given, only by a hash.
+        named = work.table == "sources"
+        worst = [
+            f"  {len(sources)} x {visible(reason, keep='')}{_examples(sources) if named else ''}"
+            for reason, sources in sorted(found.items(), key=lambda each: -len(each[1]))[:WORST]
+        ]
+        told = "\n".join(worst)
+        return f"{work.stage}: {visible(excess.model, keep='')}: {excess.found}:\n{told}\n{excess.way_out}"
+
+
+def _examples(sources: list[str]) -> str:
+    """The first of some inputs by name, in brackets."""
+    shown = [visible(source, keep="") for source in sorted(sources)[:EXAMPLES]]
+    more = f" and {len(sources) - EXAMPLES} more" if len(sources) > EXAMPLES else ""
+    return f" ({', '.join(shown)}{more})" if shown else ""
 
 
 def _at_attempt(todo: pa.Table, key: str, tried: pa.Table) -> pa.Table:

@@ -6,7 +6,20 @@ from pathlib import Path
 
 def place(value: str) -> str:
     """A run directory: a folder, or an address that the store knows."""
-    return value if "://" in value else str(Path(value).expanduser())
+    return value if "://" in value else str(path(value))
+
+
+def path(value: str) -> Path:
+    """A file or a folder of this machine, there or not."""
+    if not value.strip():
+        raise argparse.ArgumentTypeError("must be a path, got nothing")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # as the names of files on Linux may be
+        raise argparse.ArgumentTypeError(f"must be a path in UTF-8, got {value!r}: rename or link it") from None
+    if "\0" in value:
+        raise argparse.ArgumentTypeError(f"must be a path, which has no NUL in it, got {value!r}")
+    return Path(value).expanduser()
 
 
 def positive(value: str) -> int:

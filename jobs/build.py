@@ -1,10 +1,11 @@
 """Run a recipe: what `cyclepref build` calls, and the script that a Ray job runs.
 
-ray job submit --working-dir . -- python -m jobs.build jobs/recipes/shapeworld_i2t2i.yaml --out /shared/run
+ray job submit --working-dir . -- python -m jobs.build shapeworld_i2t2i --out /shared/run
 """
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ from rich.table import Table
 from builder.build import build
 from builder.notices import notices
 from builder.progress import console, plain
+from builder.recipe_check import read_recipe
 from builder.store import Store
-from schemas.recipe import Recipe, load_recipe
+from jobs.recipe_names import recipe_path
+from schemas.recipe import Recipe
 
 
-def run_build(recipe_path: Path, out: str | Path, retry_failed: bool = False) -> None:
-    """Build and print what became of every row, and where the results are."""
-    recipe = load_recipe(recipe_path)
+def run_build(name: str, out: str | Path, retry_failed: bool = False, changes: Mapping[str, Any] | None = None) -> None:
+    """Build the recipe of a name or path, with `changes` ("inputs.limit": value) in place of what it says, and print
+    what became of every row, and where the results are."""
+    recipe = read_recipe(recipe_path(name, "build"), changes)
     run = build(recipe, out, retry_failed)
     console.print(counts_table(f"{recipe.name}: {out}", run["counts"]))
     address = Store(out).address("dataset")

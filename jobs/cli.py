@@ -2,23 +2,28 @@
 
 import argparse
 import logging
+import os
+import platform
 import shlex
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 
 from builder import __version__
-from jobs.arguments import place, positive
+from jobs.arguments import path, place, positive
 from jobs.dataset_commands import add_dataset_commands
+from jobs.lookup_commands import add_lookup_commands
 from jobs.reward_commands import add_reward_commands
 from jobs.train_command import add_train_command
 from schemas.errors import CyclePrefError, visible
 
 EXAMPLES = """examples:
   cyclepref demo                                          both cycles on the embedded world, on any machine
-  cyclepref build jobs/recipes/shapeworld_i2t2i.yaml --out runs/i2t2i
+  cyclepref recipes                                       what can be built as it is, or changed
+  cyclepref build shapeworld_i2t2i --out runs/i2t2i
   cyclepref status runs/i2t2i                             how it is doing, at any time and from another terminal
   cyclepref stats runs/i2t2i                              what its pairs are like, before anyone trains on them
   cyclepref export runs/i2t2i --format trl-dpo-vision --out exports/dpo        the pairs as a trainer reads them
@@ -26,8 +31,10 @@ EXAMPLES = """examples:
   cyclepref evaluate runs/demo/reward runs/demo/i2t2i     a reward model beside baselines on judged pairs
   cyclepref models                                        every model and metric that a recipe can name
   cyclepref models llava-1.5-7b                           one of them, with all its settings
-  cyclepref train-reward runs/i2t2i --out runs/reward --recipe jobs/recipes/rewards/shapeworld.yaml
+  cyclepref train-reward runs/i2t2i --out runs/reward --recipe shapeworld
 """
+
+log = logging.getLogger("cyclepref")
 
 # Commands that, given again, go on where they were stopped.
 GO_ON = ("build", "demo", "merge", "prune", "publish", "train-reward")
@@ -35,19 +42,34 @@ GO_ON = ("build", "demo", "merge", "prune", "publish", "train-reward")
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 stopped by an error, 2 wrong usage, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     again = _again(arguments.command, sys.argv[1:] if argv is None else argv)
     from builder.watch import goes_on  # here, so that --help need not wait for it
 
     goes_on(again)
     logging.basicConfig(format="%(message)s", level=logging.INFO if arguments.verbose else logging.WARNING)
+    command = shlex.join([*_program(), *(sys.argv[1:] if argv is None else argv)])
+    begin = time.monotonic()
+    log.info("cyclepref %s, Python %s: %s", __version__, platform.python_version(), visible(command, keep=""))
     try:
-        return _interruptible(arguments)
+        status = _interruptible(arguments)
+        log.info("%s: %.1f s", arguments.command, time.monotonic() - begin)
+        return status
     except KeyboardInterrupt:
         print(f"\nStopped. {again}", file=sys.stderr)
         return 130
     except CyclePrefError as error:
+        log.info("where this was found:", exc_info=error)
         print(visible(f"error: {error}"), file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read this has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        from jobs.last_resort import report
+
+        log.info("the whole trace:", exc_info=error)
+        print(report(error, command), file=sys.stderr)
         return 1
 
 
@@ -77,7 +99,8 @@ def _program() -> list[str]:
     return ["cyclepref"] if Path(sys.argv[0]).stem == "cyclepref" else [sys.executable, "-m", "jobs.cli"]
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """All commands with their arguments."""
     about = "Preference data for image-text alignment without human labels, by cycle consistency."
     parser = argparse.ArgumentParser(
         "cyclepref", description=about, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -94,21 +117,21 @@ def _parser() -> argparse.ArgumentParser:
 
     build = _command(
         commands, "build", _build, "run a recipe; on a directory that has a run, do what is left of it",
-        "examples:\n  cyclepref build my_recipe.yaml --out runs/mine\n"
+        "examples:\n  cyclepref build shapeworld_i2t2i --out runs/first\n"
+        "  cyclepref build my_recipe.yaml --out runs/try --limit 20 --set pairs.min_margin=0.01\n"
+        "  cyclepref build my_recipe.yaml --out runs/mine --set forward.0.settings.dtype=bfloat16\n"
         "  cyclepref build my_recipe.yaml --out runs/mine --retry-failed",
     )  # fmt: skip
-    build.add_argument("recipe", type=Path, help="YAML file; see jobs/recipes")
+    build.add_argument("recipe", help="YAML file, or a name that `cyclepref recipes` lists")
     build.add_argument(
         "--out", type=place, required=True,
         help="run directory, new or of an earlier build: a folder that all nodes see, or s3://bucket/prefix",
     )  # fmt: skip
+    build.add_argument("--limit", metavar="N", type=positive, help="the first N inputs only; a longer build goes on")
+    build.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="a setting in place of the recipe's"
+    )
     build.add_argument("--retry-failed", action="store_true", help="try rows that failed before once more")
-
-    models = _command(
-        commands, "models", _models, "list the catalog of captioners, text-to-image pipelines and metrics",
-        "examples:\n  cyclepref models\n  cyclepref models shapeworld-sd3",
-    )  # fmt: skip
-    models.add_argument("name", nargs="?", help="show all settings of this one")
 
     status = _command(
         commands, "status", _status, "say how a run is doing: progress, speed, failures, what is unused",
@@ -143,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("second", metavar="B", type=place, help="run directory; its rows are left as they are")
     merge.add_argument("--into", metavar="C", type=place, help="run directory, new or not (default: A)")
 
+    add_lookup_commands(commands, _command)
     add_dataset_commands(commands, _command)
     add_reward_commands(commands, _command)
     add_train_command(commands, _command)
@@ -161,7 +185,7 @@ def _command(commands, name: str, run, about: str, examples: str) -> argparse.Ar
 def _folder(value: str) -> Path:
     if "://" in value:
         raise argparse.ArgumentTypeError(f"{value!r} is not a folder of this machine, which the demo needs")
-    return Path(value).expanduser()
+    return path(value)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -173,8 +197,10 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _build(arguments: argparse.Namespace) -> int:
     from jobs.build import run_build
+    from jobs.changes import parse_changes
 
-    run_build(arguments.recipe, arguments.out, arguments.retry_failed)
+    limit = {"inputs.limit": arguments.limit} if arguments.limit else {}
+    run_build(arguments.recipe, arguments.out, arguments.retry_failed, parse_changes(arguments.set) | limit)
     return 0
 
 
@@ -202,13 +228,6 @@ def _merge(arguments: argparse.Namespace) -> int:
     from jobs.runs import run_merge
 
     run_merge(arguments.first, arguments.second, arguments.into)
-    return 0
-
-
-def _models(arguments: argparse.Namespace) -> int:
-    from jobs.models import print_models
-
-    print_models(arguments.name)
     return 0
 
 

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from jobs.arguments import number, number_or_none, place, positive
+from jobs.arguments import number, number_or_none, path, place, positive
 
 
 def add_dataset_commands(commands, add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -34,9 +34,11 @@ def add_dataset_commands(commands, add: Callable[..., argparse.ArgumentParser]) 
         "formats:\n  text candidates (i2t2i):  trl-dpo-vision, trl-kto, trl-kto-vision, trl-reward, cycleprefdb\n"
         "  image candidates (t2i2t): diffusion-dpo, imagereward, hpdv3, cycleprefdb",
     )  # fmt: skip
-    export.add_argument("place", metavar="DIR", help="run directory, dataset folder, or org/name on the Hub")
+    export.add_argument(
+        "place", metavar="DIR", type=_place_or_id, help="run directory, dataset folder, or org/name on the Hub"
+    )
     export.add_argument("--format", dest="format_name", metavar="F", required=True, help="one of those below")
-    export.add_argument("--out", metavar="DIR2", required=True, help="folder, new or empty")
+    export.add_argument("--out", metavar="DIR2", type=path, required=True, help="folder, new or empty")
     export.add_argument("--split", help="only this one (default: all that have pairs)")
     export.add_argument("--min-margin", type=number, metavar="M", help="leave out pairs with a smaller margin")
     export.add_argument("--max-margin", type=number, metavar="M", help="leave out pairs with a larger margin")
@@ -57,6 +59,11 @@ def add_dataset_commands(commands, add: Callable[..., argparse.ArgumentParser]) 
         "(default: raw)",
     )  # fmt: skip
     export.add_argument("--revision", help="of a repository on the Hub")
+
+
+def _place_or_id(value: str) -> str:
+    path(value)
+    return value
 
 
 def _stats(arguments: argparse.Namespace) -> int:
@@ -83,5 +90,5 @@ def _export(arguments: argparse.Namespace) -> int:
     options = {name: getattr(arguments, name) for name in ("split", "poor_chosen", "seed", "revision", "margin")}
     if arguments.prompt is not None:
         options["prompt"] = arguments.prompt
-    run_export(arguments.place, arguments.format_name, arguments.out, filters, **options)
+    run_export(arguments.place, arguments.format_name, str(arguments.out), filters, **options)
     return 0

@@ -1,42 +1,72 @@
 """The catalog on the screen."""
 
-import difflib
 import json
 import sys
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from builder.models.catalog import CATALOG, WEIGHTS
+from schemas.nearest import did_you_mean
 from schemas.recipe import RecipeError
 from schemas.specs import EndpointSpec, GeneratorSpec, MetricSpec, ModelSpec
 
 # `memory` is an estimate (schemas.specs.ModelSpec.memory_gb); `evidence` is explained by ModelSpec too.
 COLUMNS = ("name", "kind", "weights", "revision", "parameters", "memory", "licence", "prompt", "evidence")
+# Which of them a narrow terminal shows.
+FIRST_TO_SHOW = ("name", "kind", "memory", "licence", "weights", "parameters", "evidence", "prompt", "revision")
+GAP = 1
 SHIPPED = "shipped here"
 
 
-def print_models(name: str | None = None) -> None:
-    """Print the whole catalog, or one entry with all its settings.
+def print_models(name: str | None = None, kind: str | None = None, as_json: bool = False) -> None:
+    """Print the catalog or the part of it that is of a kind ("captioner", "text-to-image" or "metric"), or one entry
+    with all its settings.
 
     Raises:
         RecipeError: for a name that the catalog does not have.
     """
+    of_kind = [spec for spec in CATALOG.values() if kind in (None, _kind(spec))]
+    if name is not None:
+        if name not in CATALOG:
+            raise RecipeError(f"unknown model {name!r}{did_you_mean(name, CATALOG)}: `cyclepref models` lists all")
+        print(json.dumps(_settings(CATALOG[name]), indent=2, ensure_ascii=False))
+    elif as_json:
+        print(json.dumps([_settings(spec) for spec in of_kind], indent=2, ensure_ascii=False))
+    else:
+        _print_table([_row(spec) for spec in of_kind])
+
+
+def _print_table(rows: list[list[str]]) -> None:
+    """The columns that fit, each as wide as it needs to be: a name that is cut is none."""
     screen = Console(highlight=False, width=None if sys.stdout.isatty() else 220)
-    if name is None:
-        table = Table(*COLUMNS, box=None, pad_edge=False)
-        for spec in CATALOG.values():
-            table.add_row(*map(escape, _row(spec)))
-        screen.print(table)
-        return
-    if name not in CATALOG:
-        close = difflib.get_close_matches(name, CATALOG, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise RecipeError(f"unknown model {name!r}{hint}: choose from {', '.join(CATALOG)}")
-    spec = CATALOG[name]
+    widths = [max(len(row[at]) for row in [list(COLUMNS), *rows]) for at in range(len(COLUMNS))]
+    shown: list[str] = []
+    for column in FIRST_TO_SHOW:
+        fitting = [widths[COLUMNS.index(each)] + GAP for each in [*shown, column]]
+        if not shown or sum(fitting) - GAP <= screen.width:
+            shown.append(column)
+    places = [at for at, column in enumerate(COLUMNS) if column in shown]
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    for at in places:
+        table.add_column(COLUMNS[at], no_wrap=True, overflow="ignore")
+    for row in rows:
+        table.add_row(*(escape(row[at]) for at in places))
+    screen.print(table, crop=False, no_wrap=True)
+    if left := [column for column in COLUMNS if column not in shown]:
+        told = f"a wider terminal shows {', '.join(left)} too; `cyclepref models NAME` and --json show everything"
+        screen.print(f"\n{told}", soft_wrap=True)
+
+
+def _kind(spec: GeneratorSpec | MetricSpec) -> str:
+    return "metric" if isinstance(spec, MetricSpec) else spec.kind
+
+
+def _settings(spec: GeneratorSpec | MetricSpec) -> dict[str, Any]:
     estimate = {"memory_gb": spec.memory_gb} if isinstance(spec, ModelSpec) else {}
-    screen.print(json.dumps({**spec.model_dump(mode="json"), **estimate}, indent=2), markup=False)
+    return {**spec.model_dump(mode="json"), **estimate}
 
 
 def _row(spec: GeneratorSpec | MetricSpec) -> list[str]:

@@ -36,7 +36,8 @@ def add_train_command(commands, add: Callable[..., argparse.ArgumentParser]) -> 
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from jobs.train_reward import parse_changes, run_train_reward
+    from jobs.changes import parse_changes
+    from jobs.train_reward import run_train_reward
 
     changes = parse_changes(arguments.set) | ({"start": arguments.start} if arguments.start else {})
     recipe = recipe_path(arguments.recipe, "reward") if arguments.recipe else None

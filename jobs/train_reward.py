@@ -11,7 +11,6 @@ from typing import Any
 from rich.table import Table
 
 from builder.progress import console, plain
-from builder.reward.errors import RewardError
 from builder.reward.settings import TrainRecipe, load_train_recipe
 from builder.reward.start_names import start_of_recipe
 
@@ -47,34 +46,6 @@ def _train_here(sources: list[str], recipe: TrainRecipe, out: Path, cache: Path 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     return train_reward(sources, recipe.start, out, recipe, revision=recipe.revision, cache=cache).metrics
-
-
-def parse_changes(given: list[str]) -> dict[str, Any]:
-    """`--set name=value`, each value as YAML reads it.
-
-    Raises:
-        RewardError: for one without a name or a value.
-    """
-    import yaml
-
-    changes = {}
-    for each in given:
-        name, equals, value = each.partition("=")
-        if not (name and equals):
-            raise RewardError(f"--set takes name=value, as in --set epochs=3 or --set head.pooling=first; got {each!r}")
-        try:
-            changes[name] = _number(yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise RewardError(f"--set {name}: {value!r} is no YAML value") from error
-    return changes
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 2e-5 as a text."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 def accuracy_table(metrics: dict[str, Any]) -> Table:

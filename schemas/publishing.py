@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from schemas.sources import Part
+from schemas.rules import Part
 
 
 class DatasetOptions(Part):

@@ -1,23 +1,36 @@
 """Recipe: the YAML file that says what to build, validated when it is loaded."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from schemas.cycle import CYCLES, Cycle
 from schemas.errors import CyclePrefError
 from schemas.publishing import DatasetOptions, Safety
-from schemas.settings_file import explain, read_settings
-from schemas.sources import SOURCES, Inputs, Part
+from schemas.rules import Fault, Part, check, rule
+from schemas.settings_file import Settings, read_settings
+from schemas.sources import Inputs
+
+# What an error calls it, and where recipes that work are listed.
+VALID, EXAMPLES = "a valid recipe", "cyclepref recipes"
 
 
 class RecipeError(CyclePrefError, ValueError):
-    """A recipe that cannot be run: the message names the place, the value, the rule and the way out."""
+    """A recipe that cannot be run: the message names the place, the value, the rule and the way out.
+
+    `faults` are those of a choice of a model or a metric, each with its place in the choice.
+    """
+
+    def __init__(self, message: str, faults: tuple[Fault, ...] = ()):
+        super().__init__(message)
+        self.faults = faults
 
 
 class ModelChoice(Part):
-    """A model of the catalog, a Hub id or a local folder; `settings` override fields of its spec.
+    """A model of the catalog, a Hub id or a local folder; `settings` override fields of its spec. In a recipe a model
+    without settings is its name alone.
 
     `samples` is how many outputs to draw for each source, each with its own seed. `name` is how the model is
     called in the tables; it is needed when a recipe uses one model twice with different settings.
@@ -27,6 +40,12 @@ class ModelChoice(Part):
     name: str | None = None
     samples: Annotated[int, Field(ge=1)] = 1
     settings: dict[str, Any] = Field(default={})
+
+    @model_validator(mode="before")
+    @classmethod
+    def of_name(cls, given: Any) -> Any:
+        """A text is the model's name."""
+        return {"model": given} if isinstance(given, str) else given
 
     @property
     def label(self) -> str:
@@ -44,12 +63,19 @@ class MetricChoice(Part):
     """A metric of the catalog, a Hub id or a local folder; `settings` override fields of its spec.
 
     An id or a folder is that of a sentence-transformers model if the cycle compares texts, and of a vision backbone
-    (DINOv2, CLIP, SigLIP, ...) if it compares images. `name` is how the metric is called in the tables.
+    (DINOv2, CLIP, SigLIP, ...) if it compares images. `name` is how the metric is called in the tables. In a recipe a
+    metric without settings is its name alone.
     """
 
     metric: str
     name: str | None = None
     settings: dict[str, Any] = Field(default={})
+
+    @model_validator(mode="before")
+    @classmethod
+    def of_name(cls, given: Any) -> Any:
+        """A text is the metric's name."""
+        return {"metric": given} if isinstance(given, str) else given
 
     @property
     def label(self) -> str:
@@ -66,39 +92,47 @@ class Pairing(Part):
     score worse, ties counting half.
 
     `min_margin`: pairs that are closer than this say nothing. `poor_chosen`: pairs whose chosen candidate scores
-    worse than this teach nothing good; null keeps them. Both are in the deciding metric's own units, those of a mix
-    in [0, 1]. (CyclePrefDB: 0.005, and DreamSim 0.7 or SBERT 0.4.)
+    worse than this teach nothing good; null, the default, keeps them. Both are in the deciding metric's own units,
+    those of a mix in [0, 1]. (CyclePrefDB: 0.005, and DreamSim 0.7 or SBERT 0.4.)
 
     `min_margin_sd`: pairs whose margin is smaller than this many standard errors may be the backward model's noise,
     see `builder.pair.paired_errors`; null keeps them. It needs two reconstructions of a candidate at least.
     """
 
-    min_margin: Annotated[float, Field(ge=0)]
-    poor_chosen: float | None
+    min_margin: Annotated[float, Field(ge=0, description="the least difference of scores that makes a pair, 0 or more")]
+    poor_chosen: float | None = None
     min_margin_sd: Annotated[float, Field(gt=0)] | None = None
     by: str | None = None
     mix: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=2)] | None = None
     scale: Literal["constants", "rank"] | None = None
 
-    @model_validator(mode="after")
-    def _one_judge(self) -> "Pairing":
-        if self.mix is None:
-            if self.scale is not None:
-                raise ValueError(f"scale is {self.scale!r}, but there is no mix to bring to a scale: drop it")
-            return self
-        if self.by is not None:
-            raise ValueError(f"pairs are decided by one metric or by a mix, got by {self.by!r} and mix: drop one")
-        if self.scale is None:
-            raise ValueError("mix needs a scale: 'constants' (each metric's declared range) or 'rank'")
-        total = sum(self.mix.values())
-        if abs(total - 1) > 1e-9:
-            raise ValueError(f"the weights of mix must add up to 1, got {total:g}")
-        if self.scale == "rank" and self.min_margin_sd is not None:
-            raise ValueError(
-                "min_margin_sd needs a score for each reconstruction, and a rank is of their mean: "
-                "use scale 'constants', or by"
+    @rule("mix", "scale")
+    def _a_scale_is_of_a_mix(self) -> Iterator[Fault]:
+        if self.mix is None and self.scale is not None:
+            yield Fault(("scale",), f"scale is {self.scale!r}, but there is no mix to bring to a scale: drop it")
+        if self.mix is not None and self.scale is None:
+            yield Fault(
+                ("mix",), "a mix needs a scale: add scale: constants (each metric's declared range) or scale: rank"
             )
-        return self
+
+    @rule("mix", "by")
+    def _one_judge(self) -> Iterator[Fault]:
+        if self.mix is not None and self.by is not None:
+            yield Fault(("by",), f"pairs are decided by one metric or by a mix, got by {self.by!r} and mix: drop one")
+
+    @rule("mix")
+    def _weights_add_up(self) -> Iterator[Fault]:
+        total = sum((self.mix or {}).values())
+        if self.mix is not None and abs(total - 1) > 1e-9:
+            yield Fault(("mix",), f"the weights of a mix must add up to 1, got {total:g}")
+
+    @rule("scale", "min_margin_sd")
+    def _a_rank_has_no_error(self) -> Iterator[Fault]:
+        if self.scale == "rank" and self.min_margin_sd is not None:
+            yield Fault(
+                ("min_margin_sd",),
+                "needs a score for each reconstruction, and a rank is of their mean: use scale: constants, or by",
+            )
 
 
 class Splits(Part):
@@ -108,12 +142,11 @@ class Splits(Part):
     validation: Annotated[float, Field(ge=0, le=1)] = 0.05
     test: Annotated[float, Field(ge=0, le=1)] = 0.05
 
-    @model_validator(mode="after")
-    def _sum_to_one(self) -> "Splits":
+    @rule("train", "validation", "test")
+    def _sum_to_one(self) -> Iterator[Fault]:
         total = self.train + self.validation + self.test
         if abs(total - 1) > 1e-9:
-            raise ValueError(f"train + validation + test must be 1, got {total:g}")
-        return self
+            yield Fault((), f"train + validation + test must be 1, got {total:g}")
 
 
 class Recipe(Part):
@@ -123,15 +156,17 @@ class Recipe(Part):
     `max_failure_rate` is the share of a model's rows in a stage that may fail.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    cycle: Literal["i2t2i", "t2i2t"]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="what the run is called")]
+    cycle: Annotated[Literal["i2t2i", "t2i2t"], Field(description="i2t2i (from images) or t2i2t (from texts)")]
     seed: int = 0
-    inputs: Inputs
-    forward: Annotated[list[ModelChoice], Field(min_length=1)]
-    backward: ModelChoice
+    inputs: Annotated[Inputs, Field(description="where images or prompts come from, as {source: images, path: photos}")]
+    forward: Annotated[
+        list[ModelChoice], Field(min_length=1, description="a list of the models that make candidates, two or more")
+    ]
+    backward: Annotated[ModelChoice, Field(description="the model that makes reconstructions of the candidates")]
     metric: MetricChoice | None = None
     metrics: Annotated[list[MetricChoice], Field(min_length=1)] | None = None
-    pairs: Pairing
+    pairs: Annotated[Pairing, Field(description="which differences make a pair, as {min_margin: 0.005}")]
     splits: Splits = Splits()
     dataset: DatasetOptions = DatasetOptions()
     safety: Safety | None = None
@@ -147,104 +182,106 @@ class Recipe(Part):
         """What `metric` or `metrics` lists."""
         return [self.metric] if self.metric else list(self.metrics or ())
 
-    @model_validator(mode="after")
-    def _labels_differ(self) -> "Recipe":
-        labels = [choice.label for choice in self.forward]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        if twice:
-            raise ValueError(f"forward lists {', '.join(twice)} more than once: give each use a `name` of its own")
+    @rule("forward")
+    def _candidates_can_be_told_apart(self) -> Iterator[Fault]:
+        yield from _twice("forward", [choice.label for choice in self.forward])
         if sum(choice.samples for choice in self.forward) < 2:
-            raise ValueError("forward makes one candidate for each input: a pair needs two models or samples at least")
-        return self
+            yield Fault(("forward",), "makes one candidate for each input: a pair needs two models or samples at least")
 
-    @model_validator(mode="after")
-    def _metrics_decide(self) -> "Recipe":
+    @rule("metric", "metrics")
+    def _metrics_can_be_told_apart(self) -> Iterator[Fault]:
         if (self.metric is None) == (self.metrics is None):
-            raise ValueError(
-                "a recipe has either metric or a list of metrics, got " + ("both" if self.metric else "none")
+            got = "both" if self.metric else "none"
+            yield Fault(
+                ("metric",) if self.metric else (), f"a recipe has either metric or a list of metrics, got {got}"
             )
         labels = [choice.label for choice in self.all_metrics]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        if twice:
-            raise ValueError(f"metrics lists {', '.join(twice)} more than once: give each use a `name` of its own")
+        yield from _twice("metrics", labels)
         if MIX in labels:
-            raise ValueError(
-                f"a metric cannot be called {MIX!r}, which names the mix in the tables: give it another name"
+            yield Fault(
+                ("metric",) if self.metric else ("metrics", labels.index(MIX)),
+                f"a metric cannot be called {MIX!r}, which names the mix in the tables: give it another name",
             )
-        named = [self.pairs.by] if self.pairs.by else list(self.pairs.mix or ())
+
+    @rule("metric", "metrics", "pairs.by", "pairs.mix")
+    def _metrics_decide(self) -> Iterator[Fault]:
+        labels = [choice.label for choice in self.all_metrics]
+        at, named = ("by", [self.pairs.by]) if self.pairs.by else ("mix", list(self.pairs.mix or ()))
         if unknown := [name for name in named if name not in labels]:
-            raise ValueError(
-                f"pairs name {', '.join(unknown)}, which metrics do not list: choose from {', '.join(labels)}"
+            yield Fault(
+                ("pairs", at),
+                f"pairs name {', '.join(unknown)}, which metrics do not list: choose from {', '.join(labels)}",
             )
         if not named and len(labels) > 1:
-            raise ValueError(f"with several metrics pairs need `by` (one of {', '.join(labels)}) or `mix`")
-        return self
+            yield Fault(("pairs",), f"with several metrics pairs need `by` (one of {', '.join(labels)}) or `mix`")
 
-    @model_validator(mode="after")
-    def _roles_differ(self) -> "Recipe":
-        roles = {
-            "forward": [choice.label for choice in self.forward],
-            "backward": [self.backward.label],
-            "metrics": [choice.label for choice in self.all_metrics],
-            "safety": [SAFETY] if self.safety else [],
-        }
+    @rule("forward", "backward", "metric", "metrics", "safety")
+    def _roles_differ(self) -> Iterator[Fault]:
+        roles = [
+            *((("forward", at), choice.label) for at, choice in enumerate(self.forward)),
+            (("backward",), self.backward.label),
+            *((("metrics", at) if self.metrics else ("metric",), c.label) for at, c in enumerate(self.all_metrics)),
+            *([(("safety",), SAFETY)] if self.safety else []),
+        ]
         first: dict[str, str] = {}
-        for role, label in ((role, label) for role, labels in roles.items() for label in labels):
+        for at, label in roles:
+            role = str(at[0])
             other = first.setdefault(label, role)
             if other != role:
-                raise ValueError(
+                yield Fault(
+                    at if role != "safety" else (other,),
                     f"{label!r} is in {other} and in {role}, and a run has one model of a name: "
-                    f"give the one in {other if role == 'safety' else role} another `name`"
+                    f"give the one in {other if role == 'safety' else role} another `name`",
                 )
-        return self
 
-    @model_validator(mode="after")
-    def _noise_is_known(self) -> "Recipe":
+    @rule("pairs.min_margin_sd", "backward.samples")
+    def _noise_is_known(self) -> Iterator[Fault]:
         if self.pairs.min_margin_sd is not None and self.backward.samples < 2:
-            raise ValueError(
-                f"pairs.min_margin_sd needs two reconstructions of a candidate at least, and backward.samples is "
-                f"{self.backward.samples}: raise it, or drop min_margin_sd"
+            yield Fault(
+                ("pairs", "min_margin_sd"),
+                "needs two reconstructions of a candidate at least, and backward.samples is "
+                f"{self.backward.samples}: raise it, or drop min_margin_sd",
             )
-        return self
 
 
-def load_recipe(path: str | Path) -> Recipe:
-    """Read and check a recipe file.
+def _twice(where: str, labels: list[str]) -> Iterator[Fault]:
+    """Labels that a list has more than once, at the second use."""
+    for label in sorted({label for label in labels if labels.count(label) > 1}):
+        second = labels.index(label, labels.index(label) + 1)
+        yield Fault((where, second), f"{where} lists {label} more than once: give each use a `name` of its own")
+
+
+def load_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Read and check a recipe file; `changes` ("inputs.limit": value) replace what it says.
 
     Raises:
-        RecipeError: one message with every problem: where, what was given, what is allowed.
+        RecipeError: one message with every fault: line and column, what was given, what is allowed. Whether models,
+            metrics and paths exist is found by `builder.recipe_check.read_recipe`.
     """
-    content = read_settings(Path(path), RecipeError, "jobs/recipes")
-    return parse_recipe(content, where=str(path))
+    return checked(recipe_settings(path, changes))
+
+
+def recipe_settings(path: str | Path, changes: Mapping[str, Any] | None) -> Settings:
+    """The settings of a recipe file with `changes` in them; models and metrics that are names alone are spelt out, so
+    that a change can add to them."""
+    settings = read_settings(Path(path), RecipeError, EXAMPLES)
+    content = settings.content
+    for name, kind in (("backward", ModelChoice), ("metric", MetricChoice)):
+        if name in content:
+            content[name] = kind.of_name(content[name])
+    for name, kind in (("forward", ModelChoice), ("metrics", MetricChoice)):
+        if isinstance(content.get(name), list):
+            content[name] = [kind.of_name(each) for each in content[name]]
+    return settings.change(changes or {})
 
 
 def parse_recipe(content: dict[str, Any], where: str = "recipe") -> Recipe:
     """Check a recipe that is already a mapping; `where` begins the error messages."""
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
-        raise RecipeError("\n".join([f"{where} is not a valid recipe:", *(f"  - {line}" for line in lines)])) from error
+    return checked(Settings(where, content))
 
 
-def _explain(problem: dict[str, Any]) -> str:
-    unknown = problem["type"] == "extra_forbidden"
-    return explain(problem, _keys_at(problem["loc"][:-1]) if unknown else ())
-
-
-def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that the section at an error's location knows."""
-    sections = {
-        "forward": ModelChoice,
-        "backward": ModelChoice,
-        "metric": MetricChoice,
-        "metrics": MetricChoice,
-        "pairs": Pairing,
-        "dataset": DatasetOptions,
-        "safety": Safety,
-    }
-    if not loc:
-        return list(Recipe.model_fields)
-    if loc[0] == "inputs":
-        return list(SOURCES[str(loc[1])].model_fields)
-    return list({**sections, "splits": Splits}[str(loc[0])].model_fields)
+def checked(settings: Settings) -> Recipe:
+    """The recipe that some settings are. Raises RecipeError with every fault."""
+    recipe, faults = check(Recipe, settings.content)
+    settings.refuse(faults, RecipeError, VALID)
+    return recipe

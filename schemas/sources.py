@@ -2,13 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Part(BaseModel):
-    """A section of the recipe: unknown keys are errors, never ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from schemas.cycle import Modality
+from schemas.rules import Part
 
 
 class ImageFolder(Part):
@@ -82,7 +79,7 @@ class TsvColumn(Part):
     source: Literal["tsv"]
     path: str
     column: str = "Prompt"
-    where: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    where: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(default={})
     limit: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -128,3 +125,15 @@ SOURCES: dict[str, type[Part]] = {
     "tsv": TsvColumn,
     "compositional": CompositionalPrompts,
 }
+
+
+def modality_fault(source: str, modality: Modality) -> str | None:
+    """Why a source cannot begin a cycle that starts from this modality; None if it can."""
+    gives = {"images": "image", "prompts": "text", "tsv": "text", "compositional": "text"}.get(source, modality)
+    if gives == modality:
+        return None
+    use = "images" if modality == "image" else "prompts"
+    return (
+        f"{source!r} gives {gives}s, and this cycle starts from {modality}s: "
+        f"use {use}, dci, parquet or dataset, or the other cycle"
+    )

@@ -5,12 +5,14 @@ the fingerprint, and through it every id that depends on the model.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from schemas.cycle import Modality
+from schemas.rules import Fault, Part, rule
 
 # The question that CyclePrefDB asked its captioners (CycleReward, arXiv 2506.02095).
 QUESTION = "Write a detailed description of the given image."
@@ -29,13 +31,11 @@ def _whole_above_one(num_gpus: float) -> float:
     return num_gpus
 
 
-class Spec(BaseModel):
+class Spec(Part):
     """Common base: a name, where the weights are, and how to run them.
 
     `timeout_s`: seconds that one batch may take; see `patience_s`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: Annotated[str, Execution]
     batch_size: Annotated[int, Execution, Field(ge=1)] = 16
@@ -68,11 +68,11 @@ class SampledSpec(Spec):
     # Not part of a model's identity: what has an output at its first draw is the same either way.
     resample: Annotated[int, Execution, Field(ge=0)] = 0
 
-    @model_validator(mode="after")
-    def _only_samples_are_drawn_again(self) -> "SampledSpec":
+    @rule("resample", "temperature")
+    def _only_samples_are_drawn_again(self) -> Iterator[Fault]:
         if self.resample and self.greedy:
-            raise ValueError(f"resample {self.resample} has no effect at temperature 0, which has no seed: drop one")
-        return self
+            told = f"resample {self.resample} has no effect at temperature 0, which has no seed: drop one"
+            yield Fault(("resample",), told)
 
     @property
     def greedy(self) -> bool:
@@ -140,15 +140,13 @@ class CaptionerSpec(ModelSpec):
             return {**given, "prompt": QUESTION}
         return given
 
-    @model_validator(mode="after")
-    def _prompt_fits_its_style(self) -> "CaptionerSpec":
+    @rule("prompt_style", "prompt")
+    def _prompt_fits_its_style(self) -> Iterator[Fault]:
         if self.prompt_style == "none" and self.prompt:
-            raise ValueError(
-                f"prompt_style none never reads the prompt {self.prompt!r}: set prompt to '', or the style"
-            )
+            told = f"prompt_style none never reads the prompt {self.prompt!r}: set prompt to '', or the style"
+            yield Fault(("prompt_style",), told)
         if self.prompt_style == "prefix" and not self.prompt:
-            raise ValueError("prompt_style prefix needs a prompt: give one, or set prompt_style to none")
-        return self
+            yield Fault(("prompt_style",), "prompt_style prefix needs a prompt: give one, or set prompt_style to none")
 
     @property
     def greedy(self) -> bool:
@@ -194,7 +192,7 @@ class EndpointSpec(SampledSpec):
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     limit_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    extra_body: dict[str, Any] = {}
+    extra_body: dict[str, Any] = Field(default={})
     concurrency: Annotated[int, Execution, Field(ge=1)] = 8
     timeout_s: Annotated[float, Execution, Field(gt=0)] = 120
     max_retries: Annotated[int, Execution, Field(ge=0)] = 6
@@ -265,9 +263,9 @@ class PainterSpec(ModelSpec):
     guidance_argument: Literal["guidance_scale", "true_cfg_scale"] = "guidance_scale"
     negative_prompt: str | None = None
     max_sequence_length: Annotated[int, Field(ge=1)] | None = None
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default={})
     scheduler: str | None = None
-    scheduler_config: dict[str, Any] = {}
+    scheduler_config: dict[str, Any] = Field(default={})
     variant: str | None = None
     compile: bool = False
     attention_slicing: bool = False

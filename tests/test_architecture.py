@@ -23,7 +23,7 @@ REWARD_RECIPES = sorted((ROOT / "jobs" / "recipes" / "rewards").glob("*.yaml"))
 MAX_LINES = 350
 COMMANDS = (
     "build", "demo", "models", "status", "failures", "prune", "merge", "stats", "publish", "export",
-    "score", "rank", "best-of-n", "convert-reward", "train-reward", "evaluate",
+    "score", "rank", "best-of-n", "convert-reward", "train-reward", "evaluate", "recipes", "completion",
 )  # fmt: skip
 # Reading a pickle runs whatever code is in it.
 PICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
@@ -168,7 +168,7 @@ def trusted(choice: MetricChoice) -> MetricChoice:
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
 def test_every_recipe_opens_with_the_command_that_runs_it(path):
     comment = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
-    assert f"cyclepref build {name_of(path)} --out " in comment
+    assert f"cyclepref build {path.stem} --out " in comment
     assert "trust_remote_code" not in yaml.safe_dump(yaml.safe_load(path.read_text()))
 
 

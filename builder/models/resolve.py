@@ -1,7 +1,7 @@
 """From a recipe's choice to a resolved spec: settings applied, revision pinned, weights hashed, fingerprint known."""
 
-import difflib
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -13,15 +13,18 @@ import httpx2
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from pydantic import ValidationError
 
 from builder.metrics import check_metric, weight_files
 from builder.metrics.catalog import BY_MODALITY, LPIPS_OWN_HIGH
 from builder.models.catalog import CATALOG
 from schemas.cycle import Modality, ModelKind
 from schemas.ids import digest, fingerprint
+from schemas.nearest import did_you_mean
 from schemas.recipe import MetricChoice, ModelChoice, RecipeError
+from schemas.rules import Fault, check
 from schemas.specs import CaptionerSpec, EndpointSpec, MetricSpec, PainterSpec, Spec
+
+log = logging.getLogger("cyclepref.models")
 
 SPECS: dict[str, type[Spec]] = {"captioner": CaptionerSpec, "text-to-image": PainterSpec}
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -56,29 +59,33 @@ def model_spec(choice: ModelChoice, kind: ModelKind) -> CaptionerSpec | Endpoint
     """The spec that a recipe's choice names.
 
     Raises:
-        RecipeError: for an unknown name (lists the choices), a model of the other kind, or settings that the
-            spec does not know or cannot do without.
+        RecipeError: for an unknown name (tells the nearest ones), a model of the other kind, or settings that the
+            spec does not know or cannot do without; every one of them, with its place in `faults`.
     """
     known = CATALOG.get(choice.model)
-    if known is not None:
-        if known.kind != kind:
-            raise RecipeError(f"{choice.model} is a {known.kind}, and this place needs a {kind}: {_names(kind)}")
-        base = known.model_dump()
-    elif "/" in choice.model:
-        base = {"repo": choice.model}
-    else:
-        raise RecipeError(_unknown(choice.model, kind) + "; a Hub id (org/name) or the path of a folder works too")
-    spec = _apply(type(known) if known else SPECS[kind], base, choice.settings, choice.label)
-    if choice.samples > 1 and spec.greedy:
-        raise RecipeError(
-            f"{choice.label}: samples is {choice.samples}, but greedy decoding gives one caption: "
-            "set temperature above 0 in its settings, or samples to 1"
+    if isinstance(known, MetricSpec) or (known is not None and known.kind != kind):
+        is_ = "a metric" if isinstance(known, MetricSpec) else f"a {known.kind} model"
+        raise _refusal(
+            choice.label, [Fault(("model",), f"{choice.model} is {is_}, and this place needs a {kind}{_list(kind)}")]
         )
+    if known is None and (told := _no_weights(choice.model, kind)):
+        raise _refusal(choice.label, [Fault(("model",), told)])
+    base = known.model_dump() if known else {"repo": choice.model}
+    spec, faults = _apply(type(known) if known else SPECS[kind], base, choice.settings, choice.label, choice.model)
+    if spec and choice.samples > 1 and spec.greedy:
+        told = (
+            f"is {choice.samples}, but greedy decoding gives one caption: set temperature above 0 in its settings, or "
+            "samples to 1"
+        )
+        faults.append(Fault(("samples",), told))
     if isinstance(spec, EndpointSpec) and not (spec.base_url and spec.served_model):
-        raise RecipeError(
-            f"{choice.label}: an endpoint needs base_url and served_model in its settings, for example "
+        told = (
+            "an endpoint needs base_url and served_model in its settings, for example "
             "{base_url: http://localhost:8000/v1, served_model: Qwen/Qwen2.5-VL-7B-Instruct}"
         )
+        faults.append(Fault(("settings",), told))
+    if faults:
+        raise _refusal(choice.label, faults)
     return spec
 
 
@@ -86,24 +93,28 @@ def metric_spec(choice: MetricChoice, modality: Modality) -> MetricSpec:
     """The metric that a recipe names.
 
     Raises:
-        RecipeError: for an unknown name or one that compares the other modality.
+        RecipeError: for an unknown name, one that compares the other modality, or wrong settings; as `model_spec`.
     """
-    known = CATALOG.get(choice.metric)
+    known, at = CATALOG.get(choice.metric), ("metric",)
     if isinstance(known, MetricSpec):
         if known.modality != modality:
-            raise RecipeError(
-                f"{choice.metric} compares {known.modality}s, and this cycle needs a metric for {modality}s"
-            )
+            told = f"{choice.metric} compares {known.modality}s, and this cycle needs a metric for {modality}s"
+            raise _refusal(choice.label, [Fault(at, f"{told}{_list('metric')}")])
         base = known.model_dump()
         if choice.settings.keys() & {"repo", "revision"}:
             base["sha256"] = None  # of the weights that the catalog's row names
         if known.kind == "lpips" and "repo" in choice.settings:
             base["high"] = LPIPS_OWN_HIGH[known.net]
-    elif known is None and "/" in choice.metric:
-        base = BY_MODALITY[modality](choice.label, choice.metric, about="").model_dump()
+    elif known is not None:
+        raise _refusal(choice.label, [Fault(at, f"{choice.metric} is a {known.kind} model{_list('metric')}")])
+    elif told := _no_weights(choice.metric, "metric"):
+        raise _refusal(choice.label, [Fault(at, told)])
     else:
-        raise RecipeError(_unknown(choice.metric, "metric") + "; a Hub id (org/name) or the path of a folder works too")
-    return _apply(MetricSpec, base, choice.settings, choice.label)
+        base = BY_MODALITY[modality](choice.label, choice.metric, about="").model_dump()
+    spec, faults = _apply(MetricSpec, base, choice.settings, choice.label, choice.metric)
+    if faults:
+        raise _refusal(choice.label, faults)
+    return spec
 
 
 def resolve(spec: Spec, lock: dict[str, Any]) -> Resolved:
@@ -117,6 +128,12 @@ def resolve(spec: Spec, lock: dict[str, Any]) -> Resolved:
     """
     if isinstance(spec, MetricSpec):
         check_metric(spec)
+    found = _resolved(spec, lock)
+    log.info("%s: %s", spec.name, _told(found))
+    return found
+
+
+def _resolved(spec: Spec, lock: dict[str, Any]) -> Resolved:
     identity = spec.identity()
     repo = identity.pop("repo", None)
     if isinstance(spec, MetricSpec) and spec.sha256:
@@ -134,25 +151,51 @@ def resolve(spec: Spec, lock: dict[str, Any]) -> Resolved:
     return Resolved(spec.model_copy(update={"revision": commit}), {**identity, "repo": repo, "revision": commit})
 
 
-def _apply(kind: type[Spec], base: dict[str, Any], settings: dict[str, Any], label: str) -> Any:
-    free = [name for name in kind.model_fields if name not in FIXED]
-    unknown = sorted(set(settings) - set(free))
-    if unknown:
-        raise RecipeError(f"{label}: unknown settings {', '.join(unknown)}; a {kind.__name__} has {', '.join(free)}")
-    return validated(kind, {**base, **settings, "name": label}, label)
+def _told(model: Resolved) -> str:
+    """What a model is and how it is run, in a line."""
+    spec, of = model.spec, model.identity
+    place = of.get("repo") or getattr(spec, "repo", None) or spec.server or f"the {spec.kind} package"
+    revision = of.get("weights") or of.get("revision") or of.get("sha256") or ""
+    run = f"batches of {spec.batch_size}, {spec.num_gpus:g} of a GPU, {spec.num_cpus} CPUs"
+    return f"{spec.kind}, {place} {revision[:12]}, fingerprint {model.fingerprint[:12]}; {run}"
 
 
-def validated(kind: type[Spec], values: dict[str, Any], label: str) -> Any:
-    """A spec of some values; `label` begins the error messages.
+def _apply(
+    kind: type[Spec], base: dict[str, Any], settings: dict[str, Any], label: str, model: str, fixed: set[str] = FIXED
+) -> tuple[Any, list[Fault]]:
+    """A base with a recipe's settings: the spec, or None; and what is wrong with the settings."""
+    free = [name for name in kind.model_fields if name not in fixed]
+    refused = [Fault(("settings", name), _no_setting(name, free, model)) for name in sorted(set(settings) - set(free))]
+    known = {name: value for name, value in settings.items() if name in free}
+    spec, faults = check(kind, {**base, **known, "name": label})
+    faults = [*refused, *(Fault(("settings", *at), told) for at, told in faults)]
+    return (None if faults else spec), faults
+
+
+def settled(kind: type[Spec], base: dict[str, Any], settings: dict[str, Any], label: str, fixed: set[str]) -> Any:
+    """A spec of a base with settings, of which those in `fixed` may not be given; `label` begins the error messages.
 
     Raises:
-        RecipeError: one message with every value that the spec refuses.
+        RecipeError: for everything that is wrong with the settings.
     """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        lines = [f"{label}: settings.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise RecipeError("\n".join(lines)) from error
+    spec, faults = _apply(kind, base, settings, label, "", fixed)
+    if faults:
+        raise _refusal(label, faults)
+    return spec
+
+
+def _no_setting(name: str, free: list[str], model: str) -> str:
+    if name in FIXED:
+        return f"is what the model is, and no setting; there are {', '.join(free)}"
+    hint = did_you_mean(name, free)
+    where = f"; `cyclepref models {model}` shows all" if model in CATALOG else ""
+    return f"unknown setting{hint}{where}" if hint and where else f"unknown setting{hint}; there are {', '.join(free)}"
+
+
+def _refusal(label: str, faults: list[Fault]) -> RecipeError:
+    """The error of a choice by itself; a recipe's says the place of each fault in its file."""
+    lines = [f"{label}: {'.'.join(map(str, fault.at))}: {fault.message}" for fault in faults]
+    return RecipeError("\n".join(lines), tuple(faults))
 
 
 def _commit(spec: Any, lock: dict[str, Any]) -> str:
@@ -218,15 +261,18 @@ def _file_hash(file: Path) -> str:
         return hashlib.file_digest(content, "blake2b").hexdigest()
 
 
-def _names(kind: str) -> str:
-    """The catalog's names of one kind, as a list for a message."""
-    metrics = kind == "metric"
-    return "choose from " + ", ".join(
-        n for n, s in CATALOG.items() if (isinstance(s, MetricSpec) if metrics else s.kind == kind)
-    )
+def _list(kind: str) -> str:
+    return f": `cyclepref models --kind {kind}` lists them"
 
 
-def _unknown(name: str, kind: str) -> str:
-    close = difflib.get_close_matches(name, CATALOG, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"unknown {kind} {name!r}{hint}: {_names(kind)}"
+def _no_weights(name: str, kind: str) -> str | None:
+    """Why a name that the catalog does not have can be neither a Hub id nor a folder; None if it may be one."""
+    ways = "a Hub id (org/name) or the path of a folder works too"
+    if "/" not in name:
+        kinds = [n for n, s in CATALOG.items() if kind in (s.kind, "metric" if isinstance(s, MetricSpec) else s.kind)]
+        hint = did_you_mean(name, kinds)
+        return f"unknown {kind} {name!r}{hint}{_list(kind)}; {ways}"
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        there = Path(name)
+        return None if there.exists() else f"no folder {name} (looked for {there.absolute()}): mend the path; {ways}"
+    return None

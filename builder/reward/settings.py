@@ -1,13 +1,14 @@
 """What a reward model's training can be told; imports no torch, so that command lines stay quick."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field
 
 from builder.reward.errors import RewardError
-from schemas.settings_file import explain, read_settings
-from schemas.sources import Part
+from schemas.rules import Fault, Part, check, rule
+from schemas.settings_file import Settings, read_settings
 
 
 class HeadSettings(Part):
@@ -97,17 +98,18 @@ class TrainSettings(Part):
     loaders: Annotated[int, Field(ge=0)] = 0
     head: HeadSettings = HeadSettings()
 
-    @model_validator(mode="after")
-    def _steps_are_said_once(self) -> "TrainSettings":
+    @rule("pairs_per_step", "inputs_per_step")
+    def _steps_are_said_once(self) -> Iterator[Fault]:
         if self.pairs_per_step is not None and "inputs_per_step" in self.model_fields_set:
-            raise ValueError("give either inputs_per_step or pairs_per_step, not both")
-        return self
+            yield Fault(("pairs_per_step",), "give either inputs_per_step or pairs_per_step, not both")
 
 
 class TrainRecipe(TrainSettings):
     """A file of training settings, and what training starts from: a Hub id or a folder, at a revision."""
 
-    start: str
+    start: Annotated[
+        str, Field(description="what training starts from, a Hub id or a folder (--start, or in a recipe)")
+    ]
     revision: str | None = None
 
 
@@ -119,32 +121,10 @@ def load_train_recipe(path: str | Path | None, changes: dict[str, Any] | None = 
     Raises:
         RewardError: one message with every problem: where, what was given, what is allowed.
     """
-    content = {} if path is None else read_settings(Path(path), RewardError, "jobs/recipes/rewards")
-    for name, value in (changes or {}).items():
-        *sections, last = name.split(".")
-        place = content
-        for section in sections:
-            place[section] = dict(place.get(section) or {})
-            place = place[section]
-        place[last] = value
-    where = "the settings of training" if path is None else str(path)
-    try:
-        return TrainRecipe.model_validate(content)
-    except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
-        raise RewardError("\n".join([f"{where}:", *(f"  - {line}" for line in lines)])) from error
-
-
-def _explain(problem: dict[str, Any]) -> str:
-    if problem["loc"] == ("start",) and problem["type"] == "missing":
-        return "start: say what training starts from, a Hub id or a folder (--start, or in a recipe)"
-    return explain(problem, _keys(problem["loc"][:-1]) if problem["type"] == "extra_forbidden" else ())
-
-
-def _keys(sections: tuple[int | str, ...]) -> list[str]:
-    known: dict[str, type[BaseModel]] = {
-        "head": HeadSettings,
-        "pairs": PairSettings,
-        "auxiliary": AuxiliarySettings,
-    }
-    return list((known[str(sections[0])] if sections else TrainRecipe).model_fields)
+    if path is None:
+        settings = Settings("what is given", {})
+    else:
+        settings = read_settings(Path(path), RewardError, "cyclepref recipes")
+    recipe, faults = check(TrainRecipe, settings.change(changes or {}).content)
+    settings.refuse(faults, RewardError, "a valid recipe for training")
+    return recipe

@@ -63,7 +63,8 @@ def test_a_failure_row_tells_stage_id_model_source_reason_and_attempt(tmp_path):
 def test_a_run_that_is_going_wrong_stops_early_with_the_most_frequent_reasons(tmp_path):
     reader = Reader(Store(tmp_path), bad=set(NAMES))
     with pytest.raises(
-        BuildError, match=r"(?s)inputs: image: 10 of 100 rows failed.*10 x OSError: unreadable.*--retry-failed"
+        BuildError,
+        match=r"(?s)inputs: image: 10 of 100 rows failed.*10 x OSError: unreadable .item 0, .* 7 more.\n.*--retry",
     ):
         Accountant(reader.store, 0.05).run(work(NAMES), reader)
     assert len(reader.given) == 10

@@ -171,8 +171,8 @@ def test_too_many_failures_stop_the_run_with_the_most_frequent_reasons(folder, t
         build(image_recipe(folder, max_failure_rate=0.1), tmp_path / "run")
 
 
-@pytest.mark.slow  # test_demo goes round this cycle, test_inputs reads empty lines
-def test_a_prompt_file_goes_round_the_other_cycle_and_its_empty_line_is_a_failure(tmp_path):
+@pytest.mark.slow  # test_demo goes round this cycle, test_sources reads blank lines
+def test_a_prompt_file_goes_round_the_other_cycle_and_its_blank_line_is_left_out(tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("two red circles on a white background\n\none blue star on a black background\n")
     recipe = parse_recipe(
@@ -191,9 +191,8 @@ def test_a_prompt_file_goes_round_the_other_cycle_and_its_empty_line_is_a_failur
         }
     )
     report = build(recipe, tmp_path / "run")
-    assert report["counts"]["inputs"] == {"read": 3, "unique": 2, "duplicate": 0, "failed": 1}
-    [failure] = [r for r in Store(tmp_path / "run").rows("failures").to_pylist() if r["stage"] == "inputs"]
-    assert (failure["source"], failure["error_class"]) == ("prompts.txt:2", "EmptyPrompt")
+    assert report["counts"]["inputs"] == {"read": 2, "unique": 2, "duplicate": 0, "failed": 0}
+    assert Store(tmp_path / "run").rows("failures").num_rows == 0
     scores = pq.read_table(tmp_path / "run" / "scores").to_pylist()
     assert all(-1.001 <= row["value"] <= 1.001 and row["n"] == 1 for row in scores)
 

@@ -13,7 +13,7 @@ from builder.store import Store
 from schemas.sources import ImageFolder, PromptFile
 
 PROMPTS = {
-    b"a cat": None, b"  a cat\t": None, "ne\u0301": None, "n\u00e9": None, b"": "EmptyPrompt", b" \t ": "EmptyPrompt",
+    b"a cat": None, b"  a cat\t": None, "ne\u0301": None, "n\u00e9": None,
     b"a\0b": "BadPrompt", b"\xff": "UnicodeDecodeError", b"\xed\xa0\x80": "UnicodeDecodeError",
     b"x" * 20_001: "BadPrompt", b"x" * 20_000: None, "\u0301\u0323" * 3_000_000: "BadPrompt",
     "\u202ea cat": None, b"\x1b[31ma cat": None, "\u2028one prompt": None,

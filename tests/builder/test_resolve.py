@@ -19,13 +19,13 @@ def choice(model: str, **changes) -> ModelChoice:
     ("wrong", "kind", "message"),
     [
         (choice("shapeworld-blipp"), "captioner", r"unknown captioner 'shapeworld-blipp' \(did you mean"),
-        (choice("nothing"), "captioner", "choose from shapeworld-blip, .*a Hub id .org/name. or the path of a folder"),
-        (choice("sdxl"), "captioner", "sdxl is a text-to-image, and this place needs a captioner"),
-        (choice("sdxl", settings={"step": 3}), "text-to-image", "unknown settings step; a PainterSpec has"),
-        (choice("sdxl", settings={"name": "x"}), "text-to-image", "unknown settings name"),
-        (choice("sdxl", settings={"steps": 0}), "text-to-image", "settings.steps: Input should be greater than"),
-        (choice("org/painter"), "text-to-image", "settings.steps: Field required"),
-        (choice("shapeworld-blip", samples=2), "captioner", "samples is 2, but greedy decoding gives one caption"),
+        (choice("nothing"), "captioner", "unknown captioner 'nothing': `cyclepref models --kind captioner` lists"),
+        (choice("sdxl"), "captioner", "sdxl is a text-to-image model, and this place needs a captioner"),
+        (choice("sdxl", settings={"step": 3}), "text-to-image", r"step: unknown setting \(did you mean 'steps'"),
+        (choice("sdxl", settings={"name": "x"}), "text-to-image", "settings.name: is what the model is, and"),
+        (choice("sdxl", settings={"steps": 0}), "text-to-image", "settings.steps: must be 1 or more, got 0"),
+        (choice("org/painter"), "text-to-image", "settings.steps: is missing"),
+        (choice("shapeworld-blip", samples=2), "captioner", "samples: is 2, but greedy decoding gives one caption"),
     ],
 )  # fmt: skip
 def test_a_wrong_choice_of_model_is_explained(wrong, kind, message):
@@ -35,7 +35,10 @@ def test_a_wrong_choice_of_model_is_explained(wrong, kind, message):
 
 @pytest.mark.parametrize(
     ("metric", "modality", "message"),
-    [("lpip", "image", "unknown metric 'lpip'.*choose from sbert"), ("sbert", "image", "sbert compares texts")],
+    [
+        ("lpip", "image", r"unknown metric 'lpip' \(did you mean 'lpips-vgg'.*`cyclepref models --kind metric` lists"),
+        ("sbert", "image", "sbert compares texts"),
+    ],
 )
 def test_a_wrong_metric_is_explained(metric, modality, message):
     with pytest.raises(RecipeError, match=message):
@@ -44,12 +47,12 @@ def test_a_wrong_metric_is_explained(metric, modality, message):
 
 def test_a_recipe_cannot_turn_a_metrics_direction():
     settings = {"higher_is_better": True}
-    with pytest.raises(RecipeError, match="unknown settings higher_is_better; a MetricSpec has"):
+    with pytest.raises(RecipeError, match=r"settings.higher_is_better: is what the model is, and no setting"):
         metric_spec(MetricChoice(metric="lpips-alex", settings=settings), "image")
 
 
 def test_a_folder_that_is_not_there_is_explained():
-    with pytest.raises(RecipeError, match=r"cannot find \./nope/model"):
+    with pytest.raises(RecipeError, match=r"no folder \./nope/model"):
         resolve(model_spec(choice("./nope/model"), "captioner"), {})
 
 

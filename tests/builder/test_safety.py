@@ -73,7 +73,7 @@ def test_a_model_that_computes_nan_fails_its_rows_with_the_reason(classifier, tm
 def test_a_label_or_setting_or_model_that_is_not_is_refused_before_anything_runs(classifier, tmp_path):
     with pytest.raises(RecipeError, match=r"has no label 'nsfw': choose from safe, unsafe"):
         resolve_safety(Safety(model=str(classifier), label="nsfw", threshold=0.5), {})
-    with pytest.raises(RecipeError, match=r"unknown settings batchsize; choose from batch_size"):
+    with pytest.raises(RecipeError, match=r"settings.batchsize: unknown setting \(did you mean 'batch_size'"):
         resolve_safety(safety(classifier, batchsize=2), {})
     with pytest.raises(RecipeError, match=r"safety: settings\.batch_size"):
         resolve_safety(safety(classifier, batch_size=0), {})

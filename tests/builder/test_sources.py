@@ -79,12 +79,18 @@ def test_a_dangling_link_is_an_error_in_its_own_row_only(tmp_path):
     assert second == png("red")
 
 
-def test_a_prompt_file_gives_its_lines_and_a_line_that_is_not_utf8_is_an_error(tmp_path):
+def test_a_prompt_file_gives_its_lines_and_a_line_that_is_not_utf8_is_an_error(tmp_path, caplog):
     path = tmp_path / "prompts.txt"
-    path.write_bytes("\ufeffa cat\r\n\nnaïve\n".encode() + b"\xff\xfe\n")
-    first, empty, third, broken = everything(open_source(PromptFile(source="prompts", path=str(path)), "text"))
-    assert (first, empty, third) == ("a cat", "", "naïve")
+    path.write_bytes("\ufeffa cat\r\n\nnaïve\n \t\u3000\n".encode() + b"\xff\xfe\n\n")
+    source = open_source(PromptFile(source="prompts", path=str(path)), "text")
+    assert [name for name, _ in source.items()] == ["prompts.txt:1", "prompts.txt:3", "prompts.txt:5"]
+    assert f"inputs.path {path}: skipped 3 blank lines" in caplog.text
+    first, third, broken = everything(source)
+    assert (first, third) == ("a cat", "naïve")
     assert isinstance(broken, UnicodeDecodeError)
+    path.write_text("\n \n")
+    with pytest.raises(RecipeError, match="has no prompt in it: write one a line"):
+        source.items()
 
 
 def test_parquet_is_read_over_files_folders_and_row_groups(tmp_path):

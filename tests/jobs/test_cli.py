@@ -19,7 +19,7 @@ from schemas.ids import digest
 RECIPE = {
     "name": "mine",
     "cycle": "i2t2i",
-    "inputs": {"source": "images", "path": "no/such/photos"},
+    "inputs": {"source": "shapeworld", "limit": 4},
     "forward": [{"model": "shapeworld-blip"}, {"model": "shapeworld-llava"}],
     "backward": {"model": "shapeworld-sd3"},
     "metric": {"metric": "lpips-shapeworld"},
@@ -55,7 +55,7 @@ def test_models_lists_the_whole_catalog_and_shows_one_entry(capsys):
 
 COMMANDS = (
     "demo", "build", "models", "status", "prune", "merge", "stats", "publish", "export",
-    "score", "rank", "best-of-n", "convert-reward", "train-reward", "evaluate",
+    "score", "rank", "best-of-n", "convert-reward", "train-reward", "evaluate", "recipes", "completion",
 )  # fmt: skip
 
 
@@ -74,10 +74,10 @@ def test_an_unknown_model_is_told_with_the_nearest_name(capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "inputs.path no/such/photos: no such folder"),
+        ({"inputs": {"source": "images", "path": "no/such/photos"}}, "inputs.path: no/such/photos: no such folder"),
         ({"forward": [{"model": "shapeworld-bilp"}, {"model": "shapeworld-llava"}]}, "did you mean 'shapeworld-blip'"),
         ({"metric": {"metric": "sbert"}}, "sbert compares texts, and this cycle needs a metric for images"),
-        ({"sed": 1}, "sed: unknown key (did you mean 'seed'?)"),
+        ({"sed": 1}, "sed: unknown setting (did you mean 'seed'?)"),
     ],
 )
 def test_a_recipe_that_cannot_run_is_one_clear_error_before_anything_starts(recipe, tmp_path, capsys, changes, message):

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from builder.reward.errors import RewardError
 from builder.reward.model import RewardModel
 from builder.reward.trainer import Watch
 from jobs import demo
+from jobs.changes import parse_changes
 from jobs.cli import main
-from jobs.train_reward import parse_changes
+from schemas.recipe import RecipeError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "builder" / "reward"))
 from plain_colours import COLOURS, caption, make_rows, picture, write_dataset
@@ -206,5 +206,5 @@ def test_settings_are_read_as_yaml_reads_them_and_numbers_as_people_write_them()
         "patience": None,
         "start": "a/b",
     }
-    with pytest.raises(RewardError, match="is no YAML value"):
+    with pytest.raises(RecipeError, match="is no YAML value"):
         parse_changes(["a=["])

@@ -46,10 +46,10 @@ def test_a_folder_of_the_other_kind_is_explained(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dtype": "int8"}, "settings.dtype: Input should be 'float32', 'bfloat16' or 'float16'"),
+        ({"dtype": "int8"}, "settings.dtype: must be float32, bfloat16 or float16, got 'int8'"),
         ({"prompt_style": "none"}, "prompt_style none never reads the prompt"),
         ({"prompt_style": "prefix", "prompt": ""}, "prompt_style prefix needs a prompt"),
-        ({"evidence": "tested"}, "unknown settings evidence"),
+        ({"evidence": "tested"}, "settings.evidence: is what the model is, and no setting"),
     ],
 )
 def test_a_wrong_setting_is_found_before_anything_is_loaded(settings, message):

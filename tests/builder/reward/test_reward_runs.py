@@ -210,16 +210,16 @@ def test_a_recipe_is_read_and_its_settings_replaced(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("start: m\nloss: hinge", r"loss: Input should be 'bradley-terry', 'margin' or 'mse' \(got 'hinge'\)"),
+        ("start: m\nloss: hinge", r"line 2, column 1: loss: must be bradley-terry, margin or mse, got 'hinge'"),
         (
             "start: m\nlearning: 1",
-            r"learning: unknown key \(did you mean 'learning_rate'\?\); known keys: seed, epochs, ",
+            r"learning: unknown setting \(did you mean 'learning_rate'\?\); there are seed, epochs, ",
         ),
-        ("start: m\nhead: {size: 1}", r"head.size: unknown key; known keys: pooling, text_mask"),
-        ("epochs: 1", r"start: say what training starts from"),
-        ("start: m\nepochs: 0", r"epochs: Input should be greater than or equal to 1 \(got 0\)"),
+        ("start: m\nhead: {size: 1}", r"line 2, column 8: head.size: unknown setting \(did you mean 'head_sizes'"),
+        ("epochs: 1", r"start: is missing: what training starts from"),
+        ("start: m\nepochs: 0", r"epochs: must be 1 or more, got 0"),
         ("start: m\ninputs_per_step: 1\npairs_per_step: 2", "either inputs_per_step or pairs_per_step"),
-        ("- start", "must hold a mapping of settings, got list"),
+        ("- start", "must hold a mapping of settings, got a list"),
         ("start: [", "is not YAML"),
     ],
 )

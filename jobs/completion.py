@@ -1,0 +1,54 @@
+"""`cyclepref completion`: what a shell needs in order to complete commands, options, files and names."""
+
+import argparse
+
+import shtab
+
+from builder.models.catalog import CATALOG
+from jobs.recipe_names import shipped_recipes
+
+# Arguments that are no files, by their destinations.
+NO_FILES = {"repo", "revision", "split", "prompt", "text", "texts", "set", "against", "kind", "device", "name", "shell"}
+# A recipe is one of the package's, or a file.
+RECIPE = {"build": "_cyclepref_build_recipe", "reward": "_cyclepref_reward_recipe"}
+
+
+def completion_script(shell: str) -> str:
+    """The script for a shell, for the command line as it is."""
+    from jobs.cli import make_parser
+
+    parser = make_parser()
+    for name, command in _commands(parser).items():
+        for action in command._actions:
+            _complete(action, name)
+    preamble = {each: "\n".join(_recipe_function(each, kind) for kind in RECIPE) for each in ("bash", "zsh")}
+    return shtab.complete(parser, shell=shell, preamble=preamble)
+
+
+def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    [found] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return found.choices
+
+
+def _complete(action: argparse.Action, command: str) -> None:
+    """Say what the values of an argument are."""
+    if action.nargs == 0 or action.choices:
+        return
+    if action.dest == "recipe":
+        function = RECIPE["build" if command == "build" else "reward"]
+        action.complete = {"bash": function, "zsh": function, "tcsh": "f"}
+    elif (command, action.dest) == ("models", "name"):
+        action.choices = list(CATALOG)
+    elif (command, action.dest) == ("recipes", "name"):
+        action.choices = [*shipped_recipes("build"), *shipped_recipes("reward")]
+    elif action.dest not in NO_FILES and action.type not in (int, float):
+        action.complete = shtab.FILE
+
+
+def _recipe_function(shell: str, kind: str) -> str:
+    names = " ".join(shipped_recipes(kind))
+    if shell == "bash":
+        body = f'compgen -W "{names}" -- "$1"; compgen -f -- "$1"'
+    else:
+        body = f"_alternative 'recipes:recipe:({names})' 'files:file:_files'"
+    return f"{RECIPE[kind]}() {{ {body}; }}"

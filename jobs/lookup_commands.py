@@ -1,0 +1,56 @@
+"""The command line's words for what can be looked up: models, recipes, and completions for a shell."""
+
+import argparse
+from collections.abc import Callable
+
+KINDS = ("captioner", "text-to-image", "metric")
+SHELLS = ("bash", "zsh", "tcsh")
+
+
+def add_lookup_commands(commands, add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add `models`, `recipes` and `completion`; `add(commands, name, run, about, examples)` makes one."""
+    models = add(
+        commands, "models", _models, "list the catalog of captioners, text-to-image pipelines and metrics",
+        "examples:\n  cyclepref models\n  cyclepref models --kind metric\n  cyclepref models shapeworld-sd3\n"
+        "  cyclepref models --json",
+    )  # fmt: skip
+    models.add_argument("name", nargs="?", help="show all settings of this one")
+    models.add_argument("--kind", choices=KINDS, help="only these")
+    models.add_argument("--json", action="store_true", help="print JSON, with all settings of each")
+
+    recipes = add(
+        commands, "recipes", _recipes, "list the recipes that come with CyclePref, or print one",
+        "examples:\n  cyclepref recipes\n  cyclepref recipes shapeworld_i2t2i > mine.yaml      one to change\n"
+        "  cyclepref build shapeworld_i2t2i --out runs/i2t2i          or to build as it is",
+    )  # fmt: skip
+    recipes.add_argument("name", nargs="?", help="print this one")
+    recipes.add_argument("--json", action="store_true", help="print names, kinds, paths and what each is as JSON")
+
+    completion = add(
+        commands, "completion", _completion, "print what makes a shell complete commands, options and names",
+        "examples:\n  cyclepref completion bash > ~/.local/share/bash-completion/completions/cyclepref\n"
+        "  eval \"$(cyclepref completion bash)\"                        in this shell alone\n"
+        "  cyclepref completion zsh > ~/.zfunc/_cyclepref             a folder of $fpath",
+    )  # fmt: skip
+    completion.add_argument("shell", choices=SHELLS, help="%(choices)s")
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from jobs.models import print_models
+
+    print_models(arguments.name, arguments.kind, arguments.json)
+    return 0
+
+
+def _recipes(arguments: argparse.Namespace) -> int:
+    from jobs.recipes_list import print_recipes
+
+    print_recipes(arguments.name, arguments.json)
+    return 0
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    from jobs.completion import completion_script
+
+    print(completion_script(arguments.shell))
+    return 0
