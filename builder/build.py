@@ -16,12 +16,13 @@ import pyarrow.compute as pc
 from builder import __version__, generate, score
 from builder.card import Facts
 from builder.dataset import Views
-from builder.engine import Engine
+from builder.engine import Engine, EngineError
 from builder.generate import Use
 from builder.inputs import ingest
 from builder.licences import inputs_licence
 from builder.loading import LoadCheck
 from builder.lock import hold
+from builder.mending import MENDS, set_damaged_aside
 from builder.mix import Mix, add_mix, mix_of
 from builder.models.resolve import Resolved, metric_spec, model_spec, resolve
 from builder.notes import Notes
@@ -29,8 +30,8 @@ from builder.pair import Direction, pair
 from builder.release import release
 from builder.safety import resolve_safety
 from builder.sources import open_source
-from builder.stage import Accountant
-from builder.store import Store, without
+from builder.stage import Accountant, BuildError
+from builder.store import DamagedPart, Store, without
 from builder.upkeep import join_small
 from schemas import records
 from schemas.ids import digest
@@ -56,12 +57,32 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
     if engine is None:
         with Engine() as own:
             return build(recipe, out, retry_failed, own)
-    store = Store(out)
-    with hold(store, "build") as held, Notes(store, held.check).of(recipe.name) as notes:
-        join_small(store)
-        run = _build(recipe, store, Accountant(store, recipe.max_failure_rate, retry_failed, notes), engine)
-        join_small(store)
-        return run
+    with hold(Store(out), "build") as held:
+        for _ in range(MENDS):
+            # Another store each time, since one remembers what it has read.
+            store = Store(out)
+            try:
+                with Notes(store, held.check).of(recipe.name) as notes:
+                    return _whole(recipe, Accountant(store, recipe.max_failure_rate, retry_failed, notes), engine)
+            except DamagedPart:
+                held.check()
+                set_damaged_aside(store)
+            except EngineError as error:  # a worker's errors come as their texts
+                if error.kind != DamagedPart.__name__:
+                    raise
+                held.check()
+                set_damaged_aside(store)
+        raise BuildError(
+            f"parts of {store.root} were damaged {MENDS} times while this build ran: look at its disk, and at what "
+            "else writes there; then run the same command again"
+        )
+
+
+def _whole(recipe: Recipe, accountant: Accountant, engine: Engine) -> dict[str, Any]:
+    join_small(accountant.store)
+    run = _build(recipe, accountant.store, accountant, engine)
+    join_small(accountant.store)
+    return run
 
 
 def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine) -> dict[str, Any]:

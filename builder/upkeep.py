@@ -105,7 +105,7 @@ def _replace(store: Store, table: str, old: list[str], rows: list[pa.Table]) -> 
         together = pa.concat_tables(rows, promote_options="default")
         ids = pack(together[TABLES[table][1]])
         name = digest(table, ids[np.lexsort((ids[:, 1], ids[:, 0]))].tobytes(), *old)
-        store.create_part(table, f"{JOINED}{name}.parquet", together)
+        store.create_part(table, f"{JOINED}{name}", together)
     for part in old:
         store.remove(f"store/{table}/{part}")
 
