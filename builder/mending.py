@@ -18,13 +18,12 @@ log = logging.getLogger("cyclepref.store")
 MENDS = 3
 
 
-def damaged_parts(store: Store, tables: tuple[str, ...] = tuple(TABLES)) -> Iterator[tuple[str, str, DamagedPart]]:
-    """(table, part, what is wrong) of every part that is not what was written; reads all of them.
+def damaged_parts(store: Store, places: list[tuple[str, str]]) -> Iterator[tuple[str, str, DamagedPart]]:
+    """(table, part, what is wrong) of each of the parts at `places` that is not what was written; reads all of them.
 
     Raises:
         StoreError: if a part's bytes cannot be read.
     """
-    parts = [(table, part) for table in tables for part in store.parts(table)]
 
     def look(place: tuple[str, str]) -> DamagedPart | None:
         try:
@@ -36,21 +35,23 @@ def damaged_parts(store: Store, tables: tuple[str, ...] = tuple(TABLES)) -> Iter
             return None
         return None
 
-    with progress.stage("parts checked", len(parts)) as tick, ThreadPoolExecutor(READERS) as pool:
-        for place, wrong in zip(parts, pool.map(look, parts), strict=True):
+    with progress.stage("parts checked", len(places)) as tick, ThreadPoolExecutor(READERS) as pool:
+        for place, wrong in zip(places, pool.map(look, places), strict=True):
             tick(1)
             if wrong:
                 yield *place, wrong
 
 
-def set_damaged_aside(store: Store) -> int:
-    """Set every damaged part aside, and say each in a line; returns how many. The caller holds the run's lock.
+def set_damaged_aside(store: Store, places: list[tuple[str, str]] | None = None) -> int:
+    """Set every damaged part aside (of those at `places`: table and part), and say each in a line; returns how many.
+    The caller holds the run's lock.
 
     Raises:
         StoreError: if a part's bytes cannot be read.
     """
     count = 0
-    for table, part, wrong in damaged_parts(store):
+    every = [(table, part) for table in TABLES for part in store.parts(table)]
+    for table, part, wrong in damaged_parts(store, every if places is None else places):
         log.warning("%s: moved to %s; its rows are made again", wrong.found, store.set_aside(table, part))
         count += 1
     return count

@@ -6,10 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from builder.lock import holders
-from builder.notes import FILE
+from builder.notes import FILE, wanted_of
 from builder.store import Store, StoreError
 from builder.upkeep import UpkeepError, unused
 
@@ -40,7 +39,7 @@ def status(store: Store) -> dict[str, Any]:
     state = "stopped" if running and holder is None else notes["state"]
     stages, failures = [], []
     for note in notes["stages"]:
-        wanted = store.read_file(note["wanted"], pq.read_table)
+        wanted = wanted_of(store, note)
         stages.append(_stage(store, note, wanted, live=state == "running", updated=notes["updated"]))
         failures += _reasons(store, note, wanted)
     return {

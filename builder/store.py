@@ -23,7 +23,7 @@ from pyarrow import fs
 
 from builder.folder import TEMPORARY, Folder, StoreError
 from builder.idset import IdSet, pack
-from builder.seal import Damaged, Seal, seal
+from builder.seal import UNREADABLE, Damaged, Seal, in_a_line, read_sealed, write_sealed
 from schemas import records
 from schemas.ids import digest
 
@@ -44,12 +44,8 @@ VIEWS: dict[str, pa.Schema] = {"candidates": records.CANDIDATE, "scores": record
 ROW_GROUP, ROW_GROUP_BYTES, ROW_GROUP_WITHOUT_IMAGES = 64, 2**20, 4096
 # The ending of a part that carries digests; one without it was written by an earlier version, and is believed.
 PART, SEALED = ".parquet", ".sealed.parquet"
-# What pyarrow raises for bytes that are no parquet, and for parquet that was damaged.
-UNREADABLE = (pa.ArrowException, OSError, OverflowError, Damaged)
 # Where damaged parts go: nothing reads there.
 ASIDE = "damaged"
-# A view's row groups, parquet's own default.
-VIEW_GROUP = 2**20
 # Joined parts come first by name, since what they hold was first before (see builder/upkeep.py).
 JOINED = "-"
 # Reading starts again if parts were joined or pruned meanwhile; that often in a row is no coincidence.
@@ -62,7 +58,7 @@ class DamagedPart(StoreError):
     """A part whose rows cannot be trusted; `found` says which and why."""
 
     def __init__(self, store: "Store", table: str, part: str, reason: object):
-        self.found = f"{store.address(f'store/{table}/{part}')} is damaged ({_short(reason)})"
+        self.found = f"{store.address(f'store/{table}/{part}')} is damaged ({in_a_line(reason)})"
         super().__init__(
             f"{self.found}: the next `cyclepref build` sets it aside and makes its rows again; "
             f"`cyclepref verify {store.root}` looks for other damage"
@@ -98,8 +94,7 @@ class Store(Folder):
         with_images = "image" in rows.column_names and rows["image"].null_count < rows.num_rows
         images = max(1, min(ROW_GROUP, ROW_GROUP_BYTES * rows.num_rows // max(1, rows.nbytes)))
         size = images if with_images else ROW_GROUP_WITHOUT_IMAGES
-        sealed = seal(rows, f"{table}/{name}{SEALED}", size)
-        self._publish(path, lambda sink: pq.write_table(sealed, sink, row_group_size=size))
+        self._publish(path, lambda sink: write_sealed(rows, f"{table}/{name}{SEALED}", sink, size))
 
     def parts(self, table: str) -> list[str]:
         """Names of a table's parts, in order."""
@@ -251,8 +246,7 @@ class Store(Folder):
     def write_view(self, view: str, rows: pa.Table) -> None:
         """Replace a view as a whole."""
         path = f"{self._base}/{view}/part-0.parquet"
-        sealed = seal(rows.cast(VIEWS[view]), view, VIEW_GROUP)
-        self._publish(path, lambda sink: pq.write_table(sealed, sink, row_group_size=VIEW_GROUP))
+        self._publish(path, lambda sink: write_sealed(rows.cast(VIEWS[view]), view, sink))
 
     def read_view(self, view: str) -> pa.Table:
         """A view's rows.
@@ -265,14 +259,13 @@ class Store(Folder):
             raise StoreError(f"{self.root} has no {view} yet: run `cyclepref build RECIPE --out {self.root}`")
         try:
             with self._fs.open_input_file(path) as source:
-                file = pq.ParquetFile(source)
-                rows = Seal(file, view).check(file.read())
+                rows = read_sealed(source, view)
             if not rows.schema.equals(VIEWS[view]):
                 raise Damaged("its columns are not those of the view")
             return rows
         except UNREADABLE as error:
             raise StoreError(
-                f"{self.address(view)}/part-0.parquet is damaged ({_short(error)}): run `cyclepref build RECIPE --out "
+                f"{self.address(view)}/part-0.parquet is damaged ({in_a_line(error)}): run `cyclepref build RECIPE --out "
                 f"{self.root}` again, which derives it anew"
             ) from error
 
@@ -293,11 +286,6 @@ def _believed(rows: pa.Table, sealed: Seal) -> pa.Table:
     if sealed.columns is None:
         rows.validate(full=True)
     return rows
-
-
-def _short(reason: object) -> str:
-    """The first line of what is wrong, without its end."""
-    return str(reason).strip().split("\n")[0].rstrip(".")[:200]
 
 
 def first_of_each(rows: pa.Table, key: str) -> pa.Table:

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from builder.groups import merge_groups
 from builder.idset import IdSet, pack
 from builder.lock import hold
-from builder.notes import FILE
+from builder.mending import set_damaged_aside
+from builder.notes import FILE, wanted_of
 from builder.store import JOINED, TABLES, Store
 from schemas.errors import CyclePrefError
 from schemas.ids import digest
@@ -53,10 +53,12 @@ class Unused:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge came to: parts copied, and those that were there already."""
+    """What a merge came to: parts copied, those that were there already, and those that are damaged: set aside, so
+    that the next build makes their rows again."""
 
     copied: int
     there: int
+    damaged: int = 0
 
 
 # ---- joining ---------------------------------------------------------------------------------------------------
@@ -66,7 +68,8 @@ def join_small(store: Store, many: int = MANY) -> int:
     """Join the small parts of every table that has more than `many` of them; returns how many went into others."""
     joined = 0
     for table in TABLES:
-        small = [name for name, info in store.listed(f"store/{table}") if info.size < SMALL_BYTES]
+        sizes = {name: info.size for name, info in store.listed(f"store/{table}")}
+        small = [part for part in store.parts(table) if sizes.get(part, SMALL_BYTES) < SMALL_BYTES]
         if len(small) > many:
             kept = _first_rows(table, store.ids_by_part(table))
             _rewrite(store, table, {part: kept[part] for part in small})
@@ -162,7 +165,7 @@ def _asked(store: Store) -> dict[str, IdSet]:
         )
     packed: dict[str, list[np.ndarray]] = {table: [] for table in TABLES}
     for note in notes["stages"]:
-        ids = pack(store.read_file(note["wanted"], pq.read_table)["id"])
+        ids = pack(wanted_of(store, note)["id"])
         packed[note["table"]].append(ids)
         packed["failures"].append(ids)
     prints = [model["fingerprint"] for model in run["models"].values()]
@@ -185,7 +188,8 @@ def _labels(store: Store, table: str, part: str, mask: np.ndarray) -> dict[str, 
 def merge(first: Store, second: Store, into: Store) -> Merged:
     """Copy the parts of both runs into one, which may be the first; nothing is computed and nothing removed.
 
-    Where both have a row, the first by part name is the row, as everywhere. The views are those of a recipe: a build
+    Every part is checked: those that are damaged are set aside in `into`, and left alone where they came from. Where
+    both have a row, the first by part name is the row, as everywhere. The views are those of a recipe: a build
     makes them. All three directories are locked meanwhile.
 
     Raises:
@@ -212,17 +216,18 @@ def _copy(others: list[Store], into: Store) -> Merged:
     merge_groups(others, into)
     # What the last build here asked for is not all that is wanted from now on: pruning waits for the next build.
     into.remove(FILE)
-    copied = there = 0
+    # First, so that a part that is damaged here is taken from the other run.
+    damaged, copied, there = set_damaged_aside(into), [], 0
     for run in others:
         for table in TABLES:
             present = set(into.parts(table))
-            for part in run.parts(table):
-                if part in present:
-                    there += 1
-                else:
-                    into.copy_from(run, f"store/{table}/{part}")
-                    copied += 1
-    return Merged(copied, there)
+            parts = run.parts(table)
+            there += sum(part in present for part in parts)
+            for part in (part for part in parts if part not in present):
+                into.copy_from(run, f"store/{table}/{part}")
+                copied.append((table, part))
+    damaged += set_damaged_aside(into, copied)
+    return Merged(len(copied), there, damaged)
 
 
 def _merged_lock(runs: list[Store]) -> dict[str, Any]:
