@@ -36,6 +36,7 @@ from builder.upkeep import join_small
 from schemas import records
 from schemas.ids import digest
 from schemas.recipe import MIX, Recipe, RecipeError
+from schemas.run_files import LockFile, RunJson
 
 LIBRARIES = (
     "torch", "transformers", "diffusers", "sentence-transformers", "lpips", "ray", "datasets", "pyarrow",
@@ -88,7 +89,7 @@ def _whole(recipe: Recipe, accountant: Accountant, engine: Engine) -> dict[str, 
 def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine) -> dict[str, Any]:
     # Everything that can be wrong with a recipe is found before a process is started.
     cycle = recipe.shape
-    lock = store.read_json("lock.json") or {}
+    lock = store.read_json("lock.json", LockFile) or {}
     forward, backward, metrics = _resolve_models(recipe, lock)
     models = [*(use.model for use in forward), backward.model]
     safety = resolve_safety(recipe.safety, lock)
@@ -155,12 +156,13 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
         told = _without_reused(counts)
         facts = Facts(recipe, models, metrics, direction, told, __version__, licence, safety)
         views = Views(cycle, inputs, made, scores, pairs, direction.metric, reconstructions, samples)
-        before = store.read_json("run.json")
-        counts |= release(facts, views, accountant, engine, before and before["counts"])
+        before = store.read_json("run.json", RunJson)
+        counts |= release(facts, views, accountant, engine, (before or {}).get("counts"))
 
     accountant.notes.check()
     # A build that only looked does not say that its results took no time.
-    seconds = before["seconds"] if before and _all_reused(counts) else clock.seconds
+    earlier = (before or {}).get("seconds")
+    seconds = earlier if earlier and _all_reused(counts) else clock.seconds
     run = {**_provenance(recipe, named), "counts": counts, "seconds": seconds}
     run["out_of_memory"] = accountant.halved
     store.write_json("run.json", run)

@@ -11,6 +11,7 @@ from builder.lock import holders
 from builder.notes import FILE, wanted_of
 from builder.store import Store, StoreError
 from builder.upkeep import UpkeepError, unused
+from schemas.run_files import ProgressFile
 
 # Failures are told by reason, the most frequent first.
 REASONS = 20
@@ -30,7 +31,7 @@ def status(store: Store) -> dict[str, Any]:
     Raises:
         StoreError: if the directory has no run.
     """
-    notes = store.read_json(FILE)
+    notes = store.read_json(FILE, ProgressFile)
     holder = _holder(store)
     if notes is None and holder is None and not any(store.parts(table) for table in ("sources", "generations")):
         raise StoreError(f"{store.root} has no run: `cyclepref build RECIPE --out {store.root}` makes one")

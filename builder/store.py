@@ -265,8 +265,8 @@ class Store(Folder):
             return rows
         except UNREADABLE as error:
             raise StoreError(
-                f"{self.address(view)}/part-0.parquet is damaged ({in_a_line(error)}): run `cyclepref build RECIPE --out "
-                f"{self.root}` again, which derives it anew"
+                f"{self.address(view)}/part-0.parquet is damaged ({in_a_line(error)}): run `cyclepref build RECIPE "
+                f"--out {self.root}` again, which derives it anew"
             ) from error
 
 

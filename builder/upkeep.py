@@ -23,6 +23,7 @@ from builder.notes import FILE, wanted_of
 from builder.store import JOINED, TABLES, Store
 from schemas.errors import CyclePrefError
 from schemas.ids import digest
+from schemas.run_files import LockFile, ProgressFile, RunJson
 
 # A part is written once it would have this many bytes in memory; files come out between 64 and 256 MB, as images are
 # compressed already and text packs to half or less.
@@ -156,8 +157,8 @@ def _used_rows(store: Store) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
 
 def _asked(store: Store) -> dict[str, IdSet]:
     """The ids that the latest build asked of each table."""
-    notes = store.read_json(FILE)
-    run = store.read_json("run.json")
+    notes = store.read_json(FILE, ProgressFile)
+    run = store.read_json("run.json", RunJson)
     if notes is None or run is None or notes["state"] != "finished":
         raise UpkeepError(
             f"what {store.root} needs is not known before a build in it has finished: run `cyclepref build RECIPE "
@@ -168,7 +169,9 @@ def _asked(store: Store) -> dict[str, IdSet]:
         ids = pack(wanted_of(store, note)["id"])
         packed[note["table"]].append(ids)
         packed["failures"].append(ids)
-    prints = [model["fingerprint"] for model in run["models"].values()]
+    prints = [model.get("fingerprint") for model in run.get("models", {}).values()]
+    if not prints or None in prints:
+        raise UpkeepError(f"{store.address('run.json')} does not name the run's models: {RunJson.REMEDY}")
     packed["models"].append(pack(pa.array(prints, pa.string())))
     return {table: IdSet.of(ids) for table, ids in packed.items()}
 
@@ -239,7 +242,7 @@ def _merged_lock(runs: list[Store]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     differ = []
     for run in runs:
-        for name, resolved in (run.read_json("lock.json") or {}).items():
+        for name, resolved in (run.read_json("lock.json", LockFile) or {}).items():
             known = merged.setdefault(name, resolved)
             if _what(known) != _what(resolved):
                 differ.append(f"  {name}: {_what(known)} and {_what(resolved)} (in {run.root})")
