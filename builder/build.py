@@ -16,12 +16,13 @@ import pyarrow.compute as pc
 from builder import __version__, generate, score
 from builder.card import Facts
 from builder.dataset import Views
-from builder.engine import Engine
+from builder.engine import Engine, EngineError
 from builder.generate import Use
 from builder.inputs import ingest
 from builder.licences import inputs_licence
 from builder.loading import LoadCheck
 from builder.lock import hold
+from builder.mending import MENDS, set_damaged_aside
 from builder.mix import Mix, add_mix, mix_of
 from builder.models.resolve import Resolved, metric_spec, model_spec, resolve
 from builder.needs import require
@@ -30,12 +31,13 @@ from builder.pair import Direction, pair
 from builder.release import release
 from builder.safety import resolve_safety
 from builder.sources import open_source
-from builder.stage import Accountant
-from builder.store import Store, without
+from builder.stage import Accountant, BuildError
+from builder.store import DamagedPart, Store, without
 from builder.upkeep import join_small
 from schemas import records
 from schemas.ids import digest
 from schemas.recipe import MIX, Recipe, RecipeError
+from schemas.run_files import LockFile, RunJson
 
 LIBRARIES = (
     "torch", "transformers", "diffusers", "sentence-transformers", "lpips", "ray", "datasets", "pyarrow",
@@ -57,19 +59,39 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
     if engine is None:
         with Engine() as own:
             return build(recipe, out, retry_failed, own)
-    store = Store(out)
-    with hold(store, "build") as held, Notes(store, held.check).of(recipe.name) as notes:
-        join_small(store)
-        run = _build(recipe, store, Accountant(store, recipe.max_failure_rate, retry_failed, notes), engine)
-        join_small(store)
-        return run
+    with hold(Store(out), "build") as held:
+        for _ in range(MENDS):
+            # Another store each time, since one remembers what it has read.
+            store = Store(out)
+            try:
+                with Notes(store, held.check).of(recipe.name) as notes:
+                    return _whole(recipe, Accountant(store, recipe.max_failure_rate, retry_failed, notes), engine)
+            except DamagedPart:
+                held.check()
+                set_damaged_aside(store)
+            except EngineError as error:  # a worker's errors come as their texts
+                if error.kind != DamagedPart.__name__:
+                    raise
+                held.check()
+                set_damaged_aside(store)
+        raise BuildError(
+            f"parts of {store.root} were damaged {MENDS} times while this build ran: look at its disk, and at what "
+            "else writes there; then run the same command again"
+        )
+
+
+def _whole(recipe: Recipe, accountant: Accountant, engine: Engine) -> dict[str, Any]:
+    join_small(accountant.store)
+    run = _build(recipe, accountant.store, accountant, engine)
+    join_small(accountant.store)
+    return run
 
 
 def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine) -> dict[str, Any]:
     # Everything that can be wrong with a recipe is found before a process is started.
     cycle = recipe.shape
-    lock = store.read_json("lock.json") or {}
-    require(recipe, lock, store.read_json("run.json"))
+    lock = store.read_json("lock.json", LockFile) or {}
+    require(recipe, lock, store.read_json("run.json", RunJson))
     forward, backward, metrics = _resolve_models(recipe, lock)
     models = [*(use.model for use in forward), backward.model]
     safety = resolve_safety(recipe.safety, lock)
@@ -136,12 +158,13 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
         told = _without_reused(counts)
         facts = Facts(recipe, models, metrics, direction, told, __version__, licence, safety)
         views = Views(cycle, inputs, made, scores, pairs, direction.metric, reconstructions, samples)
-        before = store.read_json("run.json")
-        counts |= release(facts, views, accountant, engine, before and before["counts"])
+        before = store.read_json("run.json", RunJson)
+        counts |= release(facts, views, accountant, engine, (before or {}).get("counts"))
 
     accountant.notes.check()
     # A build that only looked does not say that its results took no time.
-    seconds = before["seconds"] if before and _all_reused(counts) else clock.seconds
+    earlier = (before or {}).get("seconds")
+    seconds = earlier if earlier and _all_reused(counts) else clock.seconds
     run = {**_provenance(recipe, named), "counts": counts, "seconds": seconds}
     run["out_of_memory"] = accountant.halved
     store.write_json("run.json", run)

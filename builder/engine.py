@@ -52,7 +52,11 @@ MAX_BLOCK_BYTES = 256 * 2**20
 
 
 class EngineError(CyclePrefError, RuntimeError):
-    """A worker could not start, or went on dying; the message ends with its own error."""
+    """A worker could not start, or went on dying; the message ends with its own error, and `kind` is its class."""
+
+    def __init__(self, message: str, kind: str = ""):
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -315,7 +319,7 @@ def _results(dataset: ray.data.Dataset, stream: Stream) -> Iterator[pa.Table]:
             for receipt in receipts:
                 if is_trouble(receipt):
                     log.info("%s", receipt["trace"][0])
-                    raise EngineError(f"a worker failed: {receipt['trouble'][0]}")
+                    raise EngineError(f"a worker failed: {receipt['trouble'][0]}", str(receipt["kind"][0]))
                 if receipt.num_rows:
                     done += _rows_done(receipt)
                     yield receipt

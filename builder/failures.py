@@ -5,11 +5,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from builder.notes import FILE
+from builder.notes import FILE, wanted_of
 from builder.store import Store, flat
 from schemas.errors import CyclePrefError
+from schemas.run_files import ProgressFile
 
 # From a failed comparison to its input it is reconstruction -> candidate -> input.
 MOST_STEPS = 3
@@ -55,10 +55,10 @@ def failures(store: Store, stage: str | None = None, model: str | None = None) -
 def _wanted(store: Store) -> pa.Table:
     """The failures of what the latest build's stages want and the store does not have."""
     rows = store.rows("failures")
-    notes = store.read_json(FILE)
+    notes = store.read_json(FILE, ProgressFile)
     kept = []
     for note in notes["stages"] if notes else ():
-        asked = store.read_file(note["wanted"], pq.read_table)["id"].combine_chunks()
+        asked = wanted_of(store, note)["id"].combine_chunks()
         mine = pc.and_not(pc.is_in(rows["id"], value_set=asked), store.ids(note["table"]).holds(rows["id"]))
         kept.append(rows.filter(mine))
     found = pa.concat_tables(kept) if kept else rows.slice(0, 0)

@@ -15,8 +15,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
+from pydantic import BaseModel
 
 from schemas.errors import CyclePrefError
+from schemas.run_files import RunFile, what_is_wrong
 
 TEMPORARY = ".tmp-"
 # What a run directory's address may say beside the place; who may read and write there is for the environment to say.
@@ -45,18 +47,25 @@ class Folder:
         data = json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
         self._publish(f"{self._base}/{name}", lambda sink: sink.write(data))
 
-    def read_json(self, name: str) -> dict | None:
-        """A JSON file of the run directory, or None where there is none."""
+    def read_json(self, name: str, kind: type[BaseModel] = RunFile) -> dict | None:
+        """A JSON file of the run directory, of a kind of schemas/run_files.py, or None where there is none.
+
+        Raises:
+            StoreError: if it cannot be read, or is not of that kind; the message says what is wrong and what to do.
+        """
         path = f"{self._base}/{name}"
         try:
             with self._fs.open_input_stream(path) as source:
-                return json.loads(source.readall())
+                content = json.loads(source.readall())
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StoreError(f"cannot read {self.address(name)}: {error}") from error
-        except ValueError as error:
-            raise StoreError(f"{self.address(name)} is not JSON ({error}): restore or remove it") from error
+        except (ValueError, RecursionError) as error:
+            raise StoreError(f"{self.address(name)} is not JSON ({error}): {kind.REMEDY}") from error
+        if wrong := what_is_wrong(kind, content):
+            raise StoreError(f"{self.address(name)} is damaged ({wrong}): {kind.REMEDY}")
+        return content
 
     def names(self, folder: str) -> list[str]:
         """Names of the complete files in a folder of the run directory, in order."""

@@ -13,11 +13,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from builder import progress
 from builder.folder import StoreError
 from builder.likeness import VERSION, alike, bands, distance, signature
+from builder.seal import UNREADABLE, read_sealed, write_sealed
 from builder.stage import attach, blocks_of, contents, locate
 from builder.store import Store
 from schemas.cycle import Modality
@@ -98,8 +98,8 @@ def read_groups(store: Store) -> list[dict[str, Any]]:
     if not store.exists(FILE):
         return []
     try:
-        table = store.read_file(FILE, pq.read_table)
-    except (pa.ArrowInvalid, OSError) as error:
+        table = store.read_file(FILE, lambda file: read_sealed(file, FILE))
+    except UNREADABLE as error:
         raise StoreError(f"cannot read {store.address(FILE)} ({error}): restore it, or inputs might move") from error
     version = (table.schema.metadata or {}).get(b"likeness", b"").decode()
     if version != str(VERSION):
@@ -113,7 +113,7 @@ def read_groups(store: Store) -> list[dict[str, Any]]:
 def write_groups(store: Store, groups: Groups) -> None:
     """Record the groups, as a whole."""
     table = groups.table().replace_schema_metadata({"likeness": str(VERSION)})
-    store.write_file(FILE, lambda sink: pq.write_table(table, sink, compression="zstd"))
+    store.write_file(FILE, lambda sink: write_sealed(table, FILE, sink, compression="zstd"))
 
 
 def merge_groups(runs: list[Store], into: Store) -> None:

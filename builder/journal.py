@@ -13,6 +13,7 @@ from collections import Counter
 
 from builder.store import Store
 from schemas.ids import digest
+from schemas.run_files import InFlight
 
 # A row that was in flight at this many deaths runs alone; if it is in flight at one more, it is a failure.
 ALONE_AFTER = 2
@@ -39,7 +40,7 @@ class Journal:
         for name in self.store.names(self.folder):
             if name not in self._notes and (name.startswith(_block(ids)) or not self._asked):
                 # A note that is gone by now belonged to another worker, which has finished with it.
-                self._notes[name] = (self.store.read_json(f"{self.folder}/{name}") or {"ids": []})["ids"]
+                self._notes[name] = (self.store.read_json(f"{self.folder}/{name}", InFlight) or {"ids": []})["ids"]
         self._asked = True
         found = Counter(id_ for note in self._notes.values() for id_ in note)
         return Counter({id_: min(found[id_], ALONE_AFTER) for id_ in ids})
@@ -61,7 +62,7 @@ class Journal:
     def forgive(self) -> None:
         """Remove the notes of work that was stopped on purpose: those that tell of no death."""
         for name in self.store.names(self.folder):
-            if "reason" not in (self.store.read_json(f"{self.folder}/{name}") or {}):
+            if "reason" not in (self.store.read_json(f"{self.folder}/{name}", InFlight) or {}):
                 self.end(name)
 
     def clear(self) -> None:

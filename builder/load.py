@@ -24,6 +24,7 @@ from builder.notes import FILE
 from builder.pair import UNIT, Direction, pair
 from builder.rankings import PAIRS, LoadError, Published, Rankings
 from schemas.recipe import Pairing
+from schemas.run_files import ProgressFile, RunJson
 
 # Pairs whose chosen candidate is poor stay left out as they were when the dataset was built.
 AS_BUILT: Literal["as-built"] = "as-built"
@@ -124,7 +125,7 @@ def open_source(path_or_repo: str | Path, revision: str | None = None) -> Source
 def _finished(path: Path) -> dict[str, Any] | None:
     """The content of run.json, if the latest build has come to its end."""
     store = Folder(path)
-    state = (store.read_json(FILE) or {"state": "finished"})["state"]
+    state = (store.read_json(FILE, ProgressFile) or {"state": "finished"})["state"]
     missing = [name for name in ("run.json", "dataset/README.md") if not (path / name).is_file()]
     if state != "finished" or missing:
         what = f"its latest build is {state}" if state != "finished" else f"it has no {missing[0]}"
@@ -132,7 +133,7 @@ def _finished(path: Path) -> dict[str, Any] | None:
         raise LoadError(
             f"{path} is not finished: {what}. `cyclepref status {path}` says what is missing; build to the end{older}"
         )
-    return store.read_json("run.json")
+    return store.read_json("run.json", RunJson)
 
 
 def select(

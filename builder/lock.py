@@ -12,7 +12,9 @@ remove.
 
 An announcement is dead if its process is gone, where that can be seen (the same boot of the same machine and the same
 namespace of process ids), and otherwise if its heartbeat has stopped for STALE_S seconds by the clock of the
-filesystem itself: its time against that of the file just announced. So clocks that differ decide nothing.
+filesystem itself: its time against that of the file just announced. So clocks that differ decide nothing. A time that
+is still to come (the filesystem's clock was set back, a directory was copied) says nothing either: then the newcomer
+watches for STALE_S seconds whether the heart beats.
 """
 
 import contextlib
@@ -27,13 +29,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from builder.folder import Folder, StoreError
 from schemas.errors import CyclePrefError
+from schemas.run_files import Announcement
 
 log = logging.getLogger("cyclepref.lock")
 
@@ -43,6 +45,8 @@ STALE_S = 60.0
 # Of those that start within so short a time all may have refused: they look again.
 YOUNG_S = 5.0
 TRIES = 4
+# How often it is looked whether a heart beats of which the clock tells nothing.
+WATCH_S = 2.0
 
 
 class LockError(CyclePrefError, RuntimeError):
@@ -65,20 +69,6 @@ class Holder:
         """This process."""
         since = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(command, socket.gethostname(), os.getpid(), since, _machine(), _started(os.getpid()))
-
-    @classmethod
-    def read(cls, name: str, content: dict[str, Any]) -> "Holder":
-        """Whose announcement a file is.
-
-        Raises:
-            LockError: if it is none.
-        """
-        kinds = {field.name: field.type for field in fields(cls)}
-        if set(content) != set(kinds) or any(type(content[key]) is not kind for key, kind in kinds.items()):
-            raise LockError(
-                f"{name} in the run directory is no announcement of this version: remove it if no build runs"
-            )
-        return cls(**content)
 
     @property
     def gone(self) -> bool | None:
@@ -112,6 +102,10 @@ class Announced:
         """Whether it may be taken over; `now` is the filesystem's clock."""
         gone = self.holder.gone
         return now - self.beat > STALE_S if gone is None else gone
+
+    def timeless(self, now: float) -> bool:
+        """Whether its time, being still to come, says nothing of a holder whose process cannot be seen."""
+        return self.holder.gone is None and self.beat - now > STALE_S
 
 
 class Lock:
@@ -197,9 +191,9 @@ def holders(store: Folder) -> list[Announced]:
     """Who works in a run directory, dead or alive, in order of name."""
     found = []
     for name, info in store.listed(FOLDER):
-        content = store.read_json(f"{FOLDER}/{name}")
+        content = store.read_json(f"{FOLDER}/{name}", Announcement)
         if content is not None:  # given free meanwhile
-            found.append(Announced(f"{FOLDER}/{name}", Holder.read(name, content), info.mtime.timestamp()))
+            found.append(Announced(f"{FOLDER}/{name}", Holder(**content), info.mtime.timestamp()))
     return found
 
 
@@ -244,12 +238,30 @@ def _living_others(store: Folder, lock: Lock) -> list[tuple[Announced, float]]:
     for each in announced:
         if each.name == lock.name:
             continue
-        if each.dead(now):
+        if each.dead(now) or (each.timeless(now) and not _lives(lock, each, now)):
             log.warning("%s was left by %s, which is no more: taking over", store.root, each.holder)
             store.remove(each.name)
         else:
             living.append((each, now - each.beat))
     return living
+
+
+def _lives(lock: Lock, silent: Announced, now: float) -> bool:
+    """Whether the heart of a holder whose time tells nothing beats within STALE_S seconds, or its file goes; ours
+    beats meanwhile."""
+    store = lock.store
+    log.warning(
+        "%s is in use by %s, whose last sign of life is dated %.0f s from now (a clock was set back, or the directory "
+        "was copied): watching for %.0f s whether it lives; if no build runs there, remove %s",
+        store.root, silent.holder, silent.beat - now, STALE_S, store.address(silent.name),
+    )  # fmt: skip
+    end = _clock() + STALE_S
+    while _clock() < end:
+        time.sleep(min(WATCH_S, STALE_S))
+        lock.announce()
+        if {each.name: each.beat for each in holders(store)}.get(silent.name) != silent.beat:
+            return True
+    return False
 
 
 def _clock() -> float:

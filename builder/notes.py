@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from builder.folder import StoreError
 from builder.lock import LockError
+from builder.seal import UNREADABLE, in_a_line, read_sealed, write_sealed
 from builder.store import Store
 
 FILE = "progress.json"
@@ -59,9 +60,8 @@ class Notes:
         before = sum(note["stage"] == stage for note in self._content["stages"])
         name = f"wanted/{name}-{before + 1}.parquet" if before else f"wanted/{name}.parquet"
         wanted = pa.table({"id": ids, "model": models})
-        self.store.write_file(
-            name, lambda sink: pq.write_table(wanted, sink, compression="zstd", use_dictionary=["model"])
-        )
+        options = {"compression": "zstd", "use_dictionary": ["model"]}
+        self.store.write_file(name, lambda sink: write_sealed(wanted, name, sink, **options))
         note = {"stage": stage, "table": table, "wanted": name, "rows": len(ids), "todo": todo, "done": 0, "failed": 0}
         self._content["stages"].append({**note, "began": time.time(), "ended": None})
         self._write("running")
@@ -83,3 +83,19 @@ class Notes:
         self._content.update(state=state, updated=time.time())
         self.store.write_json(FILE, self._content)
         self._written = time.monotonic()
+
+
+def wanted_of(store: Store, note: dict[str, Any]) -> pa.Table:
+    """The ids (`id`) that a stage of the latest build asked for, and the `model` that each is counted by.
+
+    Raises:
+        StoreError: if the file is gone or damaged: then nobody can tell what is not needed.
+    """
+    name = note["wanted"]
+    try:
+        return store.read_file(name, lambda file: read_sealed(file, name)).select(["id", "model"])
+    except (*UNREADABLE, KeyError) as error:
+        raise StoreError(
+            f"{store.address(name)} is missing or damaged ({in_a_line(error)}): run `cyclepref build "
+            f"RECIPE --out {store.root}` again, which writes it anew"
+        ) from error

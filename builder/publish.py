@@ -36,6 +36,7 @@ from builder.release import PICTURES
 from builder.status import status
 from builder.store import Store
 from schemas.errors import CyclePrefError
+from schemas.run_files import ProgressFile, RunJson
 
 FOLDERS = (*layout.CONFIGS, PICTURES)
 # A later edition removes these from a repository; whatever else lies there is not ours.
@@ -109,7 +110,7 @@ def _is_run(place: Store) -> bool:
 
 def unfinished(run: Store) -> list[str]:
     """What the latest build of a run has not done, in words; nothing if it has finished."""
-    notes = run.read_json(NOTES)
+    notes = run.read_json(NOTES, ProgressFile)
     if notes is None or notes["state"] == "finished":
         return [] if run.exists("run.json") else ["no build in it has finished"]
     found = status(run)
@@ -124,7 +125,7 @@ def unfinished(run: Store) -> list[str]:
 
 def _empty(run: Store, published: Published) -> list[tuple[str, str]]:
     """Splits that have no inputs, or no pairs, although the recipe gives them a share."""
-    recipe = (run.read_json("run.json") or {}).get("recipe")
+    recipe = (run.read_json("run.json", RunJson) or {}).get("recipe")
     named = set(layout.SPLITS) & set(published.files["rankings"])
     if recipe:
         named = {split for split, share in recipe["splits"].items() if share > 0}

@@ -6,14 +6,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from builder.failures import failures
 from builder.lock import holders
-from builder.notes import FILE
+from builder.notes import FILE, wanted_of
 from builder.notices import notices
 from builder.store import Store, StoreError
 from builder.upkeep import UpkeepError, unused
+from schemas.run_files import ProgressFile, RunJson
 
 # Failures are told by reason, the most frequent first.
 REASONS = 20
@@ -38,7 +38,7 @@ def status(store: Store) -> dict[str, Any]:
     Raises:
         StoreError: if the directory has no run.
     """
-    notes = store.read_json(FILE)
+    notes = store.read_json(FILE, ProgressFile)
     holder = _holder(store)
     if notes is None and holder is None and not any(store.parts(table) for table in ("sources", "generations")):
         raise StoreError(f"{store.root} has no run: `cyclepref build RECIPE --out {store.root}` makes one")
@@ -47,7 +47,7 @@ def status(store: Store) -> dict[str, Any]:
     state = "stopped" if running and holder is None else notes["state"]
     stages = []
     for note in notes["stages"]:
-        wanted = store.read_file(note["wanted"], pq.read_table)
+        wanted = wanted_of(store, note)
         stages.append(_stage(store, note, wanted, live=state == "running", updated=notes["updated"]))
     return {
         "run": store.root,
@@ -64,7 +64,7 @@ def status(store: Store) -> dict[str, Any]:
 
 
 def _notices(store: Store) -> list[str]:
-    run = store.read_json("run.json") or {}
+    run = store.read_json("run.json", RunJson) or {}
     return notices(run["counts"]) if "counts" in run else []
 
 

@@ -36,7 +36,7 @@ KILLING_S = 30
 
 # What a child says before each batch: that it lives, and the batch size that the model has come down to.
 BATCH = pa.schema([("model", pa.string()), ("batch_size", pa.int64())])
-TROUBLE = pa.schema([("trouble", pa.string()), ("trace", pa.string())])
+TROUBLE = pa.schema([("trouble", pa.string()), ("trace", pa.string()), ("kind", pa.string())])
 
 
 class WorkerDied(RuntimeError):
@@ -254,6 +254,7 @@ def trouble(error: Exception) -> pa.Table:
     message = str(error) if isinstance(error, CyclePrefError) else f"{type(error).__name__}: {error}"
     # Visible, since half a surrogate pair from a server's answer is text that no table can hold.
     told = {"trouble": [visible(message)], "trace": [visible("".join(traceback.format_exception(error)))]}
+    told["kind"] = [type(error).__name__]
     return pa.table(told, schema=TROUBLE)
 
 

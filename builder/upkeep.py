@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from builder.groups import merge_groups
 from builder.idset import IdSet, pack
 from builder.lock import hold
-from builder.notes import FILE
+from builder.mending import set_damaged_aside
+from builder.notes import FILE, wanted_of
 from builder.store import JOINED, TABLES, Store
 from schemas.errors import CyclePrefError
 from schemas.ids import digest
+from schemas.run_files import LockFile, ProgressFile, RunJson
 
 # A part is written once it would have this many bytes in memory; files come out between 64 and 256 MB, as images are
 # compressed already and text packs to half or less.
@@ -53,10 +54,12 @@ class Unused:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge came to: parts copied, and those that were there already."""
+    """What a merge came to: parts copied, those that were there already, and those that are damaged: set aside, so
+    that the next build makes their rows again."""
 
     copied: int
     there: int
+    damaged: int = 0
 
 
 # ---- joining ---------------------------------------------------------------------------------------------------
@@ -66,7 +69,8 @@ def join_small(store: Store, many: int = MANY) -> int:
     """Join the small parts of every table that has more than `many` of them; returns how many went into others."""
     joined = 0
     for table in TABLES:
-        small = [name for name, info in store.listed(f"store/{table}") if info.size < SMALL_BYTES]
+        sizes = {name: info.size for name, info in store.listed(f"store/{table}")}
+        small = [part for part in store.parts(table) if sizes.get(part, SMALL_BYTES) < SMALL_BYTES]
         if len(small) > many:
             kept = _first_rows(table, store.ids_by_part(table))
             _rewrite(store, table, {part: kept[part] for part in small})
@@ -105,7 +109,7 @@ def _replace(store: Store, table: str, old: list[str], rows: list[pa.Table]) -> 
         together = pa.concat_tables(rows, promote_options="default")
         ids = pack(together[TABLES[table][1]])
         name = digest(table, ids[np.lexsort((ids[:, 1], ids[:, 0]))].tobytes(), *old)
-        store.create_part(table, f"{JOINED}{name}.parquet", together)
+        store.create_part(table, f"{JOINED}{name}", together)
     for part in old:
         store.remove(f"store/{table}/{part}")
 
@@ -153,8 +157,8 @@ def _used_rows(store: Store) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
 
 def _asked(store: Store) -> dict[str, IdSet]:
     """The ids that the latest build asked of each table."""
-    notes = store.read_json(FILE)
-    run = store.read_json("run.json")
+    notes = store.read_json(FILE, ProgressFile)
+    run = store.read_json("run.json", RunJson)
     if notes is None or run is None or notes["state"] != "finished":
         raise UpkeepError(
             f"what {store.root} needs is not known before a build in it has finished: run `cyclepref build RECIPE "
@@ -162,10 +166,12 @@ def _asked(store: Store) -> dict[str, IdSet]:
         )
     packed: dict[str, list[np.ndarray]] = {table: [] for table in TABLES}
     for note in notes["stages"]:
-        ids = pack(store.read_file(note["wanted"], pq.read_table)["id"])
+        ids = pack(wanted_of(store, note)["id"])
         packed[note["table"]].append(ids)
         packed["failures"].append(ids)
-    prints = [model["fingerprint"] for model in run["models"].values()]
+    prints = [model.get("fingerprint") for model in run.get("models", {}).values()]
+    if not prints or None in prints:
+        raise UpkeepError(f"{store.address('run.json')} does not name the run's models: {RunJson.REMEDY}")
     packed["models"].append(pack(pa.array(prints, pa.string())))
     return {table: IdSet.of(ids) for table, ids in packed.items()}
 
@@ -185,7 +191,8 @@ def _labels(store: Store, table: str, part: str, mask: np.ndarray) -> dict[str, 
 def merge(first: Store, second: Store, into: Store) -> Merged:
     """Copy the parts of both runs into one, which may be the first; nothing is computed and nothing removed.
 
-    Where both have a row, the first by part name is the row, as everywhere. The views are those of a recipe: a build
+    Every part is checked: those that are damaged are set aside in `into`, and left alone where they came from. Where
+    both have a row, the first by part name is the row, as everywhere. The views are those of a recipe: a build
     makes them. All three directories are locked meanwhile.
 
     Raises:
@@ -212,17 +219,18 @@ def _copy(others: list[Store], into: Store) -> Merged:
     merge_groups(others, into)
     # What the last build here asked for is not all that is wanted from now on: pruning waits for the next build.
     into.remove(FILE)
-    copied = there = 0
+    # First, so that a part that is damaged here is taken from the other run.
+    damaged, copied, there = set_damaged_aside(into), [], 0
     for run in others:
         for table in TABLES:
             present = set(into.parts(table))
-            for part in run.parts(table):
-                if part in present:
-                    there += 1
-                else:
-                    into.copy_from(run, f"store/{table}/{part}")
-                    copied += 1
-    return Merged(copied, there)
+            parts = run.parts(table)
+            there += sum(part in present for part in parts)
+            for part in (part for part in parts if part not in present):
+                into.copy_from(run, f"store/{table}/{part}")
+                copied.append((table, part))
+    damaged += set_damaged_aside(into, copied)
+    return Merged(len(copied), there, damaged)
 
 
 def _merged_lock(runs: list[Store]) -> dict[str, Any]:
@@ -234,7 +242,7 @@ def _merged_lock(runs: list[Store]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     differ = []
     for run in runs:
-        for name, resolved in (run.read_json("lock.json") or {}).items():
+        for name, resolved in (run.read_json("lock.json", LockFile) or {}).items():
             known = merged.setdefault(name, resolved)
             if _what(known) != _what(resolved):
                 differ.append(f"  {name}: {_what(known)} and {_what(resolved)} (in {run.root})")

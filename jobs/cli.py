@@ -227,8 +227,7 @@ def _prune(arguments: argparse.Namespace) -> int:
 def _merge(arguments: argparse.Namespace) -> int:
     from jobs.runs import run_merge
 
-    run_merge(arguments.first, arguments.second, arguments.into)
-    return 0
+    return run_merge(arguments.first, arguments.second, arguments.into)
 
 
 if __name__ == "__main__":

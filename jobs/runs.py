@@ -96,13 +96,17 @@ def run_prune(out: str, yes: bool, ask: Callable[[str], str] = input) -> int:
     return 0
 
 
-def run_merge(first: str, second: str, into: str | None) -> None:
-    """Join two runs, and print what is done next."""
+def run_merge(first: str, second: str, into: str | None) -> int:
+    """Join two runs, and print what is done next; returns the exit status: 1, if parts were damaged."""
     target = Store(into or first)
     done = merge(Store(first), Store(second), target)
-    console.print(f"{_plain(target.root)}: {done.copied:,} parts copied, {done.there:,} were there")
+    sound = f"{done.copied:,} parts copied, {done.there:,} were there"
+    if done.damaged:
+        sound += f"; {done.damaged:,} of them damaged and set aside (`cyclepref verify` says more of either run)"
+    console.print(f"{_plain(target.root)}: {sound}", soft_wrap=True)
     command = f"next: `cyclepref build RECIPE --out {_plain(target.root)}` makes the views"
     console.print(f"{command}; what is there is not made again", soft_wrap=True)
+    return int(done.damaged > 0)
 
 
 def _agrees(ask: Callable[[str], str]) -> bool:

@@ -237,9 +237,11 @@ def _weights_hash(path: Path, lock: dict[str, Any], only: tuple[str, ...] = ()) 
     stamp = digest(*(f"{f.relative_to(path)}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files))
     key = "#".join([str(path), *only])
     known = lock.get(key)
-    if known is None or known["stamp"] != stamp:
+    # The stamp is of the hash as well, so that a wrong one is computed again.
+    if known is None or known["stamp"] != digest(stamp, known["weights"]):
         contents = [(str(f.relative_to(path)), _file_hash(f)) for f in files]
-        lock[key] = {"stamp": stamp, "weights": digest(*(part for entry in contents for part in entry))}
+        weights = digest(*(part for entry in contents for part in entry))
+        lock[key] = {"stamp": digest(stamp, weights), "weights": weights}
     return lock[key]["weights"]
 
 

@@ -61,7 +61,7 @@ def _of_another(out: Path, folder: Path, noted: Path, identity: Identity) -> str
     """What is wrong with training into `out`, if it holds what another training made."""
     held = {f"delete {out / WORK} to begin anew": ("checkpoints", _read(noted))} if last_checkpoint(folder) else {}
     if (out / METRICS).is_file():
-        held["delete it first"] = ("a finished model", _read(out / METRICS).get("identity", {}))
+        held["delete it first"] = ("a finished model", _identity(_read(out / METRICS)))
     elif (out / "config.json").is_file():  # a run that ended while it was writing its own has noted whose it is
         held["delete it first"] = ("a model", _read(noted))
     for way_out, (what, whose) in held.items():
@@ -72,8 +72,24 @@ def _of_another(out: Path, folder: Path, noted: Path, identity: Identity) -> str
     return None
 
 
+def _identity(metrics: dict[str, Any]) -> Identity:
+    found = metrics.get("identity")
+    return found if isinstance(found, dict) else {}
+
+
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """The object in a JSON file, empty if there is none.
+
+    Raises:
+        RewardError: if it is something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise RewardError(f"{path} is damaged ({error}): remove it, or give another folder") from error
+    if not isinstance(found, dict):
+        raise RewardError(f"{path} is damaged (it must hold an object): remove it, or give another folder")
+    return found
 
 
 def last_checkpoint(checkpoints: Path) -> Path | None:
@@ -92,7 +108,7 @@ def go_on_from(checkpoints: Path) -> Path | None:
     if done is None:
         return None
     state = _read(done / STATE)
-    if state["best_model_checkpoint"] is not None:
+    if state.get("best_model_checkpoint") is not None:
         best = checkpoints / Path(state["best_model_checkpoint"]).name
         if not best.is_dir():
             way_out = f"put it back, or delete {checkpoints} to begin anew"

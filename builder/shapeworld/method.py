@@ -31,6 +31,7 @@ from builder.store import Store
 from schemas.cycle import CYCLES
 from schemas.errors import CyclePrefError
 from schemas.recipe import Pairing, Recipe, parse_recipe
+from schemas.run_files import RunJson
 
 SEED_COUNTS = (1, 2, 4)
 SEED_INPUTS = 300  # of each cycle, on which backward seeds are compared
@@ -58,7 +59,7 @@ class Finished:
     def read(cls, folder: Path) -> Finished:
         """A run directory of a ShapeWorld recipe. Raises NoDemo if there is no finished run."""
         store = Store(folder)
-        run = store.read_json("run.json")
+        run = store.read_json("run.json", RunJson)
         if run is None:
             raise NoDemo(f"{folder} holds no finished run: run `cyclepref demo --out {folder.parent}` first")
         recipe = parse_recipe(run["recipe"], where=f"the recipe of {folder}")

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,12 +14,12 @@ import pytest
 
 from builder import lock
 from builder.lock import FOLDER, Holder, LockError, hold, holders
-from builder.store import Store
+from builder.store import Store, StoreError
 
 HOLD = """
 import sys
 from builder.lock import hold
-from builder.store import Store
+from builder.store import Store, StoreError
 with hold(Store(sys.argv[1]), "build"):
     print("held", flush=True)
     sys.stdin.read()
@@ -108,6 +109,33 @@ def test_a_holder_on_another_host_whose_heart_stopped_is_taken_over(tmp_path, el
     assert "was left by `cyclepref build` on node-7" in caplog.text
 
 
+def test_a_holder_on_another_host_whose_time_is_still_to_come_is_watched_and_taken_over(
+    tmp_path, elsewhere, caplog, monkeypatch
+):
+    monkeypatch.setattr(lock, "WATCH_S", 0.05)
+    monkeypatch.setattr(lock, "STALE_S", 0.6)
+    path = announce(tmp_path, elsewhere, seconds_ago=-3600)
+    began = time.monotonic()
+    with hold(Store(tmp_path), "build") as held:
+        assert time.monotonic() - began >= 0.6
+        assert not path.exists()
+        held.check()
+    assert "dated 3600 s from now" in caplog.text
+    assert "remove " + str(path) in caplog.text
+    assert "taking over" in caplog.text
+
+
+def test_a_holder_whose_time_is_still_to_come_and_whose_heart_beats_is_left_in_peace(tmp_path, elsewhere, monkeypatch):
+    monkeypatch.setattr(lock, "WATCH_S", 0.05)
+    path = announce(tmp_path, elsewhere, seconds_ago=-3600)
+    beating = threading.Timer(0.3, lambda: os.utime(path))
+    beating.start()
+    with pytest.raises(LockError, match=r"in use by .* on node-7"), hold(Store(tmp_path), "build"):
+        pass
+    beating.join()
+    assert os.listdir(tmp_path / FOLDER) == ["other.json"]
+
+
 def test_clocks_that_differ_decide_nothing(tmp_path, elsewhere, monkeypatch):
     announce(tmp_path, elsewhere)
     monkeypatch.setattr(time, "time", lambda: 1e10)
@@ -184,7 +212,7 @@ def test_an_announcement_that_is_none_is_refused_by_name(tmp_path):
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "x.json").write_text('{"pid": "1"}')
     with (
-        pytest.raises(LockError, match=r"x\.json in the run directory is no announcement"),
+        pytest.raises(StoreError, match=r"\.locks/x\.json is damaged \(command: Field required.*remove it if no build"),
         hold(Store(tmp_path), "build"),
     ):
         pass

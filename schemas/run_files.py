@@ -1,0 +1,145 @@
+"""The JSON files of a run directory that are read back: what must be in them, and what to do with one that is wrong.
+
+Only what is read is described; a file may hold more. `REMEDY` is what an error ends with.
+"""
+
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
+
+# A Hub commit. (A cache may name one in another way, but never by nothing, and never by a path.)
+COMMIT = re.compile(r"[^\s/\\]+")
+HEX32 = re.compile(r"[0-9a-f]{32}")
+Count = Annotated[StrictInt, Field(ge=0)]
+Seconds = Annotated[float, Field(strict=True)]
+
+
+class RunFile(BaseModel):
+    """A JSON object of which some keys are known."""
+
+    model_config = ConfigDict(extra="allow")
+    REMEDY: ClassVar[str] = "restore or remove it"
+
+
+class LockFile(RootModel[dict[str, Any]]):
+    """lock.json: what each model was resolved to. "org/name@branch" -> commit; path of a folder -> the hash of its
+    weights, and a stamp of its files by which the hash is known to be theirs."""
+
+    REMEDY: ClassVar[str] = (
+        "restore it, or remove what is wrong from it: that model is resolved again, to what its branch or folder holds "
+        "now"
+    )
+
+    @model_validator(mode="after")
+    def _settled(self) -> "LockFile":
+        for name, value in self.root.items():
+            if isinstance(value, dict):
+                good = value.keys() == {"stamp", "weights"} and all(
+                    isinstance(each, str) and HEX32.fullmatch(each) for each in value.values()
+                )
+            else:
+                good = isinstance(value, str) and COMMIT.fullmatch(value)
+            if not good:
+                raise ValueError(f"{name!r:.200} must be a commit or a stamp and a hash of weights, got {value!r:.100}")
+        return self
+
+
+class Fingerprinted(RunFile):
+    """A model of a run."""
+
+    fingerprint: StrictStr | None = None
+
+
+class Edition(RunFile):
+    """A dataset that was written: the id in its files' names, and split -> rows."""
+
+    edition: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$", strict=True)]
+    splits: dict[str, dict[str, Count]]
+
+
+class Counts(RunFile):
+    """What became of a run's rows."""
+
+    dataset: Edition | None = None
+
+
+class RunJson(RunFile):
+    """run.json: what made a finished run, and what came of it."""
+
+    REMEDY: ClassVar[str] = "remove it and run the same build again, which writes it anew and makes nothing twice"
+
+    recipe: dict[str, Any] | None = None
+    models: dict[str, Fingerprinted] = {}
+    counts: Counts | None = None
+    seconds: dict[str, Seconds] | None = None
+
+
+class StageNote(RunFile):
+    """One stage of the latest build."""
+
+    stage: StrictStr
+    table: Literal["sources", "inputs", "models", "generations", "similarities", "verdicts", "failures"]
+    wanted: Annotated[str, Field(pattern=r"^wanted/[A-Za-z0-9-]+\.parquet$", strict=True)]
+    todo: Count
+    done: Count
+    failed: Count
+    began: Seconds
+    ended: Seconds | None
+
+
+class ProgressFile(RunFile):
+    """progress.json: how far the latest build has come."""
+
+    REMEDY: ClassVar[str] = "remove it: the next build writes it anew"
+
+    state: Literal["running", "finished", "stopped"]
+    recipe: StrictStr | None
+    stages: list[StageNote]
+    updated: Seconds
+
+
+class InFlight(RunFile):
+    """store/attempts/STAGE/*.json: rows that were being worked on."""
+
+    REMEDY: ClassVar[str] = "remove it: all that is lost is that these rows may have to be tried alone"
+
+    ids: list[StrictStr]
+
+
+class Announcement(BaseModel):
+    """.locks/*.json: who works in the directory."""
+
+    model_config = ConfigDict(extra="forbid")
+    REMEDY: ClassVar[str] = "remove it if no build runs"
+
+    command: StrictStr
+    host: StrictStr
+    pid: StrictInt
+    since: StrictStr
+    machine: StrictStr
+    started: StrictStr
+
+
+def what_is_wrong(kind: type[BaseModel], content: Any) -> str:
+    """Why a file's content is not what it must be, with the first place that is wrong; empty if nothing is."""
+    if not isinstance(content, dict):
+        return f"it must hold an object, got {type(content).__name__}"
+    try:
+        kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        rule = first["msg"].removeprefix("Value error, ")
+        given = "" if not place or first["type"] == "missing" else f", got {first['input']!r:.100}"
+        return f"{place}: {rule}{given}" if place else rule
+    return ""
