@@ -19,15 +19,13 @@ from builder.sources import Source
 from builder.stage import Accountant, BuildError, Work, blocks_of, failure, reason, receipt
 from builder.store import Store, first_of_each, flat
 from schemas import records
-from schemas.cycle import Modality
+from schemas.cycle import MAX_CHARACTERS, Modality
 from schemas.ids import digest, text_id
 
 STAGE = "inputs"
 ITEMS_PER_PART = 256
 # A part of stored images is written once it holds this much: 256 photos as PNG would be gigabytes.
 PART_BYTES = 64 * 2**20
-# Far more than text encoders read (a few hundred tokens), and some tokenizers take quadratic time.
-MAX_CHARACTERS = 20_000
 # Bumped when an item may turn out to be another input than before, so that the ingest index forgets it.
 READING = 2
 

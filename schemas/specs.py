@@ -163,7 +163,7 @@ class CaptionerSpec(ModelSpec):
         return 1 if config else super()._bytes_per_parameter
 
 
-# The longest Retry-After that the openai client heeds.
+# What a row has for waiting beside each of its tries; a server that wants more (Retry-After) gets that of all tries.
 LONGEST_WAIT_S = 120
 
 
@@ -177,9 +177,10 @@ class EndpointSpec(SampledSpec):
     are sent.
 
     `concurrency` is the most requests at a time that one build makes of the server. A request that ends in a
-    time-out (`timeout_s` seconds without an answer), a broken connection, 408, 409, 429 or 5xx is repeated up to
-    `max_retries` times, after 0.5 s doubling to 8 s or what Retry-After says (up to 120 s). `api_key_env` is the NAME
-    of the environment variable with the key, which nothing else knows; without it no key is sent.
+    time-out (`timeout_s` seconds without the last byte of the answer), a broken connection, 408, 409, 429 or 5xx is
+    repeated up to `max_retries` times, after 0.5 s doubling to 8 s or what Retry-After says; a row has
+    `row_patience_s` for all of that. `api_key_env` is the NAME of the environment variable with the key, which nothing
+    else knows; without it no key is sent.
     """
 
     # A wrong value may be a secret in the wrong place.
@@ -242,8 +243,12 @@ class EndpointSpec(SampledSpec):
     @property
     def patience_s(self) -> float:
         """Seconds that all requests of a batch may take, every one of them repeated as often as it may be."""
-        rounds, tries = -(-self.batch_size // self.concurrency), self.max_retries + 1
-        return rounds * tries * (self.timeout_s + LONGEST_WAIT_S)
+        return -(-self.batch_size // self.concurrency) * self.row_patience_s
+
+    @property
+    def row_patience_s(self) -> float:
+        """Seconds that one row's requests may take, with the waits between them."""
+        return (self.max_retries + 1) * (self.timeout_s + LONGEST_WAIT_S)
 
 
 class PainterSpec(ModelSpec):
