@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from builder.dci import Dci
-from builder.files import absolute, listing, read_file, read_file_within, shown, stamp, text_lines, unshown
+from builder.files import absolute, listing, not_a_file, read_file, read_file_within, shown, stamp, text_lines, unshown
 from builder.images import ENDINGS
 from builder.prompt_sources import Compositional, Tsv
 from builder.shapeworld import grammar, render, scenes
@@ -207,6 +207,8 @@ class Parquet:
         for file in files:
             if not file.is_file():  # opening a pipe would wait for ever
                 raise RecipeError(f"inputs.path {self.spec.path}: no parquet file at {file.absolute()}")
+            if error := not_a_file(file):
+                raise RecipeError(f"inputs.path {self.spec.path}: {file.name} is no parquet file: {error}")
         return {shown(file.relative_to(self.folder)): file for file in files}
 
 
@@ -224,6 +226,7 @@ class LocalDataset:
 
     def items(self) -> Items:
         """Row numbers, stamped by the dataset's own fingerprint."""
+        self._check_files()
         rows = self._column()
         return [(f"{self.spec.split}:{row}", rows._fingerprint) for row in range(len(rows))]
 
@@ -265,6 +268,17 @@ class LocalDataset:
         if isinstance(opened.features[column], datasets.Image):
             opened = opened.cast_column(column, datasets.Image(decode=False))
         return opened.select_columns([column])
+
+    def _check_files(self) -> None:
+        """Refuse a folder in which anything is no file: whatever opens it would wait for ever."""
+        for folder, _, names in os.walk(self.spec.path):
+            for name in names:
+                try:
+                    error = not_a_file(Path(folder, name))
+                except OSError:
+                    continue  # a link to nothing: if it is needed, its reader says so
+                if error:
+                    raise RecipeError(f"inputs.path {self.spec.path}: {name}: {error}")
 
     def _check_inside(self, files: list[str]) -> None:
         """Refuse a dataset whose card or index names data from elsewhere: another folder, or the network."""
