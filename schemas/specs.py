@@ -32,7 +32,8 @@ def _whole_above_one(num_gpus: float) -> float:
 class Spec(BaseModel):
     """Common base: a name, where the weights are, and how to run them.
 
-    `timeout_s`: seconds that one batch may take; see `patience_s`.
+    `timeout_s`: seconds that one batch may take; see `patience_s`. `load_timeout_s`: seconds that a process which loads
+    may go without reading or writing anything, be it libraries, weights or a download.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -43,6 +44,7 @@ class Spec(BaseModel):
     num_cpus: Annotated[int, Execution, Field(ge=1)] = 1
     # Generous: a large pipeline on a CPU takes many minutes a batch, and a stuck one must not wait for ever.
     timeout_s: Annotated[float, Execution, Field(gt=0)] = 3600
+    load_timeout_s: Annotated[float, Execution, Field(gt=0)] = 900
     about: Annotated[str, Execution] = ""
 
     def identity(self) -> dict[str, Any]:
@@ -59,6 +61,11 @@ class Spec(BaseModel):
     def patience_s(self) -> float:
         """Seconds that one batch may take before the process that runs it is killed as hung."""
         return self.timeout_s
+
+    @property
+    def load_patience_s(self) -> float:
+        """Seconds that loading may take without a sign of life before the process that does it is killed as hung."""
+        return self.load_timeout_s
 
 
 class SampledSpec(Spec):
@@ -244,6 +251,11 @@ class EndpointSpec(SampledSpec):
     def patience_s(self) -> float:
         """Seconds that all requests of a batch may take, every one of them repeated as often as it may be."""
         return -(-self.batch_size // self.concurrency) * self.row_patience_s
+
+    @property
+    def load_patience_s(self) -> float:
+        """Seconds for a first request, with which loading ends, and for what is before it."""
+        return self.load_timeout_s + self.row_patience_s
 
     @property
     def row_patience_s(self) -> float:

@@ -205,7 +205,14 @@ def test_a_fingerprint_sees_what_is_asked_and_not_where_or_how():
     def print_of(**settings) -> str:
         return resolve(choose(**{**GIVEN, **settings}), {}).fingerprint
 
-    how = {"concurrency": 2, "timeout_s": 9, "max_retries": 1, "api_key_env": "A_KEY", "batch_size": 3}
+    how = {
+        "concurrency": 2,
+        "timeout_s": 9,
+        "max_retries": 1,
+        "api_key_env": "A_KEY",
+        "batch_size": 3,
+        "load_timeout_s": 7,
+    }
     assert print_of() == print_of(base_url="https://elsewhere.example/v1/") == print_of(**how)
     what = [
         {"served_model": "gemma"}, {"revision": "2"}, {"prompt": "?"}, {"max_new_tokens": 9}, {"temperature": 1},
