@@ -18,7 +18,7 @@ from builder.card import Facts
 from builder.dataset import Views
 from builder.engine import Engine, EngineError
 from builder.generate import Use
-from builder.inputs import ingest
+from builder.inputs import ingest, list_items
 from builder.licences import inputs_licence
 from builder.loading import LoadCheck
 from builder.lock import hold
@@ -99,7 +99,7 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
     named = [*models, *judges]
     licence = inputs_licence(recipe.dataset.inputs_licence, recipe.inputs.source)
     source = open_source(recipe.inputs, cycle.input)
-    listed = source.items()[: recipe.inputs.limit]
+    listed = list_items(source)[: recipe.inputs.limit]
     store.write_json("lock.json", lock)
     _remember(store, named)
 

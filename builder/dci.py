@@ -7,13 +7,12 @@
 The train split has the 7.6K images of CyclePrefDB.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.files import absolute, read_file_within, stamp
+from builder.files import absolute, from_json, read_file, read_file_within, stamp
 from schemas.cycle import Modality
 from schemas.recipe import RecipeError
 from schemas.sources import DciFolder
@@ -84,7 +83,7 @@ class Dci:
         path = Path(self.spec.path) / "splits.json"
         rule = 'it must be an object of lists of annotation files, {"train": ["NAME.json", ...], ...}'
         try:
-            splits = json.loads(path.read_text(encoding="utf-8"))
+            splits = from_json(_or_raise(read_file(path)))
         except (OSError, ValueError) as error:
             raise RecipeError(
                 f"inputs.split {split!r}: cannot read {path} ({error}); {rule}, or set split to null for all"
@@ -115,8 +114,8 @@ class Dci:
         """One text of an annotation."""
         data = _or_raise(read_file_within(Path(self.spec.path) / "annotations", name))
         try:
-            found = json.loads(data)
-        except (ValueError, RecursionError) as error:
+            found = from_json(data)
+        except ValueError as error:
             raise WrongAnnotation(f"{name} is not JSON ({error})") from error
         value = found.get(key) if isinstance(found, dict) else None
         if not isinstance(value, str):

@@ -1,5 +1,6 @@
 """Files as untrusted data: only regular files are read, up to a size, and their names survive as text."""
 
+import json
 import logging
 import os
 import re
@@ -8,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePath
+from typing import Any
 
 from schemas.errors import visible
 from schemas.recipe import RecipeError
@@ -16,6 +18,9 @@ log = logging.getLogger("cyclepref.inputs")
 
 # No picture that a person would look at is larger, and what is read is held in memory.
 MAX_BYTES = 512 * 2**20
+# What is in these is no file but the kernel's own answer, though it may call itself a regular file: one of them waits
+# for ever, another never ends, and others tell of this machine. Files in memory are files.
+KERNELS, FILES_IN_MEMORY = ("/proc", "/sys", "/dev"), "/dev/shm"
 # Byte order marks that no UTF-8 begins with.
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 # A message names so many endings of files that it speaks of.
@@ -83,17 +88,44 @@ def listing(root: Path, endings: set[str]) -> Listing:
 def read_file(path: Path) -> bytes | OSError:
     """A regular file's bytes, or why it has none: opening a pipe waits for ever, and some devices never end."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            return OSError(f"not a regular file but a {_kind(found.st_mode)}")
-        if found.st_size > MAX_BYTES:
-            return OSError(f"the file has {found.st_size:,} bytes, more than {MAX_BYTES:,}: make it smaller")
+        if error := not_a_file(path):
+            return error
+        if (size := path.stat().st_size) > MAX_BYTES:
+            return OSError(f"the file has {size:,} bytes, more than {MAX_BYTES:,}: make it smaller")
         with path.open("rb") as opened:
             return opened.read(MAX_BYTES)
     except OSError as error:
         return error
     except ValueError as error:  # a NUL in the path
         return OSError(str(error))
+
+
+def not_a_file(path: Path) -> OSError | None:
+    """Why a path, all its links followed, leads to no file that can be opened without harm; None if it does.
+
+    Raises:
+        OSError: if there is nothing, or it may not be looked at.
+        ValueError: if it is no path.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        return OSError(f"not a regular file but a {_kind(mode)}")
+    place = Path(os.path.realpath(path))
+    if place.is_relative_to(FILES_IN_MEMORY) or not any(place.is_relative_to(folder) for folder in KERNELS):
+        return None
+    return OSError(f"it is {place}, which is made up by the kernel and is not read: copy it to a folder of your own")
+
+
+def from_json(text: str | bytes) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: if it is none, or nested too deep to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def read_file_within(root: Path, path: str) -> bytes | OSError:
@@ -184,7 +216,9 @@ def numbered_lines(path: str, first: int = 1) -> list[tuple[int, bytes]]:
 
 @lru_cache(maxsize=1)
 def _text_lines(path: str, _stamp: str) -> tuple[bytes, ...]:
-    data = Path(path).read_bytes()
+    data = read_file(Path(path))
+    if isinstance(data, OSError):
+        raise RecipeError(f"inputs.path {path} cannot be read: {data}")
     if data.startswith(UTF16):
         raise RecipeError(f"inputs.path {path} is UTF-16: save it as UTF-8")
     return tuple(data.removeprefix(b"\xef\xbb\xbf").splitlines())

@@ -34,6 +34,7 @@ from builder.stage import (
 )
 from builder.store import Store, flat
 from schemas import records
+from schemas.cycle import MAX_CHARACTERS
 from schemas.ids import generation_ids, resample_seed, sample_seed, text_id
 from schemas.specs import GeneratorSpec
 
@@ -59,6 +60,10 @@ class EmptyCaption(NoOutput):
 
 class NotUnicode(NoOutput):
     """A caption has half of a character's two code units, which no file can hold and no tokenizer reads."""
+
+
+class LongCaption(NoOutput):
+    """A caption is longer than any text encoder reads: a server may know no limit."""
 
 
 class BlackImage(NoOutput):
@@ -243,6 +248,8 @@ OUTPUT = pa.schema(
 
 def _checked(result: Any) -> Any:
     """A result, or why it is none: an empty caption or a black image is a failure, never data."""
+    if isinstance(result, Caption) and (size := max(len(result.text), len(result.raw))) > MAX_CHARACTERS:
+        return LongCaption(f"the caption has {size:,} characters, more than {MAX_CHARACTERS:,}: lower max_new_tokens")
     if isinstance(result, Caption) and not _is_unicode(result.text + result.raw):
         return NotUnicode(f"the caption is not Unicode text: it has a lone surrogate (raw: {result.raw!a})")
     if isinstance(result, Caption) and not result.text:

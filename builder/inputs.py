@@ -4,6 +4,8 @@ Two passes: the first finds out what every item is (and remembers it, so that a 
 second stores the content of the distinct ones.
 """
 
+import logging
+import threading
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,18 +20,26 @@ from builder.images import content_id, decode, to_store
 from builder.sources import Source
 from builder.stage import Accountant, BuildError, Work, blocks_of, failure, reason, receipt
 from builder.store import Store, first_of_each, flat
+from builder.waiting import Beside, TooSlow, each_in_time
 from schemas import records
-from schemas.cycle import Modality
+from schemas.cycle import MAX_CHARACTERS, Modality
 from schemas.ids import digest, text_id
+from schemas.recipe import RecipeError
+
+log = logging.getLogger("cyclepref.inputs")
 
 STAGE = "inputs"
 ITEMS_PER_PART = 256
 # A part of stored images is written once it holds this much: 256 photos as PNG would be gigabytes.
 PART_BYTES = 64 * 2**20
-# Far more than text encoders read (a few hundred tokens), and some tokenizers take quadratic time.
-MAX_CHARACTERS = 20_000
 # Bumped when an item may turn out to be another input than before, so that the ingest index forgets it.
 READING = 2
+
+# How many items may be read before the one that is asked for: of texts many, since each is quickly handed over; of
+# images one, since each may be large.
+AHEAD: dict[Modality, int] = {"text": 64, "image": 1}
+# A folder of ten million files on a network mount is listed within this; one that does not answer never is.
+LISTING_S, TOLD_AFTER_S = 3600.0, 60.0
 
 ITEM = pa.schema([("source_key", pa.string()), ("source", pa.string()), ("stamp", pa.string()), ("model", pa.string())])
 
@@ -50,6 +60,23 @@ class InputCount:
     unique: int
     duplicate: int
     failed: int
+
+
+def list_items(source: Source) -> list[tuple[str, str]]:
+    """All items of a source, as `source.items()` gives them.
+
+    Raises:
+        RecipeError: if it does not give them, or not within LISTING_S.
+    """
+    told = threading.Timer(TOLD_AFTER_S, log.warning, ("still listing the inputs",))
+    told.daemon = True
+    told.start()
+    try:
+        return Beside(source.items() for _ in range(1)).next(LISTING_S)
+    except TooSlow as error:
+        raise RecipeError(f"inputs: not listed within {LISTING_S:g} s: does the disk or mount answer?") from error
+    finally:
+        told.cancel()
 
 
 def ingest(
@@ -110,7 +137,8 @@ def _sorted_blocks(todo: pa.Table) -> list[pa.Table]:
 
 def identify(block: pa.Table, source: Source, modality: Modality) -> pa.Table:
     """Add to each item its input_id, or why it has none."""
-    found = [_identified(content, modality) for content in source.read(block["source"].to_pylist())]
+    read = each_in_time(source.read, block["source"].to_pylist(), AHEAD[modality])
+    found = [_identified(content, modality) for content in read]
     for at, name in enumerate(("input_id", "error_class", "message")):
         block = block.append_column(name, pa.array([row[at] for row in found], pa.string()))
     return block
@@ -148,12 +176,13 @@ def write_inputs(block: pa.Table, source: Source, modality: Modality, store: Sto
     for name, wanted, content in zip(
         block["source"].to_pylist(),
         block["input_id"].to_pylist(),
-        source.read(block["source"].to_pylist()),
+        each_in_time(source.read, block["source"].to_pylist(), AHEAD[modality]),
         strict=True,
     ):
         row = _input(content, modality)
         if isinstance(row, Exception) or row["input_id"] != wanted:
-            raise BuildError(f"{name} changed while it was read: run the same command again")
+            why = f" ({type(row).__name__}: {reason(row)})" if isinstance(row, Exception) else ""
+            raise BuildError(f"{name} changed while it was read{why}: run the same command again")
         rows.append(row)
         size += len(row.get("image", b""))
         if size >= PART_BYTES:

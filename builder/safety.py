@@ -24,7 +24,19 @@ from builder.journal import Journal
 from builder.memory import Fitting
 from builder.models.resolve import Resolved, resolve, settled
 from builder.plan import plan
-from builder.stage import Accountant, Work, attach, attempt, blocks_of, contents, failure, locate, reason, receipt
+from builder.stage import (
+    Accountant,
+    Work,
+    ahead,
+    attach,
+    attempt,
+    blocks_of,
+    contents,
+    failure,
+    locate,
+    reason,
+    receipt,
+)
 from builder.store import Store, first_of_each, flat
 from schemas import records
 from schemas.errors import visible
@@ -166,7 +178,7 @@ class Judge:
 
         quiet()
         check_fits(spec)
-        self.spec, self.device = spec, device()
+        self.spec, self.batch_size, self.device = spec, spec.batch_size, device()
         where, pin = source_of(spec)
         with loading(spec):
             self.processor = AutoImageProcessor.from_pretrained(where, **pin)
@@ -179,9 +191,10 @@ class Judge:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Adds value, error_class and message to a block, and takes its images away."""
-        results, images = [], contents(block, "it")
-        for start in range(0, len(images), self.spec.batch_size):
-            results += attempt(self.judge, images[start : start + self.spec.batch_size])
+        results: list[Any] = []
+        # By the size that was asked for: that of `self.spec` is halved under way when memory runs out.
+        for images in ahead(partial(contents, role="it"), blocks_of(block, self.batch_size)):
+            results += attempt(self.judge, images)
         return _with_values(block, results, self.judge.halvings())
 
     @staticmethod

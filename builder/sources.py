@@ -19,6 +19,7 @@ from builder.dci import Dci
 from builder.files import (
     absolute,
     listing,
+    not_a_file,
     numbered_lines,
     path_fault,
     read_file,
@@ -213,6 +214,8 @@ class Parquet:
         for file in files:
             if not file.is_file():  # opening a pipe would wait for ever
                 raise RecipeError(f"inputs.path {self.spec.path}: no parquet file at {file.absolute()}")
+            if error := not_a_file(file):
+                raise RecipeError(f"inputs.path {self.spec.path}: {file.name} is no parquet file: {error}")
         return {shown(file.relative_to(self.folder)): file for file in files}
 
 
@@ -230,6 +233,7 @@ class LocalDataset:
 
     def items(self) -> Items:
         """Row numbers, stamped by the dataset's own fingerprint."""
+        self._check_files()
         rows = self._column()
         return [(f"{self.spec.split}:{row}", rows._fingerprint) for row in range(len(rows))]
 
@@ -271,6 +275,17 @@ class LocalDataset:
         if isinstance(opened.features[column], datasets.Image):
             opened = opened.cast_column(column, datasets.Image(decode=False))
         return opened.select_columns([column])
+
+    def _check_files(self) -> None:
+        """Refuse a folder in which anything is no file: whatever opens it would wait for ever."""
+        for folder, _, names in os.walk(self.spec.path):
+            for name in names:
+                try:
+                    error = not_a_file(Path(folder, name))
+                except OSError:
+                    continue  # a link to nothing: if it is needed, its reader says so
+                if error:
+                    raise RecipeError(f"inputs.path {self.spec.path}: {name}: {error}")
 
     def _check_inside(self, files: list[str]) -> None:
         """Refuse a dataset whose card or index names data from elsewhere: another folder, or the network."""

@@ -11,6 +11,7 @@ import os
 import queue
 import signal
 import threading
+import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -23,14 +24,15 @@ import pyarrow.compute as pc
 
 from builder.journal import ALONE_AFTER, Journal
 from builder.memory import Fitting
+from builder.signs import Signs
 from schemas.errors import CyclePrefError, visible
 from schemas.specs import Spec
 
 # Deaths in a row without one finished piece, and deaths before the models were loaded: then it is not the rows.
 MAX_FRUITLESS = 20
 MAX_LOADING = 3
-# How long loading may take, a download included.
-LOADING_S = 3600
+# How often a process that loads is looked at for a sign of life.
+LOOKING_S = 5.0
 # How long a process that was killed may take to end; one that waits for a disk or a driver may never.
 KILLING_S = 30
 
@@ -143,7 +145,7 @@ class Supervised:
             return TROUBLE.empty_table()
         for _ in range(MAX_LOADING):
             try:
-                answer = self._answer(LOADING_S, "loading takes too long")
+                answer = self._answer_of_loading()
             except WorkerDied as death:
                 last = death
                 self._start()
@@ -152,7 +154,28 @@ class Supervised:
                 return answer
         return trouble(WorkerDied(f"{self._names()} could not be loaded: {MAX_LOADING} times in a row {last}"))
 
-    def _answer(self, timeout_s: float, rule: str = "see timeout_s in the model's settings") -> pa.Table:
+    def _answer_of_loading(self) -> pa.Table:
+        """The first answer of a child: that its models are loaded, or why not.
+
+        Raises:
+            WorkerDied: if the child ends first, or has to be ended since it moved nothing for as long as the models
+                that it loads may take together.
+        """
+        limit = sum(spec.load_patience_s for spec in self.specs.values())
+        signs, since = Signs(self._process.pid, self.specs.values()), time.monotonic()
+        while True:
+            try:
+                return self._heard(self._said.get(timeout=min(LOOKING_S, limit / 4)))
+            except queue.Empty:
+                if signs.moved_on():
+                    since = time.monotonic()
+            if time.monotonic() - since >= limit:
+                raise self._ended(
+                    f"nothing read or written for {limit:g} s while it loaded, so it was killed (see load_timeout_s in "
+                    "the model's settings)"
+                )
+
+    def _answer(self, timeout_s: float) -> pa.Table:
         """The child's next answer.
 
         Raises:
@@ -160,17 +183,25 @@ class Supervised:
         """
         while True:
             try:
-                said = self._said.get(timeout=timeout_s)
+                said = self._heard(self._said.get(timeout=timeout_s))
             except queue.Empty:
-                self._process.kill()
-                self._process.join(KILLING_S)
-                raise WorkerDied(f"no answer in {timeout_s:g} s, so it was killed ({rule})") from None
-            if said is None:
-                raise self._death()
+                rule = "see timeout_s in the model's settings"
+                raise self._ended(f"no answer in {timeout_s:g} s, so it was killed ({rule})") from None
             if said.schema != BATCH:
                 return said
             [batch] = said.to_pylist()
             self._sizes[batch["model"]] = batch["batch_size"]
+
+    def _heard(self, said: pa.Table | None) -> pa.Table:
+        if said is None:
+            raise self._death()
+        return said
+
+    def _ended(self, why: str) -> WorkerDied:
+        """End the child."""
+        self._process.kill()
+        self._process.join(KILLING_S)
+        return WorkerDied(why)
 
     def _death(self) -> WorkerDied:
         self._process.join(10)

@@ -34,7 +34,8 @@ def _whole_above_one(num_gpus: float) -> float:
 class Spec(Part):
     """Common base: a name, where the weights are, and how to run them.
 
-    `timeout_s`: seconds that one batch may take; see `patience_s`.
+    `timeout_s`: seconds that one batch may take; see `patience_s`. `load_timeout_s`: seconds that a process which loads
+    may go without reading or writing anything, be it libraries, weights or a download.
     """
 
     name: Annotated[str, Execution]
@@ -43,6 +44,7 @@ class Spec(Part):
     num_cpus: Annotated[int, Execution, Field(ge=1)] = 1
     # Generous: a large pipeline on a CPU takes many minutes a batch, and a stuck one must not wait for ever.
     timeout_s: Annotated[float, Execution, Field(gt=0)] = 3600
+    load_timeout_s: Annotated[float, Execution, Field(gt=0)] = 900
     about: Annotated[str, Execution] = ""
 
     def identity(self) -> dict[str, Any]:
@@ -59,6 +61,11 @@ class Spec(Part):
     def patience_s(self) -> float:
         """Seconds that one batch may take before the process that runs it is killed as hung."""
         return self.timeout_s
+
+    @property
+    def load_patience_s(self) -> float:
+        """Seconds that loading may take without a sign of life before the process that does it is killed as hung."""
+        return self.load_timeout_s
 
 
 class SampledSpec(Spec):
@@ -161,7 +168,7 @@ class CaptionerSpec(ModelSpec):
         return 1 if config else super()._bytes_per_parameter
 
 
-# The longest Retry-After that the openai client heeds.
+# What a row has for waiting beside each of its tries; a server that wants more (Retry-After) gets that of all tries.
 LONGEST_WAIT_S = 120
 
 
@@ -175,9 +182,10 @@ class EndpointSpec(SampledSpec):
     are sent.
 
     `concurrency` is the most requests at a time that one build makes of the server. A request that ends in a
-    time-out (`timeout_s` seconds without an answer), a broken connection, 408, 409, 429 or 5xx is repeated up to
-    `max_retries` times, after 0.5 s doubling to 8 s or what Retry-After says (up to 120 s). `api_key_env` is the NAME
-    of the environment variable with the key, which nothing else knows; without it no key is sent.
+    time-out (`timeout_s` seconds without the last byte of the answer), a broken connection, 408, 409, 429 or 5xx is
+    repeated up to `max_retries` times, after 0.5 s doubling to 8 s or what Retry-After says; a row has
+    `row_patience_s` for all of that. `api_key_env` is the NAME of the environment variable with the key, which nothing
+    else knows; without it no key is sent.
     """
 
     # A wrong value may be a secret in the wrong place.
@@ -240,8 +248,17 @@ class EndpointSpec(SampledSpec):
     @property
     def patience_s(self) -> float:
         """Seconds that all requests of a batch may take, every one of them repeated as often as it may be."""
-        rounds, tries = -(-self.batch_size // self.concurrency), self.max_retries + 1
-        return rounds * tries * (self.timeout_s + LONGEST_WAIT_S)
+        return -(-self.batch_size // self.concurrency) * self.row_patience_s
+
+    @property
+    def load_patience_s(self) -> float:
+        """Seconds for a first request, with which loading ends, and for what is before it."""
+        return self.load_timeout_s + self.row_patience_s
+
+    @property
+    def row_patience_s(self) -> float:
+        """Seconds that one row's requests may take, with the waits between them."""
+        return (self.max_retries + 1) * (self.timeout_s + LONGEST_WAIT_S)
 
 
 class PainterSpec(ModelSpec):

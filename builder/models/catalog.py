@@ -42,7 +42,7 @@ CAPTIONERS = [
     *HUB_CAPTIONERS,
     EndpointSpec(
         name="openai-endpoint", prompt=QUESTION,
-        about="any OpenAI-compatible server: set base_url and served_model; needs the extra [endpoint]",
+        about="any OpenAI-compatible server: set base_url and served_model",
     ),
 ]  # fmt: skip
 

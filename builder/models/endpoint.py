@@ -1,9 +1,9 @@
 """Captioners on a server that speaks OpenAI's protocol: vLLM, SGLang, TGI, `transformers serve`, hosted APIs."""
 
+import asyncio
 import base64
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -12,18 +12,16 @@ from PIL import Image
 from builder.images import encode
 from builder.models import Caption, NoOutput
 from builder.models.cleaning import clean
+from builder.models.http import Answer, BadAnswer, Http
 from schemas.errors import CyclePrefError, Unavailable
 from schemas.specs import EndpointSpec
-
-try:
-    import openai
-except ImportError as error:
-    raise Unavailable("captioners on a server need the openai client: pip install 'cyclepref[endpoint]'") from error
 
 # As much of a server's own words as a failure row keeps: some servers answer with the whole request.
 MAX_WORDS = 300
 # Servers differ in how many bits of a seed they take; all of them take 31.
 SEED_BITS = 0x7FFFFFFF
+# Shorter ones stand in for a key ("EMPTY", "none"), and may well be a caption's word.
+SHORTEST_SECRET = 8
 
 
 class EndpointError(CyclePrefError, RuntimeError):
@@ -56,20 +54,9 @@ class Endpoint:
     def __init__(self, spec: EndpointSpec):
         self.spec = spec
         self._key = _key(spec)
-        # All that names the caller is said, since the client fills each gap from an OPENAI_* variable: it would send
-        # a key of one service to the server of another.
-        authorization = f"Bearer {self._key}" if self._key else openai.Omit()
-        nobody = {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
-        self._options = {"headers": {"Authorization": authorization, **nobody}}
-        self._client = openai.OpenAI(
-            base_url=spec.base_url,
-            api_key=self._key or "",
-            admin_api_key="",
-            timeout=spec.timeout_s,
-            max_retries=spec.max_retries,
-        )
-        self._threads = ThreadPoolExecutor(spec.concurrency)
-        self._check()
+        [answer] = asyncio.run(self._all([self._probe()]))
+        if isinstance(answer, EndpointError) and not isinstance(answer, NoCaption):
+            raise Unavailable(f"{answer}{self._way_out(answer)}")
 
     def caption(self, images: list[Image.Image], seeds: list[int | None]) -> list[Caption | EndpointError]:
         """One caption an image, in order, or the error that its request ended with: a caption that was paid for is
@@ -78,16 +65,24 @@ class Endpoint:
         Raises:
             Unavailable: if no request of the batch reached the model.
         """
-        results = list(self._threads.map(self._ask, images, seeds))
+        results = asyncio.run(self._all(list(zip(images, seeds, strict=True))))
         if results and all(isinstance(result, ServerGone) for result in results):
             raise Unavailable(str(results[0]))
         return results
 
-    def _check(self) -> None:
-        """Ask for one caption, of a grey square: not every server lists its models truly, but each answers this."""
-        answer = self._ask(Image.new("RGB", (64, 64), "grey"), None if self.spec.greedy else 0)
-        if isinstance(answer, EndpointError) and not isinstance(answer, NoCaption):
-            raise Unavailable(f"{answer}{self._way_out(answer)}")
+    def _probe(self) -> tuple[Image.Image, int | None]:
+        """A first question, about a grey square: not every server lists its models truly, but each answers this."""
+        return Image.new("RGB", (64, 64), "grey"), None if self.spec.greedy else 0
+
+    async def _all(self, asked: list[tuple[Image.Image, int | None]]) -> list[Caption | EndpointError]:
+        """What each request came to, `concurrency` of them at a time."""
+        room = asyncio.Semaphore(self.spec.concurrency)
+        async with self._http(max_retries=self.spec.max_retries, patience_s=self.spec.row_patience_s) as http:
+            return await asyncio.gather(*(self._ask(http, room, image, seed) for image, seed in asked))
+
+    def _http(self, **retries: float) -> Http:
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        return Http(self.spec.base_url, headers, self.spec.timeout_s, **retries)
 
     def _way_out(self, answer: EndpointError) -> str:
         """What to do about a server that does not work, in as far as the first answer tells."""
@@ -101,22 +96,30 @@ class Endpoint:
 
     def _served(self) -> str:
         """The models that the server says it serves; nothing from a server that does not say."""
+
+        async def listed() -> Answer:
+            async with self._http() as http:
+                return await http.ask("GET", "/models")
+
         try:
-            options = {**self._options, "max_retries": 0}
-            listed = self._client.get("/models", cast_to=httpx2.Response, options=options).json()["data"]
-            return ", ".join(str(model["id"]) for model in listed)[:MAX_WORDS]
-        except (openai.OpenAIError, ValueError, KeyError, TypeError):
+            return ", ".join(str(model["id"]) for model in json.loads(asyncio.run(listed()).body)["data"])[:MAX_WORDS]
+        except (httpx2.HTTPError, BadAnswer, TimeoutError, ValueError, KeyError, TypeError, RecursionError):
             return ""  # the list is a hint in an error message that is complete without it
 
-    def _ask(self, image: Image.Image, seed: int | None) -> Caption | EndpointError:
-        """One request with its retries. An error is returned and not raised: made of text alone, it holds neither
-        the request nor its headers."""
-        try:
-            body = self._body(image, seed)
-            answer = self._client.post("/chat/completions", cast_to=httpx2.Response, body=body, options=self._options)
-        except openai.OpenAIError as error:
-            return self._explain(error)
-        return self._read(answer.text)
+    async def _ask(
+        self, http: Http, room: asyncio.Semaphore, image: Image.Image, seed: int | None
+    ) -> Caption | EndpointError:
+        """One request with its retries. An error is returned and not raised, whatever it is, since one that is raised
+        loses the answers of the whole batch; and made of text alone, it holds neither the request nor its headers."""
+        async with room:
+            try:
+                body = await asyncio.to_thread(self._body, image, seed)
+                answer = await http.ask("POST", "/chat/completions", body)
+            except MemoryError:
+                raise  # a smaller batch may do
+            except Exception as error:
+                return self._explain(error)
+        return self._read(answer) if 200 <= answer.status < 300 else self._refused(answer)
 
     def _body(self, image: Image.Image, seed: int | None) -> dict[str, Any]:
         """A chat completion request (https://platform.openai.com/docs/api-reference/chat/create)."""
@@ -135,32 +138,38 @@ class Endpoint:
             body |= {"top_p": spec.top_p, "seed": int(seed) & SEED_BITS}
         return body | spec.extra_body
 
-    def _read(self, answer: str) -> Caption | EndpointError:
+    def _read(self, answer: Answer) -> Caption | EndpointError:
         """The caption in a chat completion."""
         try:
-            choice = json.loads(answer)["choices"][0]
+            choice = json.loads(answer.body)["choices"][0]
             message, reason = choice["message"], choice.get("finish_reason")
             text, refusal = message.get("content"), message.get("refusal")
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            return EndpointError(self._say(f"answered with what is no chat completion: {answer}"))
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            return EndpointError(self._say(f"answered with what is no chat completion: {answer.text}"))
         if not isinstance(text, str) or not text.strip() or reason == "content_filter":
             why = f"finish_reason {reason!r}" + (f", refusal {refusal!r}" if refusal else "")
             hint = ": raise max_new_tokens, or turn thinking off in extra_body" if reason == "length" else ""
             return NoCaption(self._say(f"answered without a text ({why}){hint}"))
-        return Caption(clean(text), text, reason == "length")
+        caption = Caption(clean(text), text, reason == "length")
+        if len(self._key or "") >= SHORTEST_SECRET and any(self._key in said for said in (text, caption.text)):
+            # Not masked and kept: a text that no model wrote would be painted, compared and published.
+            return EndpointError(self._say("repeated the key in its caption, which is not stored"))
+        return caption
 
-    def _explain(self, error: openai.OpenAIError) -> EndpointError:
-        """A client's error as our own."""
+    def _refused(self, answer: Answer) -> EndpointError:
+        """A status that is no success, after all tries."""
+        kind = ServerGone if answer.status in (401, 404) else EndpointError
+        return kind(self._say(f"answered {answer.status} {answer.phrase}: {_words(answer)}"), answer.status)
+
+    def _explain(self, error: Exception) -> EndpointError:
+        """An error of a request as our own."""
         tries = f"{self.spec.max_retries + 1} times" if self.spec.max_retries else "once"
-        if isinstance(error, openai.APITimeoutError):
+        if isinstance(error, TimeoutError):
             return EndpointError(self._say(f"gave no answer within {self.spec.timeout_s:g} s, asked {tries}"))
-        if isinstance(error, openai.APIConnectionError):
-            cause = error.__cause__ or error
-            return ServerGone(self._say(f"cannot be reached, tried {tries}: {type(cause).__name__}: {cause}"))
-        if isinstance(error, openai.APIStatusError):
-            status = error.status_code
-            kind = ServerGone if status in (401, 404) else EndpointError
-            return kind(self._say(f"answered {status} {error.response.reason_phrase}: {_words(error)}"), status)
+        if isinstance(error, BadAnswer):
+            return EndpointError(self._say(str(error)))
+        if isinstance(error, httpx2.TransportError):
+            return ServerGone(self._say(f"cannot be reached, tried {tries}: {type(error).__name__}: {error}"))
         return EndpointError(self._say(f"could not be asked: {type(error).__name__}: {error}"))
 
     def _say(self, what: str) -> str:
@@ -185,13 +194,13 @@ def _key(spec: EndpointSpec) -> str | None:
     return key
 
 
-def _words(error: openai.APIStatusError) -> str:
+def _words(answer: Answer) -> str:
     """A server's own message: `error.message` in the protocol, `error`, `detail` or `message` elsewhere."""
     try:
-        body = json.loads(error.response.text)
-    except ValueError:
-        return error.response.text
-    for name in ("error", "detail", "message"):
-        if isinstance(body, dict) and body.get(name):
-            body = body[name]
-    return body if isinstance(body, str) else json.dumps(body)
+        body = json.loads(answer.body)
+        for name in ("error", "detail", "message"):
+            if isinstance(body, dict) and body.get(name):
+                body = body[name]
+        return body if isinstance(body, str) else json.dumps(body)
+    except (ValueError, RecursionError):
+        return answer.text

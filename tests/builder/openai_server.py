@@ -8,10 +8,14 @@ import secrets
 import threading
 import time
 from collections import defaultdict
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from PIL import Image
+
+from builder.models import Caption
+from schemas.specs import EndpointSpec
 
 # The red of the picture that a client asks about before all others.
 PROBE = 128
@@ -30,9 +34,21 @@ def picture(red: int) -> Image.Image:
     return Image.new("RGB", (8, 8), (red, 0, 0))
 
 
+def spec(url: str, **settings) -> EndpointSpec:
+    """An endpoint's settings, asking two times more."""
+    about = {"name": "served", "served_model": "qwen", "prompt": "what is this?", "max_retries": 2}
+    return EndpointSpec(base_url=url, **{**about, **settings})
+
+
+def captions(results: list) -> list[str]:
+    """Texts, and what stands in their place."""
+    return [result.text if isinstance(result, Caption) else f"{type(result).__name__}: {result}" for result in results]
+
+
 class OpenAIServer:
-    """`replies[red]` are the next answers about a picture, (status, headers, body) each, "hang", or "echo" (an error
-    that repeats the request's headers); without any it is captioned "picture RED"."""
+    """`replies[red]` are the next answers about a picture, (status, headers, body) each, "hang", "echo" (an error that
+    repeats the request's headers), or a function that is given the connection; without any it is captioned
+    "picture RED"."""
 
     def __init__(self) -> None:
         self.replies: dict[int, list[Any]] = defaultdict(list)
@@ -55,7 +71,7 @@ class OpenAIServer:
         self._http.shutdown()
         self._http.server_close()
 
-    def _answer(self, headers: dict[str, str], body: dict[str, Any]) -> tuple[int, dict[str, str], str] | None:
+    def _answer(self, headers: dict[str, str], body: dict[str, Any]) -> Any:
         url = body["messages"][0]["content"][0]["image_url"]["url"]
         red = Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,")))).getpixel((0, 0))[0]
         with self._lock:
@@ -78,7 +94,11 @@ class OpenAIServer:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if answer := server._answer({k.lower(): v for k, v in self.headers.items()}, body):
+                answer = server._answer({k.lower(): v for k, v in self.headers.items()}, body)
+                if callable(answer):
+                    with suppress(OSError):  # whoever asked has seen enough
+                        answer(self.wfile)
+                elif answer:
                     self._send(*answer)
 
             def do_GET(self) -> None:

@@ -1,16 +1,14 @@
 """A captioner on a server: what is sent, what becomes of every kind of answer, and a key that nothing repeats."""
 
 import base64
-import importlib
 import io
 import json
 import pickle
-import sys
 from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
-from openai_server import KEY, PROBE, OpenAIServer, completion, picture
+from openai_server import KEY, PROBE, OpenAIServer, captions, completion, picture, spec
 from PIL import Image
 
 from builder.generate import Generator, write_generations
@@ -33,15 +31,6 @@ def server() -> Iterator[OpenAIServer]:
     running = OpenAIServer()
     yield running
     running.stop()
-
-
-def spec(url: str, **settings) -> EndpointSpec:
-    about = {"name": "served", "served_model": "qwen", "prompt": "what is this?", "max_retries": 2}
-    return EndpointSpec(base_url=url, **{**about, **settings})
-
-
-def captions(results: list) -> list[str]:
-    return [result.text if isinstance(result, Caption) else f"{type(result).__name__}: {result}" for result in results]
 
 
 # ---- what is asked ---------------------------------------------------------------------------------------------
@@ -216,7 +205,14 @@ def test_a_fingerprint_sees_what_is_asked_and_not_where_or_how():
     def print_of(**settings) -> str:
         return resolve(choose(**{**GIVEN, **settings}), {}).fingerprint
 
-    how = {"concurrency": 2, "timeout_s": 9, "max_retries": 1, "api_key_env": "A_KEY", "batch_size": 3}
+    how = {
+        "concurrency": 2,
+        "timeout_s": 9,
+        "max_retries": 1,
+        "api_key_env": "A_KEY",
+        "batch_size": 3,
+        "load_timeout_s": 7,
+    }
     assert print_of() == print_of(base_url="https://elsewhere.example/v1/") == print_of(**how)
     what = [
         {"served_model": "gemma"}, {"revision": "2"}, {"prompt": "?"}, {"max_new_tokens": 9}, {"temperature": 1},
@@ -252,31 +248,27 @@ def test_samples_need_a_temperature():
         model_spec(choice, "captioner")
 
 
-def test_a_missing_client_is_told_with_the_line_that_installs_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "openai", None)
-    monkeypatch.delitem(sys.modules, "builder.models.endpoint", raising=False)
-    with pytest.raises(Unavailable, match=r"pip install 'cyclepref\[endpoint\]'"):
-        importlib.import_module("builder.models.endpoint")
-
-
-def test_half_a_character_in_an_answer_fails_its_own_row_and_no_other(server, tmp_path):
+def test_half_a_character_or_too_many_in_an_answer_fail_their_own_rows_and_no_other(server, tmp_path):
     server.replies[1] = [(200, {}, completion("a smiling face \ud83d"))]
     server.replies[2] = [(400, {}, json.dumps({"error": {"message": "no such emoji: \ud83d"}}))]
+    server.replies[3] = [(200, {}, completion("a cat " * 5000))]
     block = pa.table(
         {
-            "generation_id": ["g0", "g1", "g2"], "source_id": ["s0", "s1", "s2"], "model": ["served"] * 3,
-            "attempt": [1] * 3, "seed": pa.nulls(3, pa.int64()), "source_text": pa.nulls(3, pa.string()),
-            "source_image": [encode(each) for each in PICTURES[:3]], "fingerprint": ["f"] * 3,
+            "generation_id": ["g0", "g1", "g2", "g3"], "source_id": ["s0", "s1", "s2", "s3"], "model": ["served"] * 4,
+            "attempt": [1] * 4, "seed": pa.nulls(4, pa.int64()), "source_text": pa.nulls(4, pa.string()),
+            "source_image": [encode(each) for each in PICTURES[:4]], "fingerprint": ["f"] * 4,
         }
     )  # fmt: skip
     store = Store(tmp_path)
     receipt = write_generations(Generator([spec(server.url)])(block), store, "candidates").to_pylist()
-    assert [(row["done"], row["failed"]) for row in receipt] == [(3, 2)]
+    assert [(row["done"], row["failed"]) for row in receipt] == [(4, 3)]
     assert store.rows("generations")["text"].to_pylist() == ["picture 0"]
     failures = {row["id"]: row for row in store.rows("failures").to_pylist()}
     assert failures["g1"]["error_class"] == "NotUnicode"
     assert r"a smiling face \ud83d" in failures["g1"]["message"]
     assert r"no such emoji: \ud83d" in failures["g2"]["message"]
+    assert failures["g3"]["error_class"] == "LongCaption"
+    assert failures["g3"]["message"] == "the caption has 30,000 characters, more than 20,000: lower max_new_tokens"
 
 
 def test_half_a_character_in_an_error_of_all_rows_can_be_handed_on():

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builder import files
 from builder.engine import Engine
 from builder.inputs import ingest
 from builder.prompt_sources import WrongRow, _cells, _unquoted
@@ -100,8 +101,8 @@ def test_a_file_that_is_read_a_block_at_a_time_is_opened_once_until_it_changes(t
     path.write_text("Prompt\na cat\na dog\n")
     source = open_source(spec.model_copy(update={"path": str(path)}), "text")
     opened = []
-    read_bytes = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda self: opened.append(self) or read_bytes(self))
+    read_file = files.read_file
+    monkeypatch.setattr(files, "read_file", lambda path: opened.append(path) or read_file(path))
     assert [list(source.read([f"list.tsv:{n}"])) for n in (2, 3, 2)] == [["a cat"], ["a dog"], ["a cat"]]
     assert opened == [path]
     path.write_text("Prompt\na bird\n")

@@ -56,6 +56,23 @@ def test_a_probability_does_not_depend_on_the_batch_that_an_image_is_in(classifi
     assert len(set(together)) == 6
 
 
+def test_a_batch_that_does_not_fit_in_memory_is_halved_and_no_image_is_lost(classifier):
+    spec = resolve_safety(safety(classifier, batch_size=8), {}).spec
+    roomy, small = Judge(spec), Judge(spec)
+    judged = small.judge.call
+
+    def with_room_for_two(images):
+        if len(images) > 2:
+            raise MemoryError
+        return judged(images)
+
+    small.judge.call = with_room_for_two
+    images = block([noise(at) for at in range(48)])
+    made = small(images)
+    assert made["value"].to_pylist() == pytest.approx(roomy(images)["value"].to_pylist())
+    assert (small.spec.batch_size, made["halved"].to_pylist()) == (2, [2] + [0] * 47)
+
+
 def test_a_model_that_computes_nan_fails_its_rows_with_the_reason(classifier, tmp_path):
     spec = resolve_safety(safety(classifier), {}).spec
     judge = Judge(spec)

@@ -13,6 +13,8 @@ import pytest
 
 from builder.journal import Journal
 from builder.memory import Fitting
+from builder.models.catalog import CATALOG
+from builder.signs import Signs
 from builder.store import Store
 from builder.supervisor import MAX_FRUITLESS, Supervised, is_trouble
 from schemas.specs import Spec
@@ -34,6 +36,10 @@ class Fragile:
             os._exit(3)
         if what == "hang":
             time.sleep(3600)
+        if what == "download slowly":
+            for _ in range(12):
+                time.sleep(0.5)
+                self.log.with_suffix(".weights").write_bytes(bytes(2**21))
         if what == "raise":
             raise OSError("no such weights")
         if what == "look for notes":
@@ -212,12 +218,34 @@ def test_a_model_that_cannot_load_is_told_at_once_and_in_one_line(supervised):
     assert "Traceback" in out["trace"][0].as_py()
 
 
-@pytest.mark.parametrize(("what", "reason"), [("segfault", "SIGSEGV"), ("hang", "no answer in 1 s")])
-def test_a_model_that_kills_its_process_while_it_loads_is_tried_three_times(supervised, monkeypatch, what, reason):
-    monkeypatch.setattr("builder.supervisor.LOADING_S", 1 if what == "hang" else 60)
-    out = supervised(on_load=what)(block("fine"))
+@pytest.mark.parametrize(("what", "reason"), [("segfault", "SIGSEGV"), ("hang", "nothing read or written for 1 s")])
+def test_a_model_that_kills_its_process_or_hangs_while_it_loads_is_tried_three_times(supervised, what, reason):
+    out = supervised(SPEC.model_copy(update={"load_timeout_s": 1.0}), on_load=what)(block("fine"))
     assert "m could not be loaded: 3 times in a row" in out["trouble"][0].as_py()
     assert reason in out["trouble"][0].as_py()
+
+
+def test_a_model_that_is_downloaded_for_longer_than_it_may_be_silent_is_loaded(supervised):
+    began = time.monotonic()
+    out = supervised(SPEC.model_copy(update={"load_timeout_s": 2.0}), on_load="download slowly")(block("fine"))
+    assert out["error"].to_pylist() == [None]
+    assert time.monotonic() - began > 6
+
+
+def test_a_process_that_waits_for_anothers_download_of_its_model_lives(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    blobs = tmp_path / "models--org--name" / "blobs"
+    blobs.mkdir(parents=True)
+    specs = [CATALOG["blip-base"].model_copy(update={"repo": repo}) for repo in ("org/name", str(tmp_path / "local"))]
+    with subprocess.Popen(["sleep", "600"]) as waiting:
+        signs = Signs(waiting.pid, [*specs, SPEC])
+        signs.moved_on()
+        assert not signs.moved_on()
+        (blobs / "sha.incomplete").write_bytes(bytes(2**21))
+        assert signs.moved_on()
+        assert not signs.moved_on()
+        waiting.kill()
+    assert not Signs(waiting.pid, []).moved_on(), "of a process that has ended there is nothing to see"
 
 
 @pytest.mark.slow
