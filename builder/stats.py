@@ -13,6 +13,7 @@ import numpy as np
 
 from builder import progress
 from builder.likeness import alike, signature
+from builder.pair import same_text
 from builder.published import Published
 from schemas.ids import digest
 
@@ -79,7 +80,7 @@ class Tally:
         for candidate in candidates:
             output = _output(candidate)
             lengths[candidate["generation_id"]] = len(output)
-            key = output.strip().lower() if isinstance(output, str) else output
+            key = same_text(output) if isinstance(output, str) else output
             self._outputs[int(digest(key)[:15], 16)] += 1
             self._models.update(candidate["models"])
             self._several += len(candidate["models"]) > 1
