@@ -96,15 +96,21 @@ def read_file(path: Path) -> bytes | OSError:
         return OSError(str(error))
 
 
-def read_file_within(root: Path, path: str) -> bytes | OSError:
-    """A file that a row of data names, relative to `root`: it must not be able to name one from elsewhere."""
+def file_within(root: Path, path: str) -> Path | OSError:
+    """Where a file lies that a row of data names relative to `root`; it must not be able to name one from elsewhere."""
     try:
         file = (root / path).resolve()
         if not file.is_relative_to(root.resolve()):
             return PermissionError(f"the row names {path!r}, which is outside of {root}")
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, a loop of links
         return OSError(f"the row names {path!r:.200}, which is no path ({error})")
-    return read_file(file)
+    return file
+
+
+def read_file_within(root: Path, path: str) -> bytes | OSError:
+    """The bytes of a file that a row of data names; see `file_within`."""
+    file = file_within(root, path)
+    return file if isinstance(file, OSError) else read_file(file)
 
 
 def stamp(file: Path) -> str:

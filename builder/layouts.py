@@ -159,3 +159,8 @@ class _Pictures:
     def of_candidate(self, place: int) -> bytes:
         """As in `builder.rankings.Images`."""
         return self.read[place]()
+
+    def file_of(self, at: int) -> None:
+        """As in `builder.rankings.Images`."""
+
+    identity = None
