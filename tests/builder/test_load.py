@@ -5,6 +5,7 @@ import shutil
 
 import dataset_run
 import datasets
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
 from made_run import RULE, make_run
@@ -17,6 +18,7 @@ from builder.rankings import LoadError
 from builder.release import release
 from builder.store import Store
 from schemas.recipe import Pairing
+from schemas.records import PAIR
 
 CYCLES = pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])
 SAME = ("pair_id", "input_id", "chosen_id", "rejected_id", "chosen_model", "rejected_model", "chosen_models",
@@ -74,6 +76,18 @@ def test_pairs_at_another_threshold_are_those_of_a_run_built_with_it(runs, cycle
     assert len(wider) > len(load_pairs(runs[cycle]))
     stricter = load_pairs(runs[cycle] / "dataset", min_margin=0.2)
     assert facts(stricter) == [row for row in facts(load_pairs(runs[cycle])) if row["margin"] >= 0.2 - 1e-9]
+
+
+@CYCLES
+def test_a_dataset_published_before_pairs_had_their_texts_is_read_alike(runs, tmp_path, own_cache, cycle):
+    dataset = shutil.copytree(runs[cycle] / "dataset", tmp_path / "dataset")
+    for path in (dataset / "pairs").iterdir():
+        table = pq.read_table(path)
+        old = [name for name in PAIR.names if name in table.column_names]
+        pq.write_table(table.select(old).replace_schema_metadata(None), path)
+    contents = [name for name in ("image", "prompt", "chosen", "rejected") if name in load_pairs(dataset).features]
+    for found, expected in zip(load_pairs(dataset), load_pairs(runs[cycle]), strict=True):
+        assert [found[name] for name in (*SAME, *contents)] == [expected[name] for name in (*SAME, *contents)]
 
 
 def without_ids(rows: list[dict]) -> list[dict]:
