@@ -6,7 +6,6 @@ pairs[0]["image"], pairs[0]["chosen"], pairs[0]["rejected"], pairs[0]["margin"]
 """
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,13 +20,13 @@ from builder.filters import FilterError, Filters
 from builder.folder import Folder
 from builder.notes import FILE
 from builder.pair import UNIT, Direction, pair
+from builder.places import may_be_on_hub, not_here
 from builder.rankings import PAIRS, LoadError, Published, Rankings
 from schemas.recipe import Pairing
 
 # Pairs whose chosen candidate is poor stay left out as they were when the dataset was built.
 AS_BUILT: Literal["as-built"] = "as-built"
 Poor = float | None | Literal["as-built"]
-REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def load_pairs(
@@ -105,10 +104,12 @@ def open_source(path_or_repo: str | Path, revision: str | None = None) -> Source
     if "://" in text:
         raise LoadError(f"{text} is an address: pairs are read from this machine or the Hub; copy its `dataset` here")
     path = Path(path_or_repo).expanduser()
-    if not path.exists() and REPO.fullmatch(text):
-        return Source(Published(text, revision), None)
+    if not path.exists():
+        if may_be_on_hub(text):
+            return Source(Published(text, revision), None)
+        raise LoadError(f"{not_here(text)}: give a run directory, a dataset folder or a repository (org/name)")
     if not path.is_dir():
-        raise LoadError(f"no folder at {path}: give a run directory, a dataset folder or a repository (org/name)")
+        raise LoadError(f"{path} is no folder: give a run directory, a dataset folder or a repository (org/name)")
     if revision is not None:
         raise LoadError(f"{path} is a folder, which has no revision {revision!r}: leave it out")
     if (path / "store").is_dir() or (path / "run.json").is_file():

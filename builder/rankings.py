@@ -17,6 +17,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
 from builder.layout import OWN
+from builder.places import not_here
 from builder.published import CARD, head_of
 from schemas.cycle import CYCLES, Cycle
 from schemas.errors import CyclePrefError
@@ -131,9 +132,10 @@ class Published:
         except LoadError:
             raise
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            here = "" if Path(self.place).is_dir() else f"{not_here(self.place)}, and the Hub gave none of that name: "
             raise LoadError(
-                f"cannot read the dataset {self.place} ({type(error).__name__}: {str(error).splitlines()[0]}): give a "
-                "run directory, a dataset folder, or a repository on the Hub that can be reached"
+                f"cannot read the dataset {self.place} ({here}{type(error).__name__}: {str(error).splitlines()[0]}): "
+                "give a run directory, a dataset folder, or a repository on the Hub that can be reached"
             ) from error
 
     def _rule(self) -> Pairing | None:

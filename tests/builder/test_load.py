@@ -12,6 +12,8 @@ from made_run import RULE, make_run
 from PIL import Image
 
 from builder.filters import FilterError, Filters
+from builder.judged.layouts import open_judged
+from builder.layouts import open_layout
 from builder.load import load_pairs, open_source, select
 from builder.published import head_of
 from builder.rankings import LoadError
@@ -200,14 +202,29 @@ def test_a_run_that_is_not_finished_is_refused(runs, tmp_path, damage, message):
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("no/such/folder", "no folder at no/such/folder"),
-        ("org/repo-nobody-has", r"cannot read the dataset org/repo-nobody-has \(.*that can be reached"),
+        ("no/such/folder", "there is no folder no/such/folder on this machine: give a run"),
+        ("./mine", "there is no folder ./mine on this machine: give a run"),
+        (
+            "org/repo-nobody-has",
+            r"cannot read the dataset org/repo-nobody-has \(there is no folder org/repo-nobody-has on this machine, "
+            r"and the Hub gave none of that name: .*that can be reached",
+        ),
+        (__file__, "test_load.py is no folder"),
         ("s3://bucket/run", "is an address: pairs are read from this machine or the Hub"),
     ],
 )
 def test_a_place_that_holds_nothing_is_one_clear_error(place, message):
     with pytest.raises(LoadError, match=message):
         load_pairs(place)
+
+
+def test_a_misspelt_run_is_told_with_the_one_that_is_here(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for place in ("runs/mien", "./runs/mien", f"{tmp_path}/runs/mien"):
+        for read in (load_pairs, open_layout, open_judged):
+            with pytest.raises(LoadError, match=r"there is no folder .*runs/mien .*did you mean .*runs/mine\?\)"):
+                read(place).splits()
 
 
 def test_a_folder_without_a_dataset_and_a_split_that_is_not_there_are_told(runs, tmp_path):

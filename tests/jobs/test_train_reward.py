@@ -148,7 +148,7 @@ def test_what_cannot_be_trained_is_said_in_one_line(sources, tmp_path, capsys, a
 
 def test_a_source_that_is_nothing_is_refused(tmp_path, capsys):
     assert main(["train-reward", str(tmp_path / "x"), "--start", START, "--out", str(tmp_path / "out")]) == 1
-    assert "no folder at" in capsys.readouterr().err
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def test_settings_are_read_as_yaml_reads_them_and_numbers_as_people_write_them():
