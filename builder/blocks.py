@@ -52,10 +52,12 @@ class ByInput:
 class Block:
     """The views of some inputs, in the order in which they are written, each made when it is first asked for.
 
-    `views`, and `generations` and `inputs`, which say where the content is, are those of all inputs.
+    `views`, and `generations` and `inputs`, which say where the content is, are those of all inputs. `first` is the row
+    of the first of them among the rankings of their split.
     """
 
     ids: list[str]
+    first: int
     store: Store
     views: Views
     generations: pa.Table

@@ -20,6 +20,25 @@ CITATION = """@inproceedings{bahng2025cyclereward,
   author = {Bahng, Hyojin and Chan, Caroline and Durand, Fredo and Isola, Phillip},
   booktitle = {ICCV}, year = {2025}, note = {arXiv 2506.02095}
 }"""
+# How a pair comes to its images, without a copy of any.
+WITH_IMAGES = {
+    "i2t2i": (
+        'images = rankings["train"].select_columns("image")',
+        'train = pairs["train"].with_transform(',
+        '    lambda rows: rows | {"image": images[rows["row"]]["image"]}',
+        ")",
+        'train[0]["image"], train[0]["chosen"], train[0]["rejected"]',
+    ),
+    "t2i2t": (
+        "def with_images(rows):",
+        '    found = rankings["train"][rows["row"]]["candidates"]',
+        '    places = {side: zip(found, rows[f"{side}_index"]) for side in ("chosen", "rejected")}',
+        '    return rows | {side: [made[at]["image"] for made, at in each] for side, each in places.items()}',
+        "",
+        'train = pairs["train"].with_transform(with_images)',
+        'train[0]["prompt"], train[0]["chosen"], train[0]["rejected"]',
+    ),
+}
 STAGES = ("candidates", "reconstructions", "scores", "safety")
 
 
@@ -79,7 +98,7 @@ def _opening(facts: Facts, pictures: dict[str, str], configs: tuple[str, ...]) -
     arrow = f"{cycle.input} → {cycle.candidate} → {cycle.input}"
     loads = {
         "rankings": "one row per input, with its candidates and cycle scores",
-        "pairs": "chosen_id and rejected_id name candidates of an input",
+        "pairs": "which of two candidates of an input is better, and by how much",
         "reconstructions": "what the candidates were turned back into",
     }
     code = [f'{name} = load_dataset("PATH", "{name}")'.ljust(62) + f"# {loads[name]}" for name in configs]
@@ -98,9 +117,15 @@ def _opening(facts: Facts, pictures: dict[str, str], configs: tuple[str, ...]) -
         "```python",
         "from datasets import load_dataset",
         *code,
+        "",
+        *WITH_IMAGES[cycle.name],
         "```",
         "",
-        "Each image is stored once, in `rankings`. A candidate's `model` is a class of the forward models, `models` "
+        "Each image is stored once, in `rankings`: a pair's `row` is its input's place there, `chosen_index` and "
+        "`rejected_index` are places among that input's candidates. CyclePref's `load_pairs('PATH')` gives pairs with "
+        "their images, and makes them at other thresholds.",
+        "",
+        "A candidate's `model` is a class of the forward models, `models` "
         f"lists all that made one {cycle.candidate}; `score` is by the metric that decided the pairs, `scores` has "
         "every metric's.",
     ]
@@ -237,7 +262,7 @@ def _licence(facts: Facts) -> list[str]:
     return [
         "## Licence and citation",
         "",
-        f"{says} Derived by the table of CyclePref's builder/licences.py, which is no legal advice: read them.",
+        f"{says} Derived by CyclePref's table of licences, which is no legal advice: read them.",
         "",
         *_table(["of", "licence"], [[escape(of), escape(text or UNKNOWN)] for of, text in facts.licences.items()]),
         "",

@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.files import read_file_of_export
+from builder.files import file_of_export, read_file_of_export
 from builder.images import ENDINGS
 from builder.pair import UNIT
-from builder.rankings import PAIRS, LoadError, Rankings
+from builder.rankings import PAIRS, LoadError, Rankings, identity_of
 from schemas.cycle import CYCLES, Cycle
 from schemas.ids import digest, pair_id, text_id
 from schemas.recipe import Pairing
@@ -95,6 +95,16 @@ class FileImages:
     def of_candidate(self, place: int) -> bytes:
         """As in `builder.rankings.Images`."""
         return self._read(self.paths[place])
+
+    def file_of(self, at: int) -> Path | None:
+        """As in `Images`."""
+        file = file_of_export(self.folder, self.paths[at])
+        return file if isinstance(file, Path) and file.is_file() else None
+
+    @property
+    def identity(self) -> str:
+        """As in `Images`: of the tars alone, since an image that is a file is not copied."""
+        return digest(identity_of(sorted(self.folder.glob("*.tar"))), *self.paths)
 
     def _read(self, path: str) -> bytes:
         data = read_file_of_export(self.folder, path)

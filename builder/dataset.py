@@ -1,8 +1,8 @@
 """Pairs -> a Hugging Face dataset on disk, which plain `datasets.load_dataset(path)` opens.
 
-Two configs: `rankings`, one row per input with its candidates, where each image is stored once; and `pairs`, which
-names inputs and candidates by id; a third, `reconstructions`, where the recipe asks for it. An input's split is a
-function of its group alone, which is its own id unless it is a near-duplicate (builder/groups.py).
+Two configs: `rankings`, one row per input with its candidates, where each image is stored once; and `pairs`, which has
+their texts and says where in the rankings their images are; a third, `reconstructions`, where the recipe asks for it.
+An input's split is a function of its group alone: its own id unless it is a near-duplicate (builder/groups.py).
 
 What is held in memory for all inputs is the views, which are ids and numbers, and where each content is in the store.
 They are joined for a block of inputs at a time, and content is read and written for some inputs of it at a time
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,7 +24,7 @@ from builder.blocks import Block, among
 from builder.layout import SCORE_FIELDS, SPLITS
 from builder.score import of_metric
 from builder.shards import in_batches, write_shards
-from builder.store import Store
+from builder.store import Store, flat
 from schemas.cycle import Cycle
 from schemas.ids import digest
 from schemas.recipe import Splits
@@ -98,7 +99,7 @@ class Layout:
     def key(self) -> str:
         """All of it as a text, for the edition."""
         joined = sorted((id_, group) for id_, group in self.groups.items() if id_ != group)
-        return f"{self.splits.model_dump_json()}{self.models}{joined}{self.configs}"
+        return f"{layout.VERSION}{self.splits.model_dump_json()}{self.models}{joined}{self.configs}"
 
 
 def write_splits(store: Store, views: Views, plan: Layout, edition: str) -> tuple[dict[str, dict[str, int]], set[str]]:
@@ -124,7 +125,7 @@ def write_splits(store: Store, views: Views, plan: Layout, edition: str) -> tupl
             rows = {}
             for config in plan.configs:
                 blocks = (
-                    Block(members[start : start + INPUTS_PER_BLOCK], store, views, generations, inputs)
+                    Block(members[start : start + INPUTS_PER_BLOCK], start, store, views, generations, inputs)
                     for start in range(0, len(members), INPUTS_PER_BLOCK)
                 )
                 made = chain.from_iterable(makers[config](block, plan) for block in blocks)
@@ -205,10 +206,30 @@ def _ranking(
 
 def _pair_batches(block: Block, plan: Layout) -> Iterator[pa.Table]:
     """Rows of the pairs config, those of some inputs at a time."""
+    names = layout.schemas(block.views.cycle, plan.models)["pairs"].names
     for start in range(0, len(block.ids), PAIRS_PER_BATCH // 32):
-        rows = block.pairs.of(block.ids[start : start + PAIRS_PER_BATCH // 32])
-        if rows.num_rows:
-            yield rows
+        ids = block.ids[start : start + PAIRS_PER_BATCH // 32]
+        pairs = block.pairs.of(ids)
+        if pairs.num_rows:
+            yield _with_contents(block, ids, block.first + start, pairs).select(names)
+
+
+def _with_contents(block: Block, ids: list[str], first: int, pairs: pa.Table) -> pa.Table:
+    """Pairs of the inputs `ids` with their texts, and with places in the rankings, where the first input is `first`."""
+    ranked, inputs = block.ranked.of(ids), pa.array(ids, pa.string())
+    row = np.asarray(pc.index_in(pairs["input_id"], value_set=inputs))
+    of = np.asarray(pc.index_in(ranked["input_id"], value_set=inputs))
+    starts = np.searchsorted(of, np.arange(len(ids)))
+    pairs = pairs.append_column("row", pa.array(first + row, pa.int64()))
+    for side in ("chosen", "rejected"):
+        place = np.asarray(pc.index_in(pairs[f"{side}_id"], value_set=flat(ranked["generation_id"])))
+        pairs = pairs.append_column(f"{side}_index", pa.array(place - starts[row], pa.int64()))
+        if block.views.cycle.candidate == "text":
+            pairs = pairs.append_column(side, ranked["text"].take(pa.array(place)))
+    if block.views.cycle.input == "text":
+        texts = [content["text"] for content in _content(block.store, "inputs", ranked.take(pa.array(starts)), "input")]
+        pairs = pairs.append_column("prompt", pa.array(texts, pa.string()).take(pa.array(row)))
+    return pairs
 
 
 def _reconstruction_batches(block: Block, plan: Layout) -> Iterator[pa.Table]:

@@ -128,25 +128,37 @@ def from_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deep") from None
 
 
-def read_file_within(root: Path, path: str) -> bytes | OSError:
-    """A file that a row of data names, relative to `root`: it must not be able to name one from elsewhere."""
+def file_within(root: Path, path: str) -> Path | OSError:
+    """Where a file lies that a row of data names relative to `root`; it must not be able to name one from elsewhere."""
     try:
         file = (root / path).resolve()
         if not file.is_relative_to(root.resolve()):
             return PermissionError(f"the row names {path!r}, which is outside of {root}")
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, a loop of links
         return OSError(f"the row names {path!r:.200}, which is no path ({error})")
-    return read_file(file)
+    return file
+
+
+def read_file_within(root: Path, path: str) -> bytes | OSError:
+    """The bytes of a file that a row of data names; see `file_within`."""
+    file = file_within(root, path)
+    return file if isinstance(file, OSError) else read_file(file)
+
+
+def file_of_export(root: Path, path: str) -> Path | OSError:
+    """As `file_within`. An absolute path of elsewhere, as in an export that was moved, is looked for under `root` by its
+    last two parts."""
+    found = file_within(root, path)
+    if isinstance(found, PermissionError) and PurePath(path).is_absolute():
+        moved = file_within(root, str(PurePath(*PurePath(path).parts[-2:])))
+        return moved if isinstance(moved, Path) and moved.is_file() else found
+    return found
 
 
 def read_file_of_export(root: Path, path: str) -> bytes | OSError:
-    """As `read_file_within`. An absolute path of elsewhere, as in an export that was moved, is looked for under `root`
-    by its last two parts."""
-    found = read_file_within(root, path)
-    if isinstance(found, PermissionError) and PurePath(path).is_absolute():
-        moved = read_file_within(root, str(PurePath(*PurePath(path).parts[-2:])))
-        return moved if isinstance(moved, bytes) else found
-    return found
+    """The bytes of a file that a row of an export names; see `file_of_export`."""
+    file = file_of_export(root, path)
+    return file if isinstance(file, OSError) else read_file(file)
 
 
 def stamp(file: Path) -> str:

@@ -7,7 +7,10 @@ one picture can cost in time and memory is bounded by its file's size and by the
 import io
 import re
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -82,6 +85,18 @@ def to_store(data: bytes) -> StoredImage:
     return StoredImage(content_id(image), image.width, image.height, data if plain else encode(image))
 
 
+def shows_itself(source: bytes | Path) -> bool:
+    """Whether a reader that only turns pictures upright (as the Image feature of the datasets library does) shows the
+    same as `decode`. Nothing but the header is read.
+
+    Raises:
+        UnreadableImage: if it has no header of one of FORMATS.
+    """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    with _told(source), Image.open(file, formats=FORMATS) as opened:
+        return _is_plain(opened) and _profile(opened) is None
+
+
 def content_id(image: Image.Image) -> str:
     """Content id of a canonical image."""
     return image_id(image.width, image.height, image.tobytes())
@@ -98,17 +113,24 @@ def _read(data: bytes) -> tuple[Image.Image, bool]:
     """The canonical image, and whether a plain decoder shows just that."""
     if not data:
         raise UnreadableImage("the file is empty")
+    with _told(data), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        _check_size(opened, data)
+        opened.seek(0)
+        opened.load()
+        return _canonical(opened)
+
+
+@contextmanager
+def _told(data: bytes | Path) -> Iterator[None]:
+    """Whatever a decoder raises, as an UnreadableImage."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            _check_size(opened, data)
-            opened.seek(0)
-            opened.load()
-            return _canonical(opened)
+        yield
     except UnreadableImage:
         raise
     except UnidentifiedImageError as error:
         # Pillow's own message names the address of a buffer.
-        known = f"{', '.join(FORMATS)}, or its header is broken: it begins with {data[:8].hex(' ')}"
+        begins = f": it begins with {data[:8].hex(' ')}" if isinstance(data, bytes) else ""
+        known = f"{', '.join(FORMATS)}, or its header is broken{begins}"
         raise UnreadableImage(f"not a picture in one of {known}") from error
     # A decoder raises whatever it comes across (struct.error, IndexError, ...): each means that the file is broken.
     except Exception as error:
@@ -145,13 +167,7 @@ def _jpeg_scans(data: bytes) -> int:
 def _canonical(opened: Image.Image) -> tuple[Image.Image, bool]:
     rgb, turn = _to_rgb(opened), TURNS.get(_orientation(opened))
     profile = _profile(opened)
-    plain = (
-        opened.format in KEEP
-        and opened.mode == "RGB"
-        and "transparency" not in opened.info
-        and turn is profile is None
-        and not getattr(opened, "is_animated", False)
-    )
+    plain = _is_plain(opened) and turn is profile is None
     if profile is not None:
         rgb = ImageCms.applyTransform(opened if profile.input_mode == opened.mode else rgb, profile)
     if turn is not None:
@@ -159,6 +175,12 @@ def _canonical(opened: Image.Image) -> tuple[Image.Image, bool]:
     # A profile or a transparent colour that is left here would be written into the PNG.
     rgb.info = {}
     return rgb, plain
+
+
+def _is_plain(opened: Image.Image) -> bool:
+    """Whether it is one picture of opaque RGB in a format that every reader has."""
+    several = getattr(opened, "is_animated", False)
+    return opened.format in KEEP and opened.mode == "RGB" and "transparency" not in opened.info and not several
 
 
 def _orientation(opened: Image.Image) -> int:

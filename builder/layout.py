@@ -14,6 +14,8 @@ import yaml
 from schemas.cycle import Cycle, Modality
 from schemas.recipe import Pairing
 
+# Goes into an edition's name: counted up when the same views are published as other columns.
+VERSION = 2
 CONFIGS = ("rankings", "pairs", "reconstructions")
 SPLITS = ("train", "validation", "test")
 # What a row of each config is, as counts call it.
@@ -32,7 +34,7 @@ def schemas(cycle: Cycle, models: list[str]) -> dict[str, pa.Schema]:
 
     `models` are the names of the forward models, in the order of their classes.
     """
-    made = {"rankings": _rankings(cycle, models), "pairs": _pairs(), "reconstructions": _reconstructions(cycle)}
+    made = {"rankings": _rankings(cycle, models), "pairs": _pairs(cycle), "reconstructions": _reconstructions(cycle)}
     from datasets import Features
 
     return {name: Features(features).arrow_schema for name, features in made.items()}
@@ -113,17 +115,22 @@ def _rankings(cycle: Cycle, models: list[str]) -> dict[str, Any]:
     return {"input_id": text, "source": text, "group": text, **input_, "candidates": List(candidate)}
 
 
-def _pairs() -> dict[str, Any]:
+def _pairs(cycle: Cycle) -> dict[str, Any]:
+    """Texts stand in each pair, since parquet stores equal ones once. Images do not: `row` is the input's place among
+    the rankings of the split, and `chosen_index` and `rejected_index` are places among its candidates."""
     from datasets import List, Value
 
-    text = Value("string")
-    names = ("pair_id", "input_id", "chosen_id", "rejected_id", "chosen_model", "rejected_model")
+    text, number, place = Value("string"), Value("float64"), Value("int64")
+    contents = ("chosen", "rejected") if cycle.candidate == "text" else ("prompt",)
+    ids = ("metric", "pair_id", "input_id", "chosen_id", "rejected_id")
     return {
-        **dict.fromkeys(names, text),
-        "chosen_models": List(text),
-        "rejected_models": List(text),
-        "metric": text,
-        **dict.fromkeys(("chosen_score", "rejected_score", "margin"), Value("float64")),
+        **dict.fromkeys(contents, text),
+        "margin": number,
+        **dict.fromkeys(("chosen_model", "rejected_model"), text),
+        **dict.fromkeys(("chosen_score", "rejected_score"), number),
+        **dict.fromkeys(("chosen_models", "rejected_models"), List(text)),
+        **dict.fromkeys(ids, text),
+        **dict.fromkeys(("row", "chosen_index", "rejected_index"), place),
     }
 
 

@@ -6,7 +6,6 @@ pairs[0]["image"], pairs[0]["chosen"], pairs[0]["rejected"], pairs[0]["margin"]
 """
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,14 +13,14 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
-from PIL.Image import Image
 
+from builder.as_dataset import as_dataset
 from builder.cycleprefdb import CyclePrefDB
 from builder.filters import FilterError, Filters
 from builder.folder import Folder
-from builder.images import decode
 from builder.notes import FILE
 from builder.pair import UNIT, Direction, pair
+from builder.places import may_be_on_hub, not_here
 from builder.rankings import PAIRS, LoadError, Published, Rankings
 from schemas.recipe import Pairing
 from schemas.run_files import ProgressFile, RunJson
@@ -29,7 +28,6 @@ from schemas.run_files import ProgressFile, RunJson
 # Pairs whose chosen candidate is poor stay left out as they were when the dataset was built.
 AS_BUILT: Literal["as-built"] = "as-built"
 Poor = float | None | Literal["as-built"]
-REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def load_pairs(
@@ -49,8 +47,8 @@ def load_pairs(
 
     Columns: `image` (i2t2i) or `prompt` (t2i2t); `chosen` and `rejected` (texts, or images); `margin` (>= 0, in the
     metric's own units); pair_id, input_id, chosen_id, rejected_id, chosen_model, rejected_model, chosen_models,
-    rejected_models (all models that made it), chosen_score, rejected_score. Images are RGB PIL images, decoded when a
-    row is read, and stored once; underneath, the content columns hold places, which is what `features` shows.
+    rejected_models (all models that made it), chosen_score, rejected_score. It is a dataset like any other: images are
+    of the Image feature, RGB, and decoded when a row is read; rows are memory-mapped (see builder/as_dataset.py).
 
     `min_margin` may be below what the dataset was built with: then pairs are made again from its rankings, by the
     rules of builder/pair.py and without a model. `poor_chosen`, a score, leaves out pairs whose chosen candidate is
@@ -62,7 +60,7 @@ def load_pairs(
     it is needed only where there is no pair that shows it.
 
     Raises:
-        LoadError: if there is nothing to read there, or no such split in it.
+        LoadError: if there is nothing to read there, no such split in it, or an image of a pair cannot be read.
         FilterError: for a filter outside of its range, or if no pair is left, with what each filter removed.
     """
     source = open_source(path_or_repo, revision)
@@ -70,7 +68,7 @@ def load_pairs(
     filters = Filters(min_margin, max_margin, top_vs_bottom, max_pairs_per_input, balance_by_model)
     pairs, removed = select(rankings, filters, poor_chosen, higher_is_better)
     refuse_empty(pairs.num_rows, str(rankings), removed)
-    return lazy(rankings, pairs)
+    return as_dataset(rankings, pairs)
 
 
 @dataclass(frozen=True)
@@ -107,10 +105,12 @@ def open_source(path_or_repo: str | Path, revision: str | None = None) -> Source
     if "://" in text:
         raise LoadError(f"{text} is an address: pairs are read from this machine or the Hub; copy its `dataset` here")
     path = Path(path_or_repo).expanduser()
-    if not path.exists() and REPO.fullmatch(text):
-        return Source(Published(text, revision), None)
+    if not path.exists():
+        if may_be_on_hub(text):
+            return Source(Published(text, revision), None)
+        raise LoadError(f"{not_here(text)}: give a run directory, a dataset folder or a repository (org/name)")
     if not path.is_dir():
-        raise LoadError(f"no folder at {path}: give a run directory, a dataset folder or a repository (org/name)")
+        raise LoadError(f"{path} is no folder: give a run directory, a dataset folder or a repository (org/name)")
     if revision is not None:
         raise LoadError(f"{path} is a folder, which has no revision {revision!r}: leave it out")
     if (path / "store").is_dir() or (path / "run.json").is_file():
@@ -237,37 +237,3 @@ def _known_ids(rankings: Rankings, made: pa.Table, sides: dict[str, list[int]]) 
         known = {(chosen, rejected): id_ for chosen, rejected, id_ in zip(*columns, strict=True)}
     places = zip(sides["chosen"], sides["rejected"], strict=True)
     return [known.get(place, id_) for place, id_ in zip(places, made["pair_id"].to_pylist(), strict=True)]
-
-
-def lazy(rankings: Rankings, pairs: pa.Table) -> Dataset:
-    """Pairs as a dataset whose rows are looked up when they are read."""
-    candidates, sides = rankings.candidates, {side: pairs[side] for side in ("chosen", "rejected")}
-    rows = candidates["row"].take(sides["chosen"])
-    columns: dict[str, Any] = {
-        "image" if rankings.cycle.input == "image" else "prompt": rows, **sides, "margin": pairs["margin"],
-        "pair_id": pairs["pair_id"], "input_id": rankings.inputs["input_id"].take(rows),
-    }  # fmt: skip
-    names = {"id": "generation_id", "model": "model", "models": "models", "score": "value"}
-    for name, column in names.items():
-        columns |= {f"{side}_{name}": candidates[column].take(places) for side, places in sides.items()}
-    return Dataset(pa.table(columns)).with_transform(Contents(rankings))
-
-
-class Contents:
-    """Puts contents where the index has places; what `Dataset.with_transform` takes."""
-
-    def __init__(self, rankings: Rankings):
-        self._images, self._of_text = rankings.images, rankings.cycle.candidate == "text"
-        self._prompts, self._texts = rankings.inputs["text"], rankings.candidates["text"]
-
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """A batch of rows, with the columns that were asked for."""
-        read = {"image": self._input_image, "prompt": lambda row: self._prompts[row].as_py()}
-        read |= dict.fromkeys(("chosen", "rejected"), self._candidate)
-        return {name: list(map(read[name], values)) if name in read else values for name, values in batch.items()}
-
-    def _input_image(self, row: int) -> Image:
-        return decode(self._images.of_input(row))
-
-    def _candidate(self, place: int) -> str | Image:
-        return self._texts[place].as_py() if self._of_text else decode(self._images.of_candidate(place))

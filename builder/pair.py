@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas import records
 from schemas.cycle import Modality
@@ -134,9 +133,19 @@ def _within_noise(
     return ~(np.abs(gap) >= needed)
 
 
-def same_output(scored: pa.Table, modality: Modality) -> pa.ChunkedArray:
-    """What makes two outputs of one input equal: a text after strip and lower-case, an image by its pixels."""
-    return pc.utf8_lower(pc.utf8_trim_whitespace(scored["text"])) if modality == "text" else scored["content_id"]
+def same_text(text: str) -> str:
+    """What two texts that count as equal have in common (CyclePrefDB's rule: strip and lower-case).
+
+    By Python's strings alone: Arrow lower-cases a final sigma and a dotted capital I otherwise, and strips less.
+    """
+    return text.strip().lower()
+
+
+def same_output(scored: pa.Table, modality: Modality) -> pa.Array | pa.ChunkedArray:
+    """What makes two outputs of one input equal: a text as `same_text` says, an image by its pixels."""
+    if modality == "image":
+        return scored["content_id"]
+    return pa.array(map(same_text, scored["text"].to_pylist()), pa.string())
 
 
 def distinct_outputs(scored: pa.Table, modality: Modality) -> pa.Table:

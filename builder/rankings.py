@@ -17,6 +17,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
 from builder.layout import OWN
+from builder.places import not_here
 from builder.published import CARD, head_of
 from schemas.cycle import CYCLES, Cycle
 from schemas.errors import CyclePrefError
@@ -39,6 +40,13 @@ class Images(Protocol):
 
     def of_candidate(self, place: int) -> bytes:
         """The image of the candidate at this place among all of the split (t2i2t)."""
+
+    def file_of(self, at: int) -> Path | None:
+        """The file that is the image of this row or place, where it has one of its own."""
+
+    @property
+    def identity(self) -> str | None:
+        """What changes when any of the images does, where that can be told without reading them."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +132,10 @@ class Published:
         except LoadError:
             raise
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            here = "" if Path(self.place).is_dir() else f"{not_here(self.place)}, and the Hub gave none of that name: "
             raise LoadError(
-                f"cannot read the dataset {self.place} ({type(error).__name__}: {str(error).splitlines()[0]}): give a "
-                "run directory, a dataset folder, or a repository on the Hub that can be reached"
+                f"cannot read the dataset {self.place} ({here}{type(error).__name__}: {str(error).splitlines()[0]}): "
+                "give a run directory, a dataset folder, or a repository on the Hub that can be reached"
             ) from error
 
     def _rule(self) -> Pairing | None:
@@ -164,9 +173,19 @@ def cache_folder(*paths: Path) -> str:
     for the second (seen on datasets 5.2).
     """
     files = {file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()}
-    stats = [(file, file.stat()) for file in sorted(files)]
-    parts = [part for file, stat in stats for part in (str(file.resolve()), stat.st_size, stat.st_mtime_ns)]
-    return str(Path(datasets.config.HF_DATASETS_CACHE) / "cyclepref" / digest(*parts))
+    return str(cache() / identity_of(sorted(files)))
+
+
+def cache() -> Path:
+    """Where CyclePref keeps what it made of datasets, in the cache of the datasets library: all of it is made again
+    where it is deleted."""
+    return Path(datasets.config.HF_DATASETS_CACHE) / "cyclepref"
+
+
+def identity_of(files: list[Path]) -> str:
+    """Of files, by their places, sizes and times."""
+    stats = [(file, file.stat()) for file in files]
+    return digest(*(part for file, stat in stats for part in (str(file.resolve()), stat.st_size, stat.st_mtime_ns)))
 
 
 class ArrowImages:
@@ -183,6 +202,15 @@ class ArrowImages:
     def of_candidate(self, place: int) -> bytes:
         """As in `Images`."""
         return self._image(place)
+
+    def file_of(self, at: int) -> None:
+        """As in `Images`."""
+
+    @property
+    def identity(self) -> str | None:
+        """As in `Images`."""
+        files = [Path(file["filename"]) for file in self._rows.cache_files]
+        return identity_of(files) if files else None
 
     def _image(self, at: int) -> bytes:
         if self._bytes is None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from builder.cells import cell, check_kind
 from builder.dci import Dci
 from builder.files import (
     absolute,
@@ -23,13 +24,13 @@ from builder.files import (
     numbered_lines,
     path_fault,
     read_file,
-    read_file_within,
     shown,
     stamp,
     text_lines,
     unshown,
 )
 from builder.images import ENDINGS
+from builder.places import may_be_on_hub
 from builder.prompt_sources import Compositional, Tsv
 from builder.shapeworld import grammar, render, scenes
 from schemas.cycle import Modality
@@ -174,6 +175,7 @@ class Parquet:
                 raise RecipeError(f"inputs.column {self.spec.column!r} is not in {file}: its columns are {names}")
             if columns.count(self.spec.column) > 1:
                 raise RecipeError(f"inputs.column {self.spec.column!r} is in {file} more than once: rename one")
+            check_kind(opened.schema_arrow.field(self.spec.column).type, self, str(file))
             rows += [(f"{name}:{row:09}", stamp(file)) for row in range(opened.metadata.num_rows)]
         return rows
 
@@ -185,7 +187,7 @@ class Parquet:
             file, row = name.rsplit(":", 1)
             if file != at or int(row) not in rows:
                 at, (rows, values) = file, self._group(files[file], int(row))
-            yield values if isinstance(values, Exception) else _cell(values, int(row) - rows.start, self)
+            yield values if isinstance(values, Exception) else cell(values, int(row) - rows.start, self)
 
     def _group(self, file: Path, row: int) -> tuple[range, pa.ChunkedArray | Exception]:
         """The row group that holds a row: its rows, and the column's values or why they cannot be read."""
@@ -241,7 +243,7 @@ class LocalDataset:
         """The column's values."""
         rows = self._column()
         for name in names:
-            yield _cell(rows[self.spec.column], int(name.rsplit(":", 1)[1]), self)
+            yield cell(rows[self.spec.column], int(name.rsplit(":", 1)[1]), self)
 
     @property
     def folder(self) -> Path:
@@ -253,7 +255,7 @@ class LocalDataset:
 
         path, split, column = self.spec.path, self.spec.split, self.spec.column
         if not Path(path).is_dir():
-            raise RecipeError(f"inputs.path {path}: no such folder (looked in {Path(path).absolute()})")
+            raise RecipeError(f"inputs.path {path}: no such folder (looked in {Path(path).absolute()}){_on_hub(path)}")
         saved = any((Path(path) / name).is_file() for name in ("state.json", "dataset_dict.json"))
         try:
             if not saved:
@@ -272,6 +274,7 @@ class LocalDataset:
             self._check_inside([file["filename"] for file in opened.cache_files])
         if column not in opened.column_names:
             raise RecipeError(f"inputs.column {column!r} is not in {path}: it has {', '.join(opened.column_names)}")
+        check_kind(opened.features.arrow_schema.field(column).type, self, path)
         if isinstance(opened.features[column], datasets.Image):
             opened = opened.cast_column(column, datasets.Image(decode=False))
         return opened.select_columns([column])
@@ -329,18 +332,12 @@ class ShapeWorld:
                 yield encode(render.render(grammar.parse(name), seed))
 
 
-def _cell(values: Any, at: int, source: Parquet | LocalDataset) -> bytes | str | Exception:
-    """A cell as an input: text, image bytes, or a {bytes, path} struct as the datasets library stores images."""
-    try:
-        value = values[at]
-        value = value.as_py() if isinstance(value, pa.Scalar) else value
-    # Whatever the conversion raises (text that is not UTF-8, say) is about this cell alone.
-    except Exception as error:
-        return error
-    if source.modality == "text":
-        return value if isinstance(value, str) else TypeError(f"expected a text, got {type(value).__name__}")
-    if isinstance(value, dict):
-        path, value = value.get("path"), value.get("bytes")
-        if value is None and isinstance(path, str) and path:
-            return read_file_within(source.folder, path)
-    return value if isinstance(value, bytes) else TypeError(f"expected image bytes, got {type(value).__name__}")
+def _on_hub(path: str) -> str:
+    """What to do with a name that may be one on the Hub."""
+    if not may_be_on_hub(path):
+        return ""
+    name = path.split("/")[1]
+    return (
+        f". If {path} is a dataset on the Hub: inputs are read from this machine, so that they stay what they are. "
+        f"Download it (`hf download {path} --repo-type dataset --local-dir {name}`) and set inputs.path to {name}"
+    )

@@ -14,6 +14,7 @@ import numpy as np
 from builder import progress
 from builder.layout import SPLITS
 from builder.likeness import alike, signature
+from builder.pair import same_text
 from builder.published import Published
 from schemas.errors import visible
 from schemas.ids import digest
@@ -88,7 +89,7 @@ class Tally:
         for candidate in candidates:
             output = _output(candidate)
             lengths[candidate["generation_id"]] = len(output)
-            key = output.strip().lower() if isinstance(output, str) else output
+            key = same_text(output) if isinstance(output, str) else output
             self._outputs[int(digest(key)[:15], 16)] += 1
             self._models.update(candidate["models"])
             self._made.update(candidate["models"])

@@ -11,6 +11,7 @@ from builder.judged.cyclepref import CyclePref
 from builder.judged.items import Form, Judged, JudgedError, Layout
 from builder.judged.rows import Rows, choose, open_rows
 from builder.load import open_source, select
+from builder.places import may_be_on_hub
 
 # In the order in which they are tried: ImageRewardDB's columns are enough for HPDv2 too, and RLAIF-V's for TRL.
 LAYOUTS = (imagereward, imagerewarddb, hpdv2, hpdv3, pickapic, rlhfv, detailcaps, trl)
@@ -120,7 +121,7 @@ def _is_ours(place: str, revision: str | None) -> bool:
     if path.is_dir():
         run = (path / "store").is_dir() or (path / "run.json").is_file()
         return run or (path / "rankings").is_dir() or _is_cycleprefdb(path)
-    if path.exists():
+    if path.exists() or not may_be_on_hub(place):
         return False
     import datasets
 

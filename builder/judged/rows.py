@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from builder.judged.items import JudgedError
+from builder.places import may_be_on_hub, not_here
 
 ENDINGS = (".json", ".jsonl", ".parquet")
 # What splits are called in names of files.
@@ -29,7 +30,6 @@ SPLITS = {
 }
 CHUNK = 2**20
 BETWEEN = re.compile(r"[ \t\r\n,]*")
-REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -221,9 +221,9 @@ def _hub(place: str, split: str | None, revision: str | None) -> Rows:
 def _splits_of_repo(place: str, revision: str | None) -> list[str]:
     import datasets
 
-    if not REPO.fullmatch(place):
+    if not may_be_on_hub(place):
         raise JudgedError(
-            f"no folder at {place}, nor a file: give a run directory, a dataset folder, a file of rows, or a dataset "
+            f"{not_here(place)}, nor a file: give a run directory, a dataset folder, a file of rows, or a dataset "
             "repository on the Hub (org/name)"
         )
     with _reachable(place):
@@ -239,6 +239,7 @@ def _reachable(place: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise JudgedError(
-            f"cannot read {place} ({type(error).__name__}: {str(error).splitlines()[0]}): give a folder, a file of "
-            "rows, or a dataset repository on the Hub that can be reached"
+            f"cannot read {place} ({not_here(place)}, and the Hub gave none of that name: {type(error).__name__}: "
+            f"{str(error).splitlines()[0]}): give a folder, a file of rows, or a dataset repository on the Hub that "
+            "can be reached"
         ) from error

@@ -267,7 +267,7 @@ def test_an_image_in_a_compressed_tar_is_to_be_unpacked(folder, tmp_path):
 
 def test_order_of_generations_and_inputs_changes_no_pair(folder):
     other = {"input": "photos/b.png", "generations": ["x", "y"], "scores": [0.1, 0.3]}
-    expected = facts(load_pairs(folder([I2T, other])))
+    expected = facts(load_pairs(folder([I2T, other], {f"photos/{name}.png": png("red") for name in "ab"})))
     turned = {**I2T, "generations": I2T["generations"][::-1], "scores": I2T["scores"][::-1]}
     assert facts(load_pairs(folder([other, turned]))) == expected
 

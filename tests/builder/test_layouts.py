@@ -283,7 +283,7 @@ def test_a_parquet_that_was_cut_is_refused(folder):
     [
         ("imagerewrd:{}", "names the layout 'imagerewrd'. Choose from: cyclepref, imagereward"),
         ("hpdv3:{}", "is not in the layout hpdv3"),
-        ("{}/nothing", "no folder at .*/nothing, nor a file"),
+        ("{}/nothing", "there is no folder .*/nothing on this machine, nor a file"),
         ("s3://bucket/x", "is an address: datasets are read from this machine or the Hub"),
     ],
 )

@@ -5,18 +5,22 @@ import shutil
 
 import dataset_run
 import datasets
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
 from made_run import RULE, make_run
 from PIL import Image
 
 from builder.filters import FilterError, Filters
+from builder.judged.layouts import open_judged
+from builder.layouts import open_layout
 from builder.load import load_pairs, open_source, select
 from builder.published import head_of
 from builder.rankings import LoadError
 from builder.release import release
 from builder.store import Store
 from schemas.recipe import Pairing
+from schemas.records import PAIR
 
 CYCLES = pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])
 SAME = ("pair_id", "input_id", "chosen_id", "rejected_id", "chosen_model", "rejected_model", "chosen_models",
@@ -74,6 +78,18 @@ def test_pairs_at_another_threshold_are_those_of_a_run_built_with_it(runs, cycle
     assert len(wider) > len(load_pairs(runs[cycle]))
     stricter = load_pairs(runs[cycle] / "dataset", min_margin=0.2)
     assert facts(stricter) == [row for row in facts(load_pairs(runs[cycle])) if row["margin"] >= 0.2 - 1e-9]
+
+
+@CYCLES
+def test_a_dataset_published_before_pairs_had_their_texts_is_read_alike(runs, tmp_path, own_cache, cycle):
+    dataset = shutil.copytree(runs[cycle] / "dataset", tmp_path / "dataset")
+    for path in (dataset / "pairs").iterdir():
+        table = pq.read_table(path)
+        old = [name for name in PAIR.names if name in table.column_names]
+        pq.write_table(table.select(old).replace_schema_metadata(None), path)
+    contents = [name for name in ("image", "prompt", "chosen", "rejected") if name in load_pairs(dataset).features]
+    for found, expected in zip(load_pairs(dataset), load_pairs(runs[cycle]), strict=True):
+        assert [found[name] for name in (*SAME, *contents)] == [expected[name] for name in (*SAME, *contents)]
 
 
 def without_ids(rows: list[dict]) -> list[dict]:
@@ -186,14 +202,29 @@ def test_a_run_that_is_not_finished_is_refused(runs, tmp_path, damage, message):
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("no/such/folder", "no folder at no/such/folder"),
-        ("org/repo-nobody-has", r"cannot read the dataset org/repo-nobody-has \(.*that can be reached"),
+        ("no/such/folder", "there is no folder no/such/folder on this machine: give a run"),
+        ("./mine", "there is no folder ./mine on this machine: give a run"),
+        (
+            "org/repo-nobody-has",
+            r"cannot read the dataset org/repo-nobody-has \(there is no folder org/repo-nobody-has on this machine, "
+            r"and the Hub gave none of that name: .*that can be reached",
+        ),
+        (__file__, "test_load.py is no folder"),
         ("s3://bucket/run", "is an address: pairs are read from this machine or the Hub"),
     ],
 )
 def test_a_place_that_holds_nothing_is_one_clear_error(place, message):
     with pytest.raises(LoadError, match=message):
         load_pairs(place)
+
+
+def test_a_misspelt_run_is_told_with_the_one_that_is_here(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for place in ("runs/mien", "./runs/mien", f"{tmp_path}/runs/mien"):
+        for read in (load_pairs, open_layout, open_judged):
+            with pytest.raises(LoadError, match=r"there is no folder .*runs/mien .*did you mean .*runs/mine\?\)"):
+                read(place).splits()
 
 
 def test_a_folder_without_a_dataset_and_a_split_that_is_not_there_are_told(runs, tmp_path):

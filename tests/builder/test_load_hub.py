@@ -52,5 +52,5 @@ def test_pairs_of_a_repository_are_made_again_by_the_rule_in_its_card(runs, tmp_
 
 def test_a_repository_that_is_not_there_is_one_clear_error(ask):
     done = ask("load_pairs('org/other')")
-    assert "LoadError: cannot read the dataset org/other (" in done.stderr
+    assert "LoadError: cannot read the dataset org/other (there is no folder org/other on this machine" in done.stderr
     assert "that can be reached" in done.stderr

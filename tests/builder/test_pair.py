@@ -7,7 +7,7 @@ import statistics
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from builder.pair import Direction, pair, paired_errors
@@ -111,6 +111,20 @@ def test_equal_outputs_are_one_candidate_with_all_their_models():
     assert (row["chosen_id"], row["rejected_id"]) == ("1", "3")
     assert row["chosen_models"] == ["big", "small"]
     assert count.equal_outputs == 2
+
+
+@settings(max_examples=200)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), min_size=2, max_size=5))
+@example(["ΌΣΟΣ", "όσος", "όσοσ"])  # a final sigma
+@example(["İ", "i̇", "i", "I", "ı"])  # Turkish
+@example(["\x1c cat\x85", "CAT", "\u180ecat", "\ufeffcat"])  # what is space, and what only looks like it
+@example(["ẞ", "ß", "SS", "ss"])
+def test_outputs_are_equal_where_pythons_strip_and_lower_say_so(texts):
+    rows = [candidate(str(at), "x", text, at / 10) for at, text in enumerate(texts)]
+    table, count = pair(*tables(rows), "text", HIGHER, rule())
+    first = {text.strip().lower(): str(at) for at, text in reversed(list(enumerate(texts)))}
+    assert len(table) == count.kept == len(first) * (len(first) - 1) // 2
+    assert {row[side] for row in table.to_pylist() for side in ("chosen_id", "rejected_id")} <= set(first.values())
 
 
 def test_every_two_candidates_of_many_inputs_are_looked_at():

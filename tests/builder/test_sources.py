@@ -117,6 +117,7 @@ def test_a_cell_of_the_wrong_kind_is_an_error_in_its_own_row_only(tmp_path):
     good, bad = everything(source)
     assert good == png("red")
     assert isinstance(bad, TypeError)
+    assert str(bad) == "this row holds nothing (null), and no encoded image"
 
 
 @pytest.mark.parametrize("saved", [True, False])
@@ -272,7 +273,6 @@ def test_a_text_cell_that_is_none_is_an_error_in_its_own_row_only(tmp_path, monk
         "str",
         "TypeError",
     ]
-    assert [type(cell).__name__ for cell in parquet(tmp_path / "c", pa.array([1, 2]), "text")] == ["TypeError"] * 2
 
 
 @pytest.mark.parametrize(

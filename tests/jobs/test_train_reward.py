@@ -196,7 +196,7 @@ def test_a_start_whose_list_of_inputs_is_damaged_is_refused(sources, tmp_path, c
 
 def test_a_source_that_is_nothing_is_refused(tmp_path, capsys):
     assert main(["train-reward", str(tmp_path / "x"), "--start", START, "--out", str(tmp_path / "out")]) == 1
-    assert "no folder at" in capsys.readouterr().err
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def test_settings_are_read_as_yaml_reads_them_and_numbers_as_people_write_them():

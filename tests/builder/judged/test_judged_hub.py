@@ -65,5 +65,5 @@ def test_a_repository_of_answers_is_known_by_its_columns_and_read_without_a_copy
 def test_a_repository_that_is_not_there_is_one_clear_error(tmp_path):
     (tmp_path / "repo").mkdir()
     done = asked(tmp_path / "repo", tmp_path, SHOW.replace(NAME, "org/other"))
-    assert "JudgedError: cannot read org/other (" in done.stderr
+    assert "JudgedError: cannot read org/other (there is no folder org/other on this machine, and" in done.stderr
     assert "that can be reached" in done.stderr

@@ -136,7 +136,7 @@ def test_a_broken_dataset_is_refused(build, name):
 def test_an_empty_dataset_is_refused(build, tmp_path):
     with pytest.raises(LoadError, match="is empty: it has no input in any split"):
         load_preferences(build("i2t2i", train=0))
-    with pytest.raises(LoadError, match="no folder at"):
+    with pytest.raises(LoadError, match="there is no folder"):
         load_preferences(tmp_path / "nowhere")
 
 

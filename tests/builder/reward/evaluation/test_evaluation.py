@@ -17,6 +17,8 @@ from plain_colours import COLOURS, caption, picture
 from transformers import AutoProcessor, CLIPImageProcessor
 
 from builder.exports.export import export
+from builder.images import content_id
+from builder.layouts import open_layout
 from builder.load import open_source
 from builder.reward.errors import RewardError
 from builder.reward.evaluation.draw import draw
@@ -130,6 +132,12 @@ def test_images_of_a_dataset_that_names_them_by_path_are_known_by_their_pixels(t
     assert len(ids_of(theirs)) == len(lines) + 1
 
 
+def test_images_in_a_layout_of_others_are_listed_by_their_pixels_alone(judged, tmp_path):
+    write_seen(tmp_path, [open_layout(judged).read("test")])
+    images = {content_id(Image.open(path).convert("RGB")) for path in judged.glob("*.png")}
+    assert set((tmp_path / FILE).read_text().split()) <= images
+
+
 def test_other_images_under_the_same_names_are_no_leak(model, tmp_path):
     for number, (folder, split) in enumerate([("trained", "train"), ("tested", "test")]):
         (tmp_path / folder).mkdir()
@@ -187,8 +195,6 @@ def test_a_list_that_cannot_be_fetched_is_not_taken_for_one_that_is_not_there():
 def test_a_leak_is_found_by_content_in_another_layout(model, judged, tmp_path):
     folder, shown = tmp_path / "model", Image.open(judged / "4.png")
     folder.mkdir()
-    from builder.images import content_id
-
     (folder / FILE).write_text(content_id(shown.convert("RGB")) + "\n")
     with pytest.raises(LeakError, match="1 of the 12 inputs"):
         evaluate(model, folder, [str(judged)])
