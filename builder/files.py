@@ -146,8 +146,8 @@ def read_file_within(root: Path, path: str) -> bytes | OSError:
 
 
 def file_of_export(root: Path, path: str) -> Path | OSError:
-    """As `file_within`. An absolute path of elsewhere, as in an export that was moved, is looked for under `root` by its
-    last two parts."""
+    """As `file_within`. An absolute path of elsewhere, as in an export that was moved, is looked for under `root` by
+    its last two parts."""
     found = file_within(root, path)
     if isinstance(found, PermissionError) and PurePath(path).is_absolute():
         moved = file_within(root, str(PurePath(*PurePath(path).parts[-2:])))
