@@ -166,7 +166,7 @@ def make_parser() -> argparse.ArgumentParser:
     merge.add_argument("second", metavar="B", type=place, help="run directory; its rows are left as they are")
     merge.add_argument("--into", metavar="C", type=place, help="run directory, new or not (default: A)")
 
-    add_lookup_commands(commands, _command)
+    add_lookup_commands(commands, _command, make_parser)
     add_dataset_commands(commands, _command)
     add_reward_commands(commands, _command)
     add_train_command(commands, _command)

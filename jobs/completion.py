@@ -13,11 +13,8 @@ NO_FILES = {"repo", "revision", "split", "prompt", "text", "texts", "set", "agai
 RECIPE = {"build": "_cyclepref_build_recipe", "reward": "_cyclepref_reward_recipe"}
 
 
-def completion_script(shell: str) -> str:
-    """The script for a shell, for the command line as it is."""
-    from jobs.cli import make_parser
-
-    parser = make_parser()
+def completion_script(shell: str, parser: argparse.ArgumentParser) -> str:
+    """The script for a shell that completes what a parser takes."""
     for name, command in _commands(parser).items():
         for action in command._actions:
             _complete(action, name)

@@ -7,8 +7,11 @@ KINDS = ("captioner", "text-to-image", "metric")
 SHELLS = ("bash", "zsh", "tcsh")
 
 
-def add_lookup_commands(commands, add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add `models`, `recipes` and `completion`; `add(commands, name, run, about, examples)` makes one."""
+def add_lookup_commands(
+    commands, add: Callable[..., argparse.ArgumentParser], make_parser: Callable[[], argparse.ArgumentParser]
+) -> None:
+    """Add `models`, `recipes` and `completion`; `add(commands, name, run, about, examples)` makes one, and `make_parser`
+    the parser that completions are for."""
     models = add(
         commands, "models", _models, "list the catalog of captioners, text-to-image pipelines and metrics",
         "examples:\n  cyclepref models\n  cyclepref models --kind metric\n  cyclepref models shapeworld-sd3\n"
@@ -33,6 +36,7 @@ def add_lookup_commands(commands, add: Callable[..., argparse.ArgumentParser]) -
         "  cyclepref completion zsh > ~/.zfunc/_cyclepref             a folder of $fpath",
     )  # fmt: skip
     completion.add_argument("shell", choices=SHELLS, help="%(choices)s")
+    completion.set_defaults(make_parser=make_parser)
 
 
 def _models(arguments: argparse.Namespace) -> int:
@@ -52,5 +56,5 @@ def _recipes(arguments: argparse.Namespace) -> int:
 def _completion(arguments: argparse.Namespace) -> int:
     from jobs.completion import completion_script
 
-    print(completion_script(arguments.shell))
+    print(completion_script(arguments.shell, arguments.make_parser()))
     return 0
