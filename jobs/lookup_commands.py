@@ -10,7 +10,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 def add_lookup_commands(
     commands, add: Callable[..., argparse.ArgumentParser], make_parser: Callable[[], argparse.ArgumentParser]
 ) -> None:
-    """Add `models`, `recipes` and `completion`; `add(commands, name, run, about, examples)` makes one, and `make_parser`
+    """Add `models`, `recipes` and `completion`; `add(commands, name, run, about, examples)` makes one, `make_parser`
     the parser that completions are for."""
     models = add(
         commands, "models", _models, "list the catalog of captioners, text-to-image pipelines and metrics",
