@@ -139,10 +139,13 @@ def test_labels_of_people_are_trained_on_and_then_refused_in_an_evaluation(tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "start: say what training starts from, a Hub id or a folder"),
-        (["--start", START, "--set", "loss=hinge"], "Input should be 'bradley-terry', 'margin' or 'mse'"),
+        ([], "start: is missing: what training starts from, a Hub id or a folder"),
+        (
+            ["--start", START, "--set", "loss=hinge"],
+            "--set loss: loss: must be bradley-terry, margin or mse, got 'hinge'",
+        ),
         (["--start", START, "--set", "epochs"], "--set takes name=value"),
-        (["--start", START, "--set", "head.size=1"], "head.size: unknown key; known keys: pooling"),
+        (["--start", START, "--set", "head.size=1"], "head.size: unknown setting (did you mean 'head_sizes'"),
         (["--start", "shapeworld/llava"], "a reward model starts from one of blip, clip, siglip, but"),
         (["--recipe", "nowhere.yaml"], "no recipe 'nowhere.yaml'"),
         (["--recipe", "shapewrld"], "did you mean 'shapeworld'"),
