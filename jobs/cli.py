@@ -109,6 +109,14 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("directory", metavar="DIR", type=place, help="run directory; a build may be at work in it")
     status.add_argument("--json", action="store_true", help="print it as JSON")
 
+    verify = _command(
+        commands, "verify", _verify, "read all that a run directory holds and say what is damaged; changes nothing",
+        "examples:\n  cyclepref verify runs/mine           its exit status is 1 if anything is wrong\n"
+        "  cyclepref verify runs/mine --json",
+    )  # fmt: skip
+    verify.add_argument("directory", metavar="DIR", type=place, help="run directory")
+    verify.add_argument("--json", action="store_true", help="print it as JSON")
+
     prune = _command(
         commands, "prune", _prune, "remove rows that the latest build of a directory did not ask for; asks first",
         "examples:\n  cyclepref prune runs/mine\n  cyclepref prune runs/mine --yes",
@@ -165,6 +173,12 @@ def _status(arguments: argparse.Namespace) -> int:
 
     print_status(arguments.directory, arguments.json)
     return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from jobs.verify import run_verify
+
+    return run_verify(arguments.directory, arguments.json)
 
 
 def _prune(arguments: argparse.Namespace) -> int:
