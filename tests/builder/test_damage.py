@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from damage import DAMAGE, flip_bits, parts_of
+from damage import DAMAGE, parts_of, truncate
 from inline_builds import InlineEngine, hashed_models, put_hashed_models, small_recipe  # noqa: F401
 
 from builder.build import build
@@ -106,7 +106,7 @@ def test_joined_parts_are_sealed_and_a_damaged_part_is_never_joined(undamaged, t
     assert all(path.name.startswith(JOINED) and path.name.endswith(SEALED) for path in parts_of(out))
     assert list(damaged_parts(Store(out), [(path.parent.name, path.name) for path in parts_of(out)])) == []
     hit = parts_of(out)[0]
-    flip_bits(hit, random.Random(3))
+    truncate(hit, random.Random(3))
     with pytest.raises(DamagedPart, match="is damaged"):
         join_small(Store(out), many=0)
     assert hit.exists()
