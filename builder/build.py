@@ -51,7 +51,7 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
 
     Raises:
         RecipeError: for a model, metric or source that the recipe names wrongly.
-        StoreError: if `out` cannot be a run directory.
+        StoreError: if `out` cannot be a run directory: a folder with files that are none of a run is none.
         LockError: if another build works in it.
         BuildError: if too many rows fail; what was finished stays.
         EngineError: if a worker cannot start.
@@ -59,6 +59,7 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
     if engine is None:
         with Engine() as own:
             return build(recipe, out, retry_failed, own)
+    _refuse_among_inputs(recipe, Store(out))
     with hold(Store(out), "build") as held:
         for _ in range(MENDS):
             # Another store each time, since one remembers what it has read.
@@ -77,6 +78,23 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
         raise BuildError(
             f"parts of {store.root} were damaged {MENDS} times while this build ran: look at its disk, and at what "
             "else writes there; then run the same command again"
+        )
+
+
+def _refuse_among_inputs(recipe: Recipe, store: Store) -> None:
+    """Refuse a run directory that lies in its own folder of inputs: the next build would read what this one writes.
+
+    Raises:
+        RecipeError: if it does.
+    """
+    path = getattr(recipe.inputs, "path", None)
+    if path is None or "://" in store.root:
+        return
+    inputs, out = Path(path).expanduser().resolve(), Path(store.root).resolve()
+    if out.is_relative_to(inputs):
+        raise RecipeError(
+            f"--out {out} lies in inputs.path {inputs}, so that its pictures would be inputs of the next build: name a "
+            "folder elsewhere"
         )
 
 

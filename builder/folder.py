@@ -7,8 +7,9 @@ import contextlib
 import errno
 import json
 import os
+import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,12 +18,14 @@ import pyarrow as pa
 from pyarrow import fs
 from pydantic import BaseModel
 
-from schemas.errors import CyclePrefError
+from schemas.errors import CyclePrefError, visible
 from schemas.run_files import RunFile, what_is_wrong
 
 TEMPORARY = ".tmp-"
 # What a run directory's address may say beside the place; who may read and write there is for the environment to say.
 ADDRESS_OPTIONS = {"endpoint_override", "scheme", "region"}
+# What may lie in a folder that is empty to its owner: a disk's own folder, and the log of the command at work.
+NO_ONES = re.compile(r"\..*|lost\+found|.*\.log|nohup\.out")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -71,6 +74,11 @@ class Folder:
         """Names of the complete files in a folder of the run directory, in order."""
         return [name for name, _ in self.listed(folder)]
 
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders in a folder of the run directory, in order."""
+        selector = fs.FileSelector(f"{self._base}/{folder}", allow_not_found=True)
+        return sorted(i.base_name for i in self._fs.get_file_info(selector) if i.type == fs.FileType.Directory)
+
     def listed(self, folder: str) -> list[tuple[str, fs.FileInfo]]:
         """Names of the complete files in a folder of the run directory, in order, with their sizes and times."""
         selector = fs.FileSelector(f"{self._base}/{folder}", allow_not_found=True)
@@ -89,6 +97,22 @@ class Folder:
     def missing(self) -> bool:
         """Whether the run directory is not there yet; on an object store folders neither come nor go."""
         return isinstance(self._fs, fs.LocalFileSystem) and not Path(self._base).exists()
+
+    def refuse_others(self, marks: Iterable[str], what: str) -> None:
+        """Make sure that nothing is here but `what` we write, which has one of `marks` (files or folders), or logs.
+
+        Raises:
+            StoreError: if the folder has other files: they are somebody's, and would be mixed with ours.
+        """
+        found = self._fs.get_file_info(fs.FileSelector(self._base, allow_not_found=True))
+        others = sorted(info.base_name for info in found if not NO_ONES.fullmatch(info.base_name))
+        at = self._fs.get_file_info([f"{self._base}/{mark}" for mark in marks])
+        if others and all(info.type == fs.FileType.NotFound for info in at):
+            shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+            raise StoreError(
+                f"{self.root} is not empty and holds no {what} (there is {visible(shown, keep='')}): --out must name a "
+                f"new or empty folder, or one with a {what}"
+            )
 
     def drop_if_only(self, folder: str) -> None:
         """Remove the run directory if it has nothing in it but one empty folder."""

@@ -40,6 +40,8 @@ from schemas.run_files import Announcement
 log = logging.getLogger("cyclepref.lock")
 
 FOLDER = ".locks"
+# What a run directory has and no other folder; of earlier versions, parts.
+MARKS = (FOLDER, "progress.json", *(f"store/{table}" for table in ("sources", "inputs", "generations")))
 BEAT_S = 10.0
 STALE_S = 60.0
 # Of those that start within so short a time all may have refused: they look again.
@@ -171,8 +173,9 @@ def hold(store: Folder, command: str) -> Iterator[Lock]:
 
     Raises:
         LockError: if another process holds it; the message names it.
-        StoreError: if the directory cannot be written.
+        StoreError: if the directory cannot be written, or has files and no run.
     """
+    store.refuse_others(MARKS, "run")
     new = store.missing()
     lock = _acquire(store, Holder.here(command))
     lock.start()

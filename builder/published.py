@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
 from builder.folder import Folder
 from builder.layout import OWN, ROWS, SPLITS
+from builder.seal import UNREADABLE
 from schemas.errors import CyclePrefError
 
 CARD = "README.md"
@@ -115,7 +115,7 @@ class Published:
     def _open(self, name: str) -> pq.ParquetFile:
         try:
             return pq.ParquetFile(self.folder.open(name))
-        except pa.ArrowInvalid as error:
+        except UNREADABLE as error:
             raise DatasetError(f"{self.folder.address(name)} cannot be read ({error}): build it again") from error
 
 

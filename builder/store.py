@@ -55,10 +55,11 @@ READERS = 4
 
 
 class DamagedPart(StoreError):
-    """A part whose rows cannot be trusted; `found` says which and why."""
+    """A part whose rows cannot be trusted; `found` says which and why, `reason` why alone."""
 
     def __init__(self, store: "Store", table: str, part: str, reason: object):
-        self.found = f"{store.address(f'store/{table}/{part}')} is damaged ({in_a_line(reason)})"
+        self.reason = in_a_line(reason)
+        self.found = f"{store.address(f'store/{table}/{part}')} is damaged ({self.reason})"
         super().__init__(
             f"{self.found}: the next `cyclepref build` sets it aside and makes its rows again; "
             f"`cyclepref verify {store.root}` looks for other damage"

@@ -150,6 +150,14 @@ def make_parser() -> argparse.ArgumentParser:
     failed.add_argument("--model", help="only of this model or metric")
     failed.add_argument("--json", action="store_true", help="print a JSON object a line")
 
+    verify = _command(
+        commands, "verify", _verify, "read all that a run directory holds and say what is damaged; changes nothing",
+        "examples:\n  cyclepref verify runs/mine           its exit status is 1 if anything is wrong\n"
+        "  cyclepref verify runs/mine --json",
+    )  # fmt: skip
+    verify.add_argument("directory", metavar="DIR", type=place, help="run directory")
+    verify.add_argument("--json", action="store_true", help="print it as JSON")
+
     prune = _command(
         commands, "prune", _prune, "remove rows that the latest build of a directory did not ask for; asks first",
         "examples:\n  cyclepref prune runs/mine\n  cyclepref prune runs/mine --yes",
@@ -216,6 +224,12 @@ def _failures(arguments: argparse.Namespace) -> int:
 
     print_failures(arguments.directory, arguments.stage, arguments.model, arguments.json)
     return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from jobs.verify import run_verify
+
+    return run_verify(arguments.directory, arguments.json)
 
 
 def _prune(arguments: argparse.Namespace) -> int:

@@ -34,6 +34,7 @@ START = Path(__file__).parent.parent / "builder" / "shapeworld" / "weights" / "b
 def run_demo(out: Path, inputs: int | None = None) -> dict[str, Any]:
     """Run the demo in `out`, doing only what is not there yet; returns the content of its summary.json."""
     begin = time.monotonic()
+    Store(out).refuse_others((*CYCLES, "summary.json"), "demo")
     recipes = {name: _recipe(name, inputs) for name in CYCLES}
     runs = {}
     with Engine() as engine:

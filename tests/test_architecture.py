@@ -22,7 +22,7 @@ RECIPES = sorted((ROOT / "jobs" / "recipes").glob("*.yaml"))
 REWARD_RECIPES = sorted((ROOT / "jobs" / "recipes" / "rewards").glob("*.yaml"))
 MAX_LINES = 350
 COMMANDS = (
-    "build", "demo", "models", "status", "failures", "prune", "merge", "stats", "publish", "export",
+    "build", "demo", "models", "status", "failures", "verify", "prune", "merge", "stats", "publish", "export",
     "score", "rank", "best-of-n", "convert-reward", "train-reward", "evaluate", "recipes", "completion",
 )  # fmt: skip
 # Reading a pickle runs whatever code is in it.

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from builder.folder import Folder, StoreError
 from builder.progress import console, plain
 from builder.reward.errors import RewardError
 from builder.reward.reading import wait, worker
@@ -31,10 +32,11 @@ def claim(out: Path, identity: Identity, replace: bool = False) -> Path:
 
     Raises:
         RewardError: if `out` holds the model or the checkpoints of another training (with `replace` these are removed),
-            or cannot be written to.
+            or somebody's other files, or cannot be written to.
     """
     folder, noted = out / WORK / "checkpoints", out / WORK / "run.json"
     wait()
+    _refuse_others(out)
     other = _of_another(out, folder, noted, identity)
     if other is not None and not replace:
         raise RewardError(other)
@@ -55,6 +57,14 @@ def begun_with(out: Path) -> str | None:
     if (out / METRICS).is_file() or last_checkpoint(out / WORK / "checkpoints") is None:
         return None
     return _read(out / WORK / "run.json").get("start")
+
+
+def _refuse_others(out: Path) -> None:
+    """Raises RewardError if a folder has somebody's files in it, and none of a training's."""
+    try:
+        Folder(out).refuse_others((WORK, METRICS, "config.json"), "training")
+    except StoreError as error:
+        raise RewardError(str(error)) from error
 
 
 def _of_another(out: Path, folder: Path, noted: Path, identity: Identity) -> str | None:

@@ -83,7 +83,7 @@ MODELS = {
 }
 
 
-def small_recipe(cycle: str = "i2t2i", inputs: int = 6, third: bool = False, **changes: Any) -> Recipe:
+def small_recipe(cycle: str = "i2t2i", limit: int = 6, third: bool = False, **changes: Any) -> Recipe:
     """Two forward models, or `third` as well; names and settings are those of real models."""
     first, second, back, metric = MODELS[cycle]
     more = [{"model": second, "name": "third", "settings": {"prompt": "What?"} if cycle == "i2t2i" else {"steps": 3}}]
@@ -91,7 +91,7 @@ def small_recipe(cycle: str = "i2t2i", inputs: int = 6, third: bool = False, **c
         {
             "name": "small",
             "cycle": cycle,
-            "inputs": {"source": "shapeworld", "limit": inputs, "seed": 1},
+            "inputs": {"source": "shapeworld", "limit": limit, "seed": 1},
             "forward": [{"model": first}, {"model": second}, *(more if third else [])],
             "backward": {"model": back},
             "metric": {"metric": metric},

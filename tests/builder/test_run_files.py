@@ -39,7 +39,7 @@ def edited(path: Path, **changes: object) -> str:
 
 
 def again(run: Path) -> None:
-    build(small_recipe(inputs=2, dataset={"group_near_duplicates": True}), run, engine=InlineEngine())
+    build(small_recipe(limit=2, dataset={"group_near_duplicates": True}), run, engine=InlineEngine())
 
 
 def look(run: Path) -> None:
