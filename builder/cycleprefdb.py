@@ -8,7 +8,6 @@ meant. CyclePref's own exports have absolute paths, which are found again where 
 `generation_ids`, `models`, `metric`, `higher_is_better` and `pairs`, which readers of the layout ignore.
 """
 
-import json
 import math
 import tarfile
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.files import file_of_export, read_file_of_export
+from builder.files import MAX_BYTES, file_of_export, from_json, not_a_file, read_file_of_export
 from builder.images import ENDINGS
 from builder.pair import UNIT
 from builder.rankings import PAIRS, LoadError, Rankings, identity_of
@@ -116,6 +115,8 @@ class FileImages:
             hint = f"; it may be in {', '.join(packed)}: unpack that here" if packed else ""
             raise LoadError(f"{self.folder} has no image {path!r:.200} ({data}){hint}")
         tar, offset, size = member
+        if size > MAX_BYTES:
+            raise LoadError(f"{tar} has {path!r:.200} with {size:,} bytes, more than {MAX_BYTES:,}: make it smaller")
         with tar.open("rb") as file:
             file.seek(offset)
             return file.read(size)
@@ -125,6 +126,8 @@ class FileImages:
         """Where each file in a tar begins, and how long it is: nothing is unpacked."""
         found: dict[str, tuple[Path, int, int]] = {}
         for tar in sorted(self.folder.glob("*.tar")):
+            if error := not_a_file(tar):
+                raise LoadError(f"{tar}: {error}")
             with tarfile.open(tar, "r:") as opened:
                 for member in opened:
                     if member.isreg():
@@ -145,12 +148,14 @@ class FileImages:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if error := not_a_file(path):
+        raise LoadError(f"{path}: {error}")
     with path.open(encoding="utf-8") as file:
         try:
             if path.suffix == ".json":
-                yield from json.load(file)
+                yield from from_json(file.read())
             else:
-                yield from (json.loads(line) for line in file if line.strip())
+                yield from (from_json(line) for line in file if line.strip())
         except ValueError as error:
             raise LoadError(f"{path} is not JSON{'L' if path.suffix == '.jsonl' else ''} ({error})") from error
 

@@ -5,7 +5,6 @@ needs no model, and neither does a second build. An image without a verdict, bec
 out as well. What was left out is listed in `flagged.json` of the run directory, which is not published.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from PIL import Image
 
 from builder import __version__
 from builder.engine import Engine, Lane
+from builder.files import from_json
 from builder.journal import Journal
 from builder.memory import Fitting
 from builder.models.resolve import Resolved, resolve, settled
@@ -99,7 +99,7 @@ def _labels(spec: SafetySpec) -> list[str]:
         path = Path(spec.repo, "config.json")
         if not path.is_file():
             path = Path(hf_hub_download(spec.repo, "config.json", revision=spec.revision))
-        labels = json.loads(path.read_text(encoding="utf-8"))["id2label"]
+        labels = from_json(path.read_text(encoding="utf-8"))["id2label"]
         return [labels[at] for at in sorted(labels, key=int)]
     except (OSError, ValueError, LookupError, TypeError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise RecipeError(

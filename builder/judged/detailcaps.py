@@ -4,11 +4,11 @@ The scores there are GPT-4's, given with captions at hand that people had correc
 be written in the plain form.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
+from builder.files import from_json
 from builder.judged.imagereward import check
 from builder.judged.items import Form, Judged, JudgedError, by_order, picture, text
 
@@ -34,7 +34,7 @@ def read(where: str, row: dict[str, Any], roots: tuple[Path, ...]) -> Judged:
 
 def _marks(where: str, packed: Any) -> dict[str, float]:
     try:
-        marks = json.loads(packed) if isinstance(packed, str) else packed
+        marks = from_json(packed) if isinstance(packed, str) else packed
         found = {model: float(mark) for model, mark in sorted(marks.items())}
     except (ValueError, TypeError, AttributeError) as error:
         raise JudgedError(f"{where}: GPT4_Eval must be JSON of model -> score, got {packed!r:.80}") from error

@@ -1,9 +1,9 @@
 """RLHF-V and RLAIF-V (arXiv 2312.00849, 2405.17220; their dataset cards): an image, a question, and two answers."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from builder.files import from_json
 from builder.judged.items import Form, Judged, JudgedError, picture, text
 
 
@@ -20,7 +20,7 @@ def read(where: str, row: dict[str, Any], roots: tuple[Path, ...]) -> Judged:
 
 def _inner(where: str, packed: Any) -> dict[str, Any]:
     try:
-        said = json.loads(packed) if isinstance(packed, str) else packed
+        said = from_json(packed) if isinstance(packed, str) else packed
     except ValueError as error:
         raise JudgedError(f"{where}: its text is no JSON ({error})") from error
     if not isinstance(said, dict):

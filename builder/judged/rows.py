@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from builder.files import from_json, not_a_file
 from builder.judged.items import JudgedError
 from builder.places import may_be_on_hub, not_here
 
@@ -29,6 +30,8 @@ SPLITS = {
     "test": "test",
 }
 CHUNK = 2**20
+# The longest element of a JSON list, in characters: what does not end is read again with every chunk.
+MAX_ELEMENT = 64 * 2**20
 BETWEEN = re.compile(r"[ \t\r\n,]*")
 
 
@@ -157,13 +160,15 @@ def read_file(file: Path) -> Iterator[dict[str, Any]]:
         JudgedError: if it cannot be read as what its name says.
     """
     try:
+        if error := not_a_file(file):
+            raise error
         if file.suffix == ".parquet":
             with pq.ParquetFile(file) as opened:
                 for batch in opened.iter_batches(batch_size=16):
                     yield from batch.to_pylist()
         elif file.suffix == ".jsonl":
             with file.open(encoding="utf-8") as lines:
-                yield from (json.loads(line) for line in lines if line.strip())
+                yield from (from_json(line) for line in lines if line.strip())
         else:
             yield from _json_list(file)
     except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid is a ValueError, and so is what json raises
@@ -188,7 +193,11 @@ def _json_list(file: Path) -> Iterator[Any]:
                 continue
             try:
                 element, at = decoder.raw_decode(rest, at)
+            except RecursionError:
+                raise JudgedError(f"{file} cannot be read as json: an element is nested too deep") from None
             except ValueError:
+                if len(rest) - at > MAX_ELEMENT:
+                    raise JudgedError(f"{file}: an element does not end within {MAX_ELEMENT:,} characters") from None
                 more = text.read(CHUNK)
                 if not more and at_end:
                     raise

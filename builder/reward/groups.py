@@ -1,6 +1,5 @@
 """Inputs with their candidates, for best-of-n: from a run's store, or from a folder of generations with prompts."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
-from builder.files import files_under, read_file
+from builder.files import files_under, from_json, read_file
 from builder.images import ENDINGS
 from builder.reward.errors import RewardError
 from builder.reward.model import RewardModel, best
@@ -160,7 +159,7 @@ def _from_metadata(file: Path, pictures: dict[str, Path]) -> dict[str, str]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = from_json(line)
             name, prompt = row["file_name"], row["prompt"] if "prompt" in row else row["text"]
         except (ValueError, KeyError, TypeError) as error:
             raise RewardError(f"{file}, line {number}: not JSON with file_name and prompt (or text)") from error

@@ -37,7 +37,7 @@ class Fragile:
         if what == "hang":
             time.sleep(3600)
         if what == "download slowly":
-            for _ in range(12):
+            for _ in range(16):
                 time.sleep(0.5)
                 self.log.with_suffix(".weights").write_bytes(bytes(2**21))
         if what == "raise":
@@ -220,16 +220,17 @@ def test_a_model_that_cannot_load_is_told_at_once_and_in_one_line(supervised):
 
 @pytest.mark.parametrize(("what", "reason"), [("segfault", "SIGSEGV"), ("hang", "nothing read or written for 1 s")])
 def test_a_model_that_kills_its_process_or_hangs_while_it_loads_is_tried_three_times(supervised, what, reason):
-    out = supervised(SPEC.model_copy(update={"load_timeout_s": 1.0}), on_load=what)(block("fine"))
+    spec = SPEC.model_copy(update={"load_timeout_s": 1.0}) if what == "hang" else SPEC
+    out = supervised(spec, on_load=what)(block("fine"))
     assert "m could not be loaded: 3 times in a row" in out["trouble"][0].as_py()
     assert reason in out["trouble"][0].as_py()
 
 
 def test_a_model_that_is_downloaded_for_longer_than_it_may_be_silent_is_loaded(supervised):
     began = time.monotonic()
-    out = supervised(SPEC.model_copy(update={"load_timeout_s": 2.0}), on_load="download slowly")(block("fine"))
+    out = supervised(SPEC.model_copy(update={"load_timeout_s": 5.0}), on_load="download slowly")(block("fine"))
     assert out["error"].to_pylist() == [None]
-    assert time.monotonic() - began > 6
+    assert time.monotonic() - began > 8
 
 
 def test_a_process_that_waits_for_anothers_download_of_its_model_lives(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """What comes from outside never makes a build wait for ever: what is no file is not opened, and reading has an end."""
 
+import io
 import os
+import tarfile
 import tempfile
 import threading
 import time
@@ -11,8 +13,11 @@ import datasets
 import pyarrow as pa
 import pytest
 
-from builder import inputs, waiting
+from builder import cycleprefdb, inputs, waiting
 from builder.files import read_file
+from builder.judged import rows as judged_rows
+from builder.judged.items import JudgedError
+from builder.rankings import LoadError
 from builder.sources import open_source
 from builder.stage import BuildError
 from builder.store import Store
@@ -108,7 +113,7 @@ def test_a_source_that_raises_is_heard_and_leaves_no_thread_behind(tmp_path):
         inputs.list_items(source)
     (tmp_path / "p.txt").write_text("a cat\na dog\n" * 100)
     source = open_source(PromptFile(source="prompts", path=str(tmp_path / "p.txt")), "text")
-    before = threading.active_count()
+    before = set(threading.enumerate())
     read = waiting.each_in_time(source.read, [name for name, _ in source.items()], ahead=4)
     assert next(read) == "a cat"
     read.close()
@@ -116,7 +121,49 @@ def test_a_source_that_raises_is_heard_and_leaves_no_thread_behind(tmp_path):
     with pytest.raises(RecipeError, match="no such file"):
         list(waiting.each_in_time(source.read, ["p.txt:1"]))
     for _ in range(100):
-        if threading.active_count() == before:
+        if set(threading.enumerate()) <= before:
             return
         time.sleep(0.02)
     pytest.fail("a thread was left behind")
+
+
+def rows_of(layout: str, path: Path) -> list:
+    return list(cycleprefdb._rows(path) if layout == "cycleprefdb" else judged_rows.read_file(path))
+
+
+@pytest.mark.parametrize("layout", ["cycleprefdb", "judged"])
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("[" * 100_000, "nested too deep"), ("pipe", "but a pipe"), ("/proc/self/environ", "made up by the kernel")],
+)
+def test_rows_that_others_wrote_are_one_error_where_they_are_no_rows(tmp_path, layout, name, content, message):
+    if content == "pipe":
+        os.mkfifo(tmp_path / name)
+    elif content.startswith("/"):
+        (tmp_path / name).symlink_to(content)
+    else:
+        (tmp_path / name).write_text(content if name.endswith("l") else "[" + content)
+    with pytest.raises((JudgedError, LoadError), match=message):
+        rows_of(layout, tmp_path / name)
+
+
+def test_an_element_of_a_list_that_does_not_end_is_not_read_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(judged_rows, "CHUNK", 100)
+    monkeypatch.setattr(judged_rows, "MAX_ELEMENT", 1000)
+    (tmp_path / "rows.json").write_text('[{"a": "' + "x" * 10**6)
+    with pytest.raises(JudgedError, match="an element does not end within 1,000 characters"):
+        rows_of("judged", tmp_path / "rows.json")
+
+
+def test_a_picture_in_a_tar_has_a_largest_size_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(cycleprefdb, "MAX_BYTES", 9)
+    with tarfile.open(tmp_path / "images.tar", "w") as tar:
+        for name, size in (("a.png", 9), ("b.png", 10)):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            tar.addfile(member, io.BytesIO(bytes(size)))
+    images = cycleprefdb.FileImages(tmp_path, ["a.png", "b.png"])
+    assert images.of_input(0) == bytes(9)
+    with pytest.raises(LoadError, match=r"'b\.png' with 10 bytes, more than 9"):
+        images.of_input(1)
