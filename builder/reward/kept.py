@@ -9,6 +9,7 @@ from builder.images import content_id, encode
 from builder.reward.errors import RewardError
 from builder.reward.groups import METADATA, Choice, Kept
 from builder.reward.opening import open_image
+from schemas.ids import digest
 
 
 def new_folder(out: Path) -> None:
@@ -48,7 +49,7 @@ class BestOfN:
     def add(self, kept: Kept) -> None:
         """Write the pictures of one input, and note its rows."""
         for rank, choice in enumerate(kept.kept, 1):
-            name = self._picture(choice)
+            name = self._picture(choice, kept.name)
             row = {"file_name": name, "input": kept.name, "candidates": kept.kind, **row_of(choice, rank)}
             self._lines.write(json.dumps(row, ensure_ascii=False) + "\n")
             self.rows += 1
@@ -59,9 +60,10 @@ class BestOfN:
         scratch.write_text(self._lines.getvalue(), encoding="utf-8")
         scratch.replace(self._out / METADATA)
 
-    def _picture(self, choice: Choice) -> str:
+    def _picture(self, choice: Choice, of: str) -> str:
         image = open_image(choice.image)
-        name = f"{content_id(image)}.png"
+        # Equal pictures of two prompts are two files: each has one prompt.
+        name = f"{digest('kept', of, content_id(image))}.png"
         if not (self._out / name).exists():
             (self._out / name).write_bytes(encode(image))
         return name

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "builder"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "builder" / "reward"))
 from made_run import make_run
+from plain_colours import make_rows, write_dataset
 
 from builder.reward.model import RewardModel
 from jobs.cli import main
@@ -51,6 +53,18 @@ def test_a_leak_is_refused_unless_it_is_allowed(place, capsys):
     assert "are among those that the model was trained on" in capsys.readouterr().err
     assert main([*command, "--allow-leak"]) == 0
     assert "LEAK: " in capsys.readouterr().out
+
+
+def test_one_input_has_no_interval(place, tmp_path, capsys):
+    data = str(write_dataset(tmp_path / "data", "i2t2i", make_rows("i2t2i", train=1, test=1)))
+    files = ["--json", str(tmp_path / "e.json"), "--picture", str(tmp_path / "e.png")]
+    assert main(["evaluate", str(place / "model"), data, "--against", "length", *files]) == 0
+    shown = capsys.readouterr().out
+    assert "- (one input)" in shown
+    assert "% to " not in shown
+    judges = json.loads((tmp_path / "e.json").read_text())["datasets"][0]["judges"]
+    assert (judges["reward"]["low"], judges["reward"]["high"]) == (None, None)
+    assert Image.open(tmp_path / "e.png").width > 1000
 
 
 @pytest.mark.parametrize(

@@ -137,3 +137,10 @@ def test_a_runs_candidates_are_its_groups_and_equal_ones_count_once(tmp_path, mo
         assert (name, text) == [(f"{each.name} 0", "a picture of red"), (f"{each.name} 1", "blue")][ranking.order[0]]
         assert reward == pytest.approx(max(ranking.rewards), abs=1e-5)
         assert each.of == 2
+    written = BestOfN(tmp_path / "best")
+    for each in best_of_groups(model, open_groups(tmp_path)[1], k=2):
+        written.add(each)
+    written.close()
+    rows = load_dataset("imagefolder", data_dir=str(tmp_path / "best"), split="train")
+    assert sorted(rows["text"]) == ["a picture of red"] * 2 + ["blue"] * 2
+    assert len(list((tmp_path / "best").glob("*.png"))) == 2

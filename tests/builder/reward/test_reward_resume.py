@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from builder.interruption import Interrupted
 from builder.reward import train
 from builder.reward.errors import RewardError
-from builder.reward.resume import last_checkpoint
+from builder.reward.resume import begun_with, last_checkpoint
 from builder.reward.settings import HeadSettings, TrainSettings
+from builder.reward.start import start_revision
 from builder.reward.train import train_reward
 
 UNLIMITED = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -198,3 +199,21 @@ def test_a_full_disk_is_one_clear_error_and_with_room_it_goes_on(dataset, captio
     assert not list(tmp_path.rglob("*.tmp"))
     train_reward([dataset], captioner, tmp_path, settings)
     assert metrics(tmp_path)["settings"]["epochs"] == 1
+
+
+def test_a_training_that_goes_on_keeps_the_commit_it_began_with(tmp_path):
+    commit = "a" * 40
+    assert start_revision("org/start", None, f"org/start@{commit}") == commit  # and no Hub is asked: tests have none
+    assert start_revision("org/start", commit) == commit
+    assert start_revision(tmp_path, None) is None
+    with pytest.raises(RewardError, match="cannot find org/start at revision 'v2'"):
+        start_revision("org/start", "v2", f"org/start@{commit}")
+    noted = tmp_path / "work" / "run.json"
+    checkpoint = tmp_path / "work" / "checkpoints" / "checkpoint-3"
+    checkpoint.mkdir(parents=True)
+    noted.write_text(json.dumps({"start": f"org/start@{commit}"}))
+    assert begun_with(tmp_path) is None  # nothing was saved
+    (checkpoint / "trainer_state.json").write_text("{}")
+    assert begun_with(tmp_path) == f"org/start@{commit}"
+    (tmp_path / "metrics.json").write_text("{}")
+    assert begun_with(tmp_path) is None  # it has ended

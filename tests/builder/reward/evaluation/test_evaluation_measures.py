@@ -95,6 +95,10 @@ def test_equal_scores_count_half():
     assert right(np.array([0.1, 0.0, -0.1])).tolist() == [1, 0.5, 0]
 
 
+def test_one_input_has_no_interval():
+    assert intervals({"a": np.array([1.0, 0.0, 1.0])}, np.zeros(3, int)) == {"a": (None, None)}
+
+
 def test_quarters_keep_equal_values_together_and_leave_out_what_is_unknown():
     values = np.array([1.0] * 5 + [2.0, 3.0, 4.0, np.nan])
     rows = by_quartile(values, np.ones(9))
