@@ -42,6 +42,8 @@ FOLDERS = (*layout.CONFIGS, PICTURES)
 # A later edition removes these from a repository; whatever else lies there is not ours.
 OURS = re.compile(rf"{layout.DATA_FILE.pattern}|{PICTURES}/(examples|scores|wins)-[0-9a-f]{{12}}\.(png|jpg)")
 HEAD = re.compile(r"---\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
+# An input's split is drawn by its hash. A split that is empty although that is less likely than this is a fault.
+RARE = 0.001
 AGAIN = "run the same command again: what has arrived is not sent twice"
 
 
@@ -51,10 +53,11 @@ class PublishError(CyclePrefError, RuntimeError):
 
 @dataclass(frozen=True)
 class Prepared:
-    """What would be published: the folder, and its files with their sizes in bytes, the card last."""
+    """What would be published: the folder, its files with their sizes in bytes, the card last; and what to know."""
 
     folder: Folder
     files: dict[str, int]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,11 @@ def prepare(place: str, partial: bool = False) -> Prepared:
 
     A run's `dataset` is judged as the run is, however it is named.
 
+    A split that is empty because there are few inputs is left out, and `notes` say so.
+
     Raises:
-        PublishError: if the run has not finished or a split is empty, and not `partial`; the message says what is
-            missing.
+        PublishError: if the run has not finished, or a split is empty that should not be, and not `partial`; the
+            message says what is missing.
         DatasetError: if there is no dataset in it, or not all of it.
     """
     run = _run_of(place)
@@ -82,7 +87,9 @@ def prepare(place: str, partial: bool = False) -> Prepared:
     if missing and not folder.exists(CARD):
         raise PublishError(f"{place} has no dataset yet: {'; '.join(missing)}. Run `cyclepref build` to the end")
     published = Published.of(folder)
-    missing += [f"the split {split} has no {what}" for split, what in _empty(run, published)]
+    empty, notes = _empty(run, published), []
+    for split, what, by_chance in empty:
+        (notes if by_chance else missing).append(f"the split {split} has no {what}")
     if missing and not partial:
         raise PublishError(
             f"{place} is not complete: {'; '.join(missing)}. Finish the build (an empty split needs more inputs, or a "
@@ -93,7 +100,8 @@ def prepare(place: str, partial: bool = False) -> Prepared:
     names += [f"{PICTURES}/{name}" for name in folder.names(PICTURES) if f"({PICTURES}/{name})" in text]
     sizes = {f"{at}/{name}": info.size for at in ("", *FOLDERS) for name, info in folder.listed(at)}
     sizes = {name.lstrip("/"): size for name, size in sizes.items()}
-    return Prepared(folder, {name: sizes[name] for name in [*sorted(names), CARD]})
+    few = f", as is likely of {published.input_count} inputs: it is published without"
+    return Prepared(folder, {name: sizes[name] for name in [*sorted(names), CARD]}, tuple(note + few for note in notes))
 
 
 def _run_of(place: str) -> Store:
@@ -123,18 +131,21 @@ def unfinished(run: Store) -> list[str]:
     return [f"the latest build is {found['state']}", *left]
 
 
-def _empty(run: Store, published: Published) -> list[tuple[str, str]]:
-    """Splits that have no inputs, or no pairs, although the recipe gives them a share."""
-    recipe = (run.read_json("run.json", RunJson) or {}).get("recipe")
-    named = set(layout.SPLITS) & set(published.files["rankings"])
+def _empty(run: Store, published: Published) -> list[tuple[str, str, bool]]:
+    """Splits that have no inputs, or none with a pair, although the recipe gives them a share; and whether that is by
+    chance, which it is not for `train`: nobody could learn from the rest."""
+    recipe, inputs = (run.read_json("run.json", RunJson) or {}).get("recipe"), published.input_count
+    shares = {split: published.rows_of("rankings", split) / inputs for split in published.files["rankings"]}
     if recipe:
-        named = {split for split, share in recipe["splits"].items() if share > 0}
-    rows = {"rankings": "inputs", "pairs": "pairs"}
+        shares = {split: share for split, share in recipe["splits"].items() if share > 0}
+    chance = {split: (1 - share) ** inputs for split, share in shares.items()}
+    without = {"inputs": set(shares) - set(published.files["rankings"])}
+    without["pairs"] = set(shares) - set(published.files.get("pairs", {})) - without["inputs"]
     return [
-        (split, what)
+        (split, what, split != "train" and chance[split] > RARE)
         for split in layout.SPLITS
-        for config, what in rows.items()
-        if split in named and split not in published.files.get(config, {})
+        for what, splits in without.items()
+        if split in splits
     ]
 
 

@@ -60,8 +60,12 @@ class Published:
             made._check_rows(config, split, rows)
         return made
 
+    def rows_of(self, config: str, split: str) -> int:
+        """The rows of a split of a config, from its files' footers."""
+        return sum(self._rows(name) for name in self.files[config][split])
+
     def _check_rows(self, config: str, split: str, rows: dict[str, dict[str, int]]) -> None:
-        has = sum(self._rows(name) for name in self.files[config][split])
+        has = self.rows_of(config, split)
         said = rows.get(split, {}).get(ROWS.get(config, config), has)
         if has != said:
             raise DatasetError(
@@ -72,7 +76,7 @@ class Published:
     @property
     def input_count(self) -> int:
         """Inputs in all splits, from the files' footers."""
-        return sum(self._rows(name) for names in self.files["rankings"].values() for name in names)
+        return sum(self.rows_of("rankings", split) for split in self.files["rankings"])
 
     def inputs(self) -> Iterator[tuple[str, dict[str, Any], list[dict[str, Any]]]]:
         """(split, row of rankings, rows of pairs) of every input. The input's own image is left out.

@@ -38,6 +38,8 @@ def run_publish(place: str, repo: str, private: bool, revision: str | None, dry_
         table.add_row(plain(name), size_text(size))
     table.add_row("in all", size_text(sum(prepared.files.values())))
     console.print(table)
+    for note in prepared.notes:
+        console.print(plain(f"note: {note}"), soft_wrap=True)
     if dry_run:
         console.print("dry run: nothing was sent")
         return

@@ -14,7 +14,7 @@ import pytest
 from dataset_run import make_run
 from hub_server import READER, WRITER, Hub, hub_server
 
-from builder import shards
+from builder import dataset, shards
 from builder.folder import Folder
 from builder.publish import PublishError, check_name, prepare
 from builder.published import DatasetError
@@ -260,12 +260,30 @@ def test_a_run_that_has_not_finished_is_published_only_in_part_and_says_what_is_
     assert prepare(str(finished / "dataset")).files == prepare(str(finished)).files
 
 
-def test_an_empty_split_is_refused_unless_asked_for(tmp_path):
-    place = make_finished(tmp_path, splits={"train": 0.999, "validation": 0.001, "test": 0.0})
+def test_few_inputs_are_published_with_fewer_splits_and_that_is_said(cli, tmp_path):
+    place = make_finished(tmp_path / "run", splits={"train": 0.999, "validation": 0.001, "test": 0.0})
+    note = "the split validation has no inputs, as is likely of 20 inputs: it is published without"
+    assert prepare(str(place)).notes == (note,)
+    assert note in published(cli, place, "--dry-run", token=None).stdout
+    assert prepare(str(place / "dataset")).notes == prepare(str(place)).notes
+
+
+@pytest.mark.parametrize("into", ["train", "validation"])
+def test_a_split_that_should_not_be_empty_is_refused_unless_asked_for(tmp_path, monkeypatch, into):
+    monkeypatch.setattr(dataset, "split_of", lambda *_: into)
+    place = make_finished(tmp_path, splits={"train": 0.5, "validation": 0.5, "test": 0.0})
+    other = {"train": "validation", "validation": "train"}[into]
     for folder in (place, place / "dataset"):
-        with pytest.raises(PublishError, match=r"the split validation has no inputs.*share of 0 in the recipe"):
+        with pytest.raises(PublishError, match=rf"the split {other} has no inputs.*share of 0 in the recipe"):
             prepare(str(folder))
     assert prepare(str(place), partial=True).files
+
+
+def test_a_dataset_without_a_split_to_learn_from_is_refused_however_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "split_of", lambda *_: "test")
+    place = make_finished(tmp_path, inputs=2, splits={"train": 0.5, "validation": 0.25, "test": 0.25})
+    with pytest.raises(PublishError, match="the split train has no inputs"):
+        prepare(str(place))
 
 
 def test_files_that_the_card_does_not_name_are_not_published(tmp_path):
