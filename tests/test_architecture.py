@@ -176,7 +176,7 @@ def test_every_recipe_opens_with_the_command_that_runs_it(path):
 def test_every_reward_recipe_loads_and_opens_with_its_command(path):
     assert load_train_recipe(path).start
     comment = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
-    assert f"--recipe {name_of(path)} --out " in comment
+    assert f"--recipe {path.stem} --out " in comment
     assert "Hardware: " in comment
 
 
