@@ -34,8 +34,8 @@ def goes_on(text: str) -> None:
 class Watch:
     """Sees to it that this process does not end without a word when what it needs of Ray has died.
 
-    `vital` are processes on this machine. `head` is the host:port of a head that is elsewhere, which may be away
-    for a while. `ours` are processes that end with this one. `before_end` may be set to what is to be done last.
+    `vital` are processes on this machine. `head` is the host:port of the head of a cluster that is joined, which may be
+    away for a while. `ours` are processes that end with this one. `before_end` may be set to what is to be done last.
     """
 
     def __init__(self, vital: list[psutil.Process], head: str = "", ours: Iterable[psutil.Process] = ()):
@@ -90,12 +90,14 @@ class Watch:
             os._exit(1)
 
 
-def vital_of(processes: Iterable[psutil.Process], word: str = "") -> list[psutil.Process]:
-    """Those without which Ray's core ends its driver; of several clusters those with `word` in their command line."""
+def vital_of(processes: Iterable[psutil.Process], node: str = "") -> list[psutil.Process]:
+    """Those without which Ray's core ends its driver: of a cluster that is joined by way of a node, that node's raylet,
+    since its gcs_server may be started again."""
+    names = ("raylet",) if node else ("gcs_server", "raylet")
     found = []
     for process in processes:
         with suppress(psutil.Error):
-            if process.name() in ("gcs_server", "raylet") and word in " ".join(process.cmdline()):
+            if process.name() in names and node in " ".join(process.cmdline()):
                 found.append(process)
     return found
 
