@@ -13,27 +13,29 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder import __version__, generate, score
-from builder.card import Facts
-from builder.dataset import Views
-from builder.engine import Engine, EngineError
-from builder.generate import Use
-from builder.inputs import ingest, list_items
-from builder.licences import inputs_licence
-from builder.loading import LoadCheck
-from builder.lock import hold
-from builder.mending import MENDS, set_damaged_aside
-from builder.mix import Mix, add_mix, mix_of
-from builder.models.resolve import Resolved, metric_spec, model_spec, resolve
-from builder.needs import require
-from builder.notes import Notes
-from builder.pair import Direction, pair
-from builder.release import release
-from builder.safety import resolve_safety
-from builder.sources import open_source
-from builder.stage import Accountant, BuildError
-from builder.store import DamagedPart, Store, without
-from builder.upkeep import join_small
+from builder import __version__
+from builder.catalog.resolve import Resolved, metric_spec, model_spec, resolve
+from builder.dataset.card import Facts
+from builder.dataset.edition import release
+from builder.dataset.licences import inputs_licence
+from builder.dataset.write import Views
+from builder.engine.engine import Engine, EngineError
+from builder.pairing.mix import Mix, add_mix, mix_of
+from builder.pairing.pair import Direction, pair
+from builder.run.lock import hold
+from builder.run.mending import MENDS, set_damaged_aside
+from builder.run.record import Notes
+from builder.run.store import DamagedPart, Store, without
+from builder.run.upkeep import join_small
+from builder.sources.open import open_source
+from builder.stages import compare as score
+from builder.stages import generate
+from builder.stages.accounting import Accountant, BuildError
+from builder.stages.generate import Use
+from builder.stages.ingest import ingest, list_items
+from builder.stages.load_check import LoadCheck
+from builder.stages.needs import require
+from builder.stages.safety import resolve_safety
 from schemas import records
 from schemas.ids import digest
 from schemas.recipe import MIX, Recipe, RecipeError

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from builder.files import path_fault
-from builder.licences import inputs_licence
+from builder.catalog.catalog import CATALOG
+from builder.catalog.resolve import metric_spec, model_spec
+from builder.common.files import path_fault
+from builder.dataset.licences import inputs_licence
 from builder.metrics import check_metric
-from builder.models.catalog import CATALOG
-from builder.models.resolve import metric_spec, model_spec
-from builder.safety import safety_spec
+from builder.stages.safety import safety_spec
 from schemas.cycle import CYCLES, Cycle
 from schemas.publishing import Safety
 from schemas.recipe import VALID, MetricChoice, ModelChoice, Recipe, RecipeError, recipe_settings

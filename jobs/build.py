@@ -12,10 +12,10 @@ from typing import Any
 from rich.table import Table
 
 from builder.build import build
-from builder.notices import notices
-from builder.progress import console, plain
+from builder.common.progress import console, plain
 from builder.recipe_check import read_recipe
-from builder.store import Store
+from builder.run.notices import notices
+from builder.run.store import Store
 from jobs.recipe_names import recipe_path
 from schemas.recipe import Recipe
 

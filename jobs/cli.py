@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 stopped by an error, 2 wrong usage, 130 interrupted."""
     arguments = make_parser().parse_args(argv)
     again = _again(arguments.command, sys.argv[1:] if argv is None else argv)
-    from builder.watch import goes_on  # here, so that --help need not wait for it
+    from builder.engine.watch import goes_on
 
     goes_on(again)
     logging.basicConfig(format="%(message)s", level=logging.INFO if arguments.verbose else logging.WARNING)

@@ -4,7 +4,7 @@ import argparse
 
 import shtab
 
-from builder.models.catalog import CATALOG
+from builder.catalog.catalog import CATALOG
 from jobs.recipe_names import shipped_recipes
 
 # Arguments that are no files, by their destinations.

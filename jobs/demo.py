@@ -10,15 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.table import Table
 
-from builder import agreement, progress
-from builder.agreement import Share
 from builder.build import build
-from builder.engine import Engine
-from builder.models.resolve import model_spec
-from builder.picture import draw_run
-from builder.progress import console, plain
-from builder.reward.settings import TrainSettings
-from builder.store import Store
+from builder.catalog.resolve import model_spec
+from builder.common import progress
+from builder.common.progress import console, plain
+from builder.dataset.examples import draw_run
+from builder.engine.engine import Engine
+from builder.reward.training.settings import TrainSettings
+from builder.run.store import Store
+from builder.study import agreement
+from builder.study.agreement import Share
 from jobs.build import counts_table
 from schemas.cycle import CYCLES
 from schemas.ids import generation_id, sample_seed
@@ -80,7 +81,7 @@ def _reward(out: Path, cycles: list[str]) -> dict[str, Any]:
     import torch
     import transformers
 
-    from builder.reward.train import train_reward
+    from builder.reward.training.train import train_reward
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
@@ -132,7 +133,7 @@ def _summary(out: Path, name: str, run: dict[str, Any]) -> dict[str, Any]:
 
 def _test_rewards(model: Any, folder: Path, run: dict[str, Any]) -> dict[str, float]:
     """The reward of every candidate of the test split, by its id."""
-    from builder.reward.evaluate import candidate_rewards
+    from builder.reward.training.accuracy import candidate_rewards
 
     if "test" not in run["counts"]["dataset"]["splits"]:  # a very small demo may have no input there
         return {}

@@ -7,10 +7,10 @@ from typing import Any
 import datasets as hf_datasets
 from rich.table import Table
 
-from builder.progress import plain
+from builder.common.progress import plain
 from builder.reward.evaluation.draw import draw
+from builder.reward.evaluation.evaluate import evaluate
 from builder.reward.evaluation.names import REWARD
-from builder.reward.evaluation.report import evaluate
 from jobs.reward import console, open_model
 
 MODEL_PAIRS = 20  # on the screen; --json has all

@@ -6,10 +6,10 @@ import datasets
 from rich.console import Console
 from rich.table import Table
 
+from builder.common.progress import plain
 from builder.exports.export import export
-from builder.filters import Filters
-from builder.load import AS_BUILT, Poor
-from builder.progress import plain
+from builder.preferences.filters import Filters
+from builder.preferences.load import AS_BUILT, Poor
 
 console = Console(highlight=False)
 

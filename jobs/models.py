@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from builder.models.catalog import CATALOG, WEIGHTS
+from builder.catalog.catalog import CATALOG, WEIGHTS
 from schemas.nearest import did_you_mean
 from schemas.recipe import RecipeError
 from schemas.specs import EndpointSpec, GeneratorSpec, MetricSpec, ModelSpec

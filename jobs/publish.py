@@ -5,13 +5,13 @@ from typing import Any
 
 from rich.table import Table
 
-from builder.folder import Folder
-from builder.notes import FILE as NOTES
-from builder.progress import plain
-from builder.publish import check_name, prepare, publish
-from builder.published import Published
-from builder.stats import statistics
-from builder.store import Store
+from builder.common.progress import plain
+from builder.dataset.publish import check_name, prepare, publish
+from builder.dataset.reader import Published
+from builder.dataset.statistics import statistics
+from builder.run.folder import Folder
+from builder.run.record import FILE as NOTES
+from builder.run.store import Store
 from jobs.runs import console, size_text
 
 

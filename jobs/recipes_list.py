@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from builder.progress import plain
+from builder.common.progress import plain
 from jobs.recipe_names import COMMANDS, RecipeKind, shipped_recipes
 from schemas.nearest import did_you_mean
 from schemas.recipe import RecipeError

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from builder.failures import failures
-from builder.lock import hold
-from builder.notes import FILE as PROGRESS
-from builder.status import status
-from builder.store import Store, StoreError
-from builder.upkeep import Unused, merge, prune, unused
+from builder.run.failures import failures
+from builder.run.lock import hold
+from builder.run.record import FILE as PROGRESS
+from builder.run.status import status
+from builder.run.store import Store, StoreError
+from builder.run.upkeep import Unused, merge, prune, unused
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
 # What a command answers goes to stdout, and what it says of its work to stderr.

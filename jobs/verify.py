@@ -4,10 +4,10 @@ import json
 
 from rich.table import Table
 
-from builder.progress import plain
-from builder.report import Report
-from builder.store import Store
-from builder.verify import verify
+from builder.common.progress import plain
+from builder.dataset.verify import verify
+from builder.run.findings import Report
+from builder.run.store import Store
 from jobs.runs import console
 
 

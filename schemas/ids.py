@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-# Bumped when the canonical form of an image changes (see builder/images.py), since that changes the pixels.
+# Bumped when the canonical form of an image changes (see builder/common/images.py), since that changes the pixels.
 IMAGE_CANON = "rgb-1"
 
 TAGS = {str: b"s", int: b"i", bytes: b"b"}

@@ -11,10 +11,10 @@ class DatasetOptions(Part):
     """What the dataset holds beside rankings and pairs, and what its card says.
 
     `inputs_licence` is the licence of the images or prompts that the build starts from, as an SPDX or a Hub id
-    ("cc-by-4.0"; `builder/licences.py` lists those that are known); null says that it is not known.
+    ("cc-by-4.0"; `builder/dataset/licences.py` lists those that are known); null says that it is not known.
 
-    `group_near_duplicates` puts inputs that are nearly the same into one split (see builder/groups.py); null means
-    yes, but for the scenes of the embedded world, which all look alike. Once on, no input moves when others come;
+    `group_near_duplicates` puts inputs that are nearly the same into one split (see builder/dataset/grouping.py); null
+    means yes, but for the scenes of the embedded world, which all look alike. Once on, no input moves when others come;
     turning it on or off for a run that is there moves near-duplicates. `largest_group` is the most inputs that may
     share a group: those beyond it are on their own, so that no chain of likenesses swallows a split.
 

@@ -96,7 +96,7 @@ class Pairing(Part):
     those of a mix in [0, 1]. (CyclePrefDB: 0.005, and DreamSim 0.7 or SBERT 0.4.)
 
     `min_margin_sd`: pairs whose margin is smaller than this many standard errors may be the backward model's noise,
-    see `builder.pair.paired_errors`; null keeps them. It needs two reconstructions of a candidate at least.
+    see `builder.pairing.pair.paired_errors`; null keeps them. It needs two reconstructions of a candidate at least.
     """
 
     min_margin: Annotated[float, Field(ge=0, description="the least difference of scores that makes a pair, 0 or more")]

@@ -90,7 +90,7 @@ PromptKind = Literal[
 
 class CompositionalPrompts(Part):
     """The compositional prompts of Lee et al. 2023 (arXiv 2302.12192): objects in a colour, number or place, or in
-    several of these at once; see builder/compositional.py for the lists and the wording.
+    several of these at once; see builder/sources/compositional.py for the lists and the wording.
 
     `held_out` says what becomes of the five objects that the paper keeps for its evaluation (bear, tiger, rabbit,
     rose, wolf). `seed` shuffles; a smaller `limit` is the beginning of a larger one.

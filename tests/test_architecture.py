@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from builder.models.resolve import metric_spec, model_spec
-from builder.reward.settings import load_train_recipe
+from builder.catalog.resolve import metric_spec, model_spec
+from builder.reward.training.settings import load_train_recipe
 from schemas.recipe import MetricChoice, load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -108,7 +108,7 @@ def test_imports_go_from_jobs_to_builder_to_schemas_and_never_back(trees):
 
 def test_only_the_engine_and_distributed_training_import_ray(trees):
     found = [name for name, tree in trees.items() if "ray" in packages(tree)]
-    assert found == ["builder/engine.py", "builder/reward/distributed.py"]
+    assert found == ["builder/engine/engine.py", "builder/reward/training/workers.py"]
 
 
 def test_schemas_bring_in_neither_torch_nor_ray():
@@ -188,7 +188,7 @@ def test_there_are_recipes_of_rewards():
 
 
 def test_the_scan_of_imports_sees_those_within_functions():
-    assert upward("schemas", ast.parse("def late():\n    from builder.engine import Engine")) == {"builder"}
+    assert upward("schemas", ast.parse("def late():\n    from builder.engine.engine import Engine")) == {"builder"}
     assert upward("jobs", ast.parse("import builder.build, schemas.ids")) == set()
 
 

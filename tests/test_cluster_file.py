@@ -14,8 +14,8 @@ import ray
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from builder.launcher import launcher_workers, waiting_told
-from builder.plan import Node
+from builder.engine.nodes import launcher_workers, waiting_told
+from builder.engine.plan import Node
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "ray_cluster.yaml").read_text()

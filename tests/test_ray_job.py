@@ -205,7 +205,7 @@ def test_driver_and_workers_run_the_uploaded_code(job):
 def test_the_upload_is_the_source_and_small(head, job):
     (upload,) = head.folder.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/")
     files = {path.relative_to(upload).as_posix(): path.stat().st_size for path in upload.rglob("*") if path.is_file()}
-    assert {"jobs/build.py", "builder/engine.py", "schemas/recipe.py", "recipe.yaml"} <= files.keys()
+    assert {"jobs/build.py", "builder/engine/engine.py", "schemas/recipe.py", "recipe.yaml"} <= files.keys()
     assert not [name for name in files if name.startswith((".venv", ".git/", "runs"))]
     assert sum(files.values()) < 40 * 2**20
 

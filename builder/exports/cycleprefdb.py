@@ -5,8 +5,8 @@ the metric is, and of two generations it takes the wrong side where the first on
 generations stand in ascending order of score, in which it inverts no pair, and scores whose direction is not the one
 that it takes for granted are turned: 1 - score. It opens paths as they stand, so they are absolute.
 
-The keys beyond input, generations and scores are CyclePref's own, for builder/cycleprefdb.py; other readers of the
-layout ignore them.
+The keys beyond input, generations and scores are CyclePref's own, for builder/preferences/cycleprefdb.py; other readers
+of the layout ignore them.
 """
 
 import math
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.exports.writing import Counted, ImageFiles, Part, write_json_list
-from builder.pair import UNIT
+from builder.pairing.pair import UNIT
 
 # The reader's default thresholds: it makes no pair of scores that are closer, or whose better one is worse.
 SIMILAR, POOR = 0.005, {"i2t2i": 0.7, "t2i2t": 0.4}

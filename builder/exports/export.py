@@ -14,14 +14,14 @@ import numpy as np
 import yaml
 
 from builder import __version__
-from builder.card import escape
+from builder.common.progress import stage
+from builder.dataset.card import escape
 from builder.exports.formats import FORMATS, JSON, Column
 from builder.exports.writing import Exported, Part, json_name
-from builder.filters import Filters
-from builder.folder import NO_SPACE
-from builder.load import AS_BUILT, Poor, Source, open_source, refuse_empty, select
-from builder.progress import stage
-from builder.rankings import Rankings
+from builder.preferences.filters import Filters
+from builder.preferences.load import AS_BUILT, Poor, Source, open_source, refuse_empty, select
+from builder.preferences.rankings import Rankings
+from builder.run.folder import NO_SPACE
 from schemas.errors import CyclePrefError
 
 # What CyclePrefDB's captioners were asked (hjbahng/cyclereward).
@@ -49,7 +49,8 @@ def export(
     revision: str | None = None,
     margin: Margin | None = None,
 ) -> list[Exported]:
-    """Write the pairs of a place (as in `builder.load.load_pairs`) in a format of FORMATS to a new or empty folder.
+    """Write the pairs of a place (as in `builder.preferences.load.load_pairs`) in a format of FORMATS to a new or empty
+    folder.
 
     All splits, or one. The folder appears whole or not at all. `prompt` is what captions answer to in TRL's
     conversations; `seed` decides which side wins in diffusion-dpo. `margin` is for trl-reward, whose trainer takes the

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from builder.exports.writing import ImageFiles, Part, write_json_list, write_shards
-from builder.pair import UNIT
+from builder.pairing.pair import UNIT
 from schemas.ids import digest
 
 TEXT, FLOAT, BOOL = pa.string(), pa.float64(), pa.bool_()

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from builder.images import FORMATS
-from builder.rankings import LoadError, Rankings
+from builder.common.images import FORMATS
+from builder.preferences.rankings import LoadError, Rankings
 from schemas.ids import digest
 
 # Names of files come from ids alone; one that is no id of ours, but of a dataset from elsewhere, is hashed.

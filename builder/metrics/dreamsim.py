@@ -16,7 +16,7 @@ from dreamsim import dreamsim
 from filelock import FileLock
 from PIL import Image
 
-from builder.images import content_id
+from builder.common.images import content_id
 from builder.metrics import check_metric
 from builder.metrics.vectors import Vectors
 from builder.models.loading import device, loading, pad_batch

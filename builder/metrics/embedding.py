@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
-from builder.images import content_id
+from builder.common.images import content_id
 from builder.metrics.vectors import Vectors
 from builder.models.loading import device, loading, pad_batch, quiet, source_of
 from schemas.specs import MetricSpec

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 from PIL import Image
 
-from builder.images import encode
+from builder.common.images import encode
 from builder.models import Caption, NoOutput
 from builder.models.cleaning import clean
 from builder.models.http import Answer, BadAnswer, Http

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from builder.models import Painting
 from builder.models.loading import ModelError, check_fits, device, loading, pad_batch, quiet, source_of
-from builder.models.reading import Reader, watch
+from builder.models.prompt_limits import Reader, watch
 from schemas.specs import PainterSpec
 
 # What the spec's own fields are called in a pipeline, so `arguments` cannot say them a second time.

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from builder.reward.checkpoint import TOKENIZER
 from builder.reward.errors import RewardError
 from builder.reward.opening import ImageLike
-from builder.reward.published import load_published, published_repo
-from builder.reward.stand_in import StandIn
+from builder.reward.released.checkpoint import TOKENIZER
+from builder.reward.released.load import load_published, published_repo
+from builder.reward.released.stand_in import StandIn
 
 MODELS = {
     "CycleReward-Combo": "cyclereward-combo",

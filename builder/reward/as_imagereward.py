@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from builder.reward.checkpoint import TOKENIZER
 from builder.reward.opening import ImageLike
-from builder.reward.published import load_published, published_repo
-from builder.reward.stand_in import StandIn
+from builder.reward.released.checkpoint import TOKENIZER
+from builder.reward.released.load import load_published, published_repo
+from builder.reward.released.stand_in import StandIn
 
 MODELS = {"ImageReward-v1.0": "imagereward"}
 # Where the package keeps the checkpoint.

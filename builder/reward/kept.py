@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from builder.images import content_id, encode
+from builder.common.images import content_id, encode
+from builder.reward.best_of_n import METADATA, Choice, Kept
 from builder.reward.errors import RewardError
-from builder.reward.groups import METADATA, Choice, Kept
 from builder.reward.opening import open_image
 from schemas.ids import digest
 

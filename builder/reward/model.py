@@ -106,7 +106,7 @@ class RewardModel(RewardNetwork):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         options = {"revision": revision, "create_pr": create_pr, "commit_message": commit_message}
         if folder is not None:
-            # What training left beside the model (builder/reward/train.py) is of use to nobody else.
+            # What training left beside the model (builder/reward/training/train.py) is of use to nobody else.
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, ignore_patterns="work/**", **options))
         with tempfile.TemporaryDirectory(prefix="cyclepref-reward-") as saved:
             self.save_pretrained(saved)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from builder.files import read_file
-from builder.images import UnreadableImage, decode, encode
+from builder.common.files import read_file
+from builder.common.images import UnreadableImage, decode, encode
 from builder.reward.errors import ImageNotFound, RewardError, WrongType
 
 ImageLike = Image.Image | str | Path | np.ndarray | torch.Tensor
@@ -24,7 +24,7 @@ def image_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
 
 
 def open_image(image: ImageLike) -> Image.Image:
-    """An image in the canonical form of builder/images.py, whatever its mode.
+    """An image in the canonical form of builder/common/images.py, whatever its mode.
 
     An array is (height, width, 3) or (height, width), a tensor (3, height, width); both of bytes, or of floats in
     [0, 1], which are rounded to bytes.

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from builder.licences import UNKNOWN, strictest
+from builder.dataset.licences import UNKNOWN, strictest
 from builder.reward.start_names import EMBEDDED
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from builder.images import content_id
+from builder.common.images import content_id
 from builder.reward.errors import RewardError
 from builder.reward.given import check_text, pair_count
 from builder.reward.opening import ImageLike, image_list, open_image, read_image

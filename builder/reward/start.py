@@ -15,7 +15,7 @@ from transformers import (
     SiglipModel,
 )
 
-from builder.models.resolve import COMMIT, commit_of
+from builder.catalog.resolve import COMMIT, commit_of
 from builder.reward.config import RewardConfig
 from builder.reward.errors import RewardError
 from builder.reward.network import read_processor

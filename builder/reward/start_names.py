@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from builder.models.catalog import WEIGHTS
+from builder.catalog.catalog import WEIGHTS
 from builder.reward.errors import RewardError
 
 # How weights that come with the package are named: shapeworld/blip.

@@ -1,6 +1,6 @@
 """Write a model card beside each folder of weights: python -m builder.shapeworld.cards RESULTS
 
-RESULTS is what `python -m builder.shapeworld.evaluate --json RESULTS` wrote; steps and times come from the checkpoints
+RESULTS is what `python -m builder.study.evaluate --json RESULTS` wrote; steps and times come from the checkpoints
 of the training run, so every figure of a card was measured.
 """
 
@@ -60,7 +60,7 @@ def card(name: str, about: str, load: str, quality: list[str], making: Made, har
 - Command: `python -m builder.shapeworld.train --only {job}`
 - Load: `{load}`
 
-Measured on held-out scenes with `python -m builder.shapeworld.evaluate`:
+Measured on held-out scenes with `python -m builder.study.evaluate`:
 
 {measured}
 """
@@ -132,7 +132,7 @@ def write(results: dict, weights: Path, work: Path, hardware: str) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Write the cards."""
     parser = argparse.ArgumentParser(prog="python -m builder.shapeworld.cards", description=__doc__.split("\n")[0])
-    parser.add_argument("results", type=Path, help="JSON written by builder.shapeworld.evaluate --json")
+    parser.add_argument("results", type=Path, help="JSON written by builder.study.evaluate --json")
     parser.add_argument("--weights", type=Path, default=models.WEIGHTS)
     parser.add_argument("--work", type=Path, default=Path(".shapeworld"), help="folder of checkpoints (%(default)s)")
     parser.add_argument("--hardware", default="an unnamed machine", help='such as "one core of a Xeon with AMX"')

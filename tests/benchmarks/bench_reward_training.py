@@ -26,10 +26,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from builder.reward import losses
 from builder.reward.model import RewardConfig, RewardModel
-from builder.reward.prefix import begin_images, frozen_half
-from builder.reward.step import Reader
+from builder.reward.training import losses
+from builder.reward.training.frozen_layers import begin_images, frozen_half
+from builder.reward.training.step import Reader
 
 AT_LEAST = 3.0
 REFERENCE_LENGTH = 128

@@ -8,15 +8,15 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from builder import score
-from builder.card import Facts
-from builder.dataset import Layout, Views
-from builder.images import content_id, encode
-from builder.models.catalog import CATALOG
-from builder.models.resolve import Resolved
-from builder.pair import Direction, pair
-from builder.stage import Accountant
-from builder.store import Store
+from builder.catalog.catalog import CATALOG
+from builder.catalog.resolve import Resolved
+from builder.common.images import content_id, encode
+from builder.dataset.card import Facts
+from builder.dataset.write import Layout, Views
+from builder.pairing.pair import Direction, pair
+from builder.run.store import Store
+from builder.stages import compare as score
+from builder.stages.accounting import Accountant
 from schemas import records
 from schemas.cycle import CYCLES
 from schemas.ids import digest, text_id

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from builder import generate, score
-from builder.engine import Engine, EngineError, Lane, Step
+from builder.engine.engine import Engine, EngineError, Lane, Step
+from builder.engine.plan import Cluster
 from builder.models import Caption, Painting
-from builder.plan import Cluster
+from builder.stages import compare as score
+from builder.stages import generate
 from schemas.ids import digest
 from schemas.recipe import Recipe, parse_recipe
 

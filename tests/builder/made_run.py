@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from builder.dataset import RECONSTRUCTION, Layout, Views
-from builder.images import content_id, encode
-from builder.pair import Direction, pair
-from builder.release import release_bare
-from builder.score import SAMPLE
-from builder.store import Store
+from builder.common.images import content_id, encode
+from builder.dataset.edition import release_bare
+from builder.dataset.write import RECONSTRUCTION, Layout, Views
+from builder.pairing.pair import Direction, pair
+from builder.run.store import Store
+from builder.stages.compare import SAMPLE
 from schemas import records
 from schemas.cycle import CYCLES, Cycle
 from schemas.ids import digest, generation_id, sample_seed, text_id

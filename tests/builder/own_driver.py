@@ -6,8 +6,8 @@ import time
 import psutil
 import pyarrow as pa
 
-from builder import watch
-from builder.engine import Engine, EngineError
+from builder.engine import watch
+from builder.engine.engine import Engine, EngineError
 
 COMMAND = "cyclepref build recipe.yaml --out runs/mine"
 

@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from builder import __version__
-from builder.lock import hold
-from builder.models.catalog import CATALOG
-from builder.notes import Notes
-from builder.store import Store
+from builder.catalog.catalog import CATALOG
+from builder.run.lock import hold
+from builder.run.record import Notes
+from builder.run.store import Store
 from jobs.cli import GO_ON, main
 from schemas import records
 from schemas.ids import digest

@@ -6,7 +6,7 @@ import datasets
 import pytest
 
 from builder.reward.model import RewardModel
-from builder.shapeworld import best_of_n, evaluate, method, rewards
+from builder.study import best_of_n, evaluate, method, rewards
 from jobs.demo import run_demo
 
 pytestmark = pytest.mark.usefixtures("ray_local")

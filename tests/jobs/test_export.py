@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "builder"))
 from made_run import make_run
 
 from builder.exports.export import FORMATS
-from builder.load import load_pairs
+from builder.preferences.load import load_pairs
 from jobs.cli import main
 
 

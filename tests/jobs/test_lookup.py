@@ -9,7 +9,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from builder.models.catalog import CATALOG
+from builder.catalog.catalog import CATALOG
 from jobs import models
 from jobs.cli import main
 from jobs.recipe_names import shipped_recipes

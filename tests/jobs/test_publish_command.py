@@ -10,7 +10,7 @@ sys.path.append(str(Path(__file__).parents[1] / "builder"))
 
 from dataset_run import make_run
 
-from builder.release import release
+from builder.dataset.edition import release
 from jobs.cli import main
 
 

@@ -9,8 +9,8 @@ import torch
 import yaml
 from PIL import Image
 
-from builder.reward.convert import KINDS
 from builder.reward.model import RewardModel
+from builder.reward.released.convert import KINDS
 from jobs import reward_commands
 from jobs.cli import main
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from builder.reward.model import RewardModel
-from builder.reward.trainer import Watch
+from builder.reward.training.trainer import Watch
 from jobs import demo
 from jobs.changes import parse_changes
 from jobs.cli import main

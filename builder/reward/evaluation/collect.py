@@ -6,11 +6,11 @@ from itertools import islice
 
 import numpy as np
 
-from builder.judged.items import Layout
+from builder.preferences.layouts.items import Layout
+from builder.reward.evaluation.decoded import Shown, Unreadable, show
 from builder.reward.evaluation.errors import EvaluationError
 from builder.reward.evaluation.judges import Judge
 from builder.reward.evaluation.names import CYCLE
-from builder.reward.evaluation.shown import Shown, Unreadable, show
 
 INPUTS_AT_ONCE = 16
 

@@ -5,9 +5,9 @@ from typing import Any, Protocol
 
 import torch
 
+from builder.reward.evaluation.decoded import Shown, key_of
 from builder.reward.evaluation.errors import EvaluationError
 from builder.reward.evaluation.names import CYCLE, check_names
-from builder.reward.evaluation.shown import Shown, key_of
 from schemas.ids import digest
 
 

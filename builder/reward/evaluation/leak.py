@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from builder.images import UnreadableImage
-from builder.judged.items import Judged, Layout
+from builder.common.images import UnreadableImage
+from builder.preferences.layouts.items import Judged, Layout
+from builder.reward.evaluation.decoded import key_of
 from builder.reward.evaluation.errors import LeakError
-from builder.reward.evaluation.shown import key_of
-from builder.reward.seen import Seen
+from builder.reward.training.seen import Seen
 
 NAMED = 5
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from dreamsim.feature_extraction.vision_transformer import vit_base
 
+from builder.catalog.catalog import CATALOG
+from builder.catalog.metrics import METRICS
+from builder.catalog.resolve import metric_spec, resolve
 from builder.metrics import DREAMSIM_FILES, REMOTE_BRANCHES, check_metric, load_metric
-from builder.metrics.catalog import METRICS
-from builder.models.catalog import CATALOG
 from builder.models.loading import ModelError
-from builder.models.resolve import metric_spec, resolve
 from schemas.recipe import MetricChoice, RecipeError
 
 LORA = {"r": 2, "lora_alpha": 0.5, "lora_dropout": 0.0, "bias": "none", "target_modules": ["qkv"]}

@@ -16,9 +16,9 @@ from transformers import (
     ViTImageProcessor,
 )
 
+from builder.catalog.resolve import metric_spec, resolve
 from builder.metrics import load_metric
 from builder.models.loading import ModelError
-from builder.models.resolve import metric_spec, resolve
 from schemas.recipe import MetricChoice
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}

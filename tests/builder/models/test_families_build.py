@@ -6,7 +6,7 @@ from tiny_captioners import save as save_captioner
 from tiny_painters import save as save_painter
 
 from builder.build import build
-from builder.store import Store
+from builder.run.store import Store
 from schemas.recipe import parse_recipe
 
 

@@ -7,10 +7,10 @@ import torch
 from test_families_captioners import IMAGES, captioner_of
 from tiny_captioners import save
 
+from builder.catalog.catalog import CAPTIONERS, PAINTERS
+from builder.catalog.resolve import model_spec
 from builder.models import load_model
-from builder.models.catalog import CAPTIONERS, PAINTERS
 from builder.models.loading import ModelError, check_fits, spread
-from builder.models.resolve import model_spec
 from schemas.recipe import ModelChoice, RecipeError
 from schemas.specs import QUESTION, CaptionerSpec, ModelSpec, PainterSpec
 

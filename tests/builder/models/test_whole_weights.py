@@ -9,8 +9,8 @@ import tiny_painters
 import torch
 from safetensors.torch import load_file, save_file
 
+from builder.catalog.catalog import CATALOG
 from builder.models import load_model
-from builder.models.catalog import CATALOG
 from builder.models.loading import ModelError, loading
 from builder.models.weights import difference
 from schemas.specs import CaptionerSpec, PainterSpec

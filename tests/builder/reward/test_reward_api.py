@@ -8,7 +8,7 @@ import torch
 from plain_colours import COLOURS, caption, picture
 from safetensors.torch import load_file, save_file
 
-from builder.images import UnreadableImage
+from builder.common.images import UnreadableImage
 from builder.reward.config import RewardConfig
 from builder.reward.errors import ImageNotFound, RewardError, WrongType
 from builder.reward.model import RewardModel

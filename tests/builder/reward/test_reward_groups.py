@@ -9,12 +9,12 @@ from datasets import load_dataset
 from PIL import Image
 from plain_colours import COLOURS, caption, picture
 
-from builder.images import encode, to_store
+from builder.common.images import encode, to_store
+from builder.reward.best_of_n import best_of_groups, open_groups
 from builder.reward.errors import RewardError
-from builder.reward.groups import best_of_groups, open_groups
 from builder.reward.kept import BestOfN
 from builder.reward.model import RewardModel
-from builder.store import Store
+from builder.run.store import Store
 from schemas.records import CANDIDATE, GENERATION, INPUT
 
 

@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from builder.licences import LICENCES
-from builder.reward.convert import KINDS
+from builder.dataset.licences import LICENCES
 from builder.reward.origin import Origin, about_training, head
+from builder.reward.released.convert import KINDS
 
 
 def card(folder, **content):

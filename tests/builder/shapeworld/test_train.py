@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from builder.shapeworld import models, quality, train
+from builder.shapeworld import models, train
 from builder.shapeworld.scenes import is_held_out
 from builder.shapeworld.training import data, features, loop, vocabulary
+from builder.study import quality
 
 
 def test_training_never_sees_a_held_out_scene():

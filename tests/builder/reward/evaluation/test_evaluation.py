@@ -16,18 +16,18 @@ from made_run import make_run
 from plain_colours import COLOURS, caption, picture
 from transformers import AutoProcessor, CLIPImageProcessor
 
+from builder.common.images import content_id
 from builder.exports.export import export
-from builder.images import content_id
-from builder.layouts import open_layout
-from builder.load import open_source
+from builder.preferences.layouts.as_rankings import open_layout
+from builder.preferences.load import open_source
 from builder.reward.errors import RewardError
+from builder.reward.evaluation.decoded import Shown
 from builder.reward.evaluation.draw import draw
 from builder.reward.evaluation.errors import EvaluationError, LeakError
+from builder.reward.evaluation.evaluate import evaluate
 from builder.reward.evaluation.judges import make_judges
-from builder.reward.evaluation.report import evaluate
-from builder.reward.evaluation.shown import Shown
 from builder.reward.model import RewardModel
-from builder.reward.seen import FILE, NOT_SAID, NOT_SAID_BEFORE, Seen, ids_of, read_seen, write_seen
+from builder.reward.training.seen import FILE, NOT_SAID, NOT_SAID_BEFORE, Seen, ids_of, read_seen, write_seen
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,280 @@
+"""From a recipe's choice to a resolved spec: settings applied, revision pinned, weights hashed, fingerprint known."""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.constants import HF_HUB_OFFLINE
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from builder.catalog.catalog import CATALOG
+from builder.catalog.metrics import BY_MODALITY, LPIPS_OWN_HIGH
+from builder.metrics import check_metric, weight_files
+from schemas.cycle import Modality, ModelKind
+from schemas.ids import digest, fingerprint
+from schemas.nearest import did_you_mean
+from schemas.recipe import MetricChoice, ModelChoice, RecipeError
+from schemas.rules import Fault, check
+from schemas.specs import CaptionerSpec, EndpointSpec, MetricSpec, PainterSpec, Spec
+
+log = logging.getLogger("cyclepref.models")
+
+SPECS: dict[str, type[Spec]] = {"captioner": CaptionerSpec, "text-to-image": PainterSpec}
+COMMIT = re.compile(r"[0-9a-f]{40}")
+# What a model or metric is, and no setting: a recipe that could turn a metric's direction would swap every label.
+FIXED = {
+    *("name", "kind", "about", "licence", "evidence"),
+    *("modality", "higher_is_better", "low", "high", "net", "branch"),
+}
+# What sits in a weights folder without changing an output.
+NOT_WEIGHTS = {"README.md", ".gitattributes", "LICENSE"}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A spec whose output is settled: `identity` says by what, `fingerprint` is its hash."""
+
+    spec: Any
+    identity: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Id of everything that changes this model's output."""
+        return fingerprint(self.identity)
+
+    @property
+    def name(self) -> str:
+        """The name in the tables."""
+        return self.spec.name
+
+
+def model_spec(choice: ModelChoice, kind: ModelKind) -> CaptionerSpec | EndpointSpec | PainterSpec:
+    """The spec that a recipe's choice names.
+
+    Raises:
+        RecipeError: for an unknown name (tells the nearest ones), a model of the other kind, or settings that the
+            spec does not know or cannot do without; every one of them, with its place in `faults`.
+    """
+    known = CATALOG.get(choice.model)
+    if isinstance(known, MetricSpec) or (known is not None and known.kind != kind):
+        is_ = "a metric" if isinstance(known, MetricSpec) else f"a {known.kind} model"
+        raise _refusal(
+            choice.label, [Fault(("model",), f"{choice.model} is {is_}, and this place needs a {kind}{_list(kind)}")]
+        )
+    if known is None and (told := _no_weights(choice.model, kind)):
+        raise _refusal(choice.label, [Fault(("model",), told)])
+    base = known.model_dump() if known else {"repo": choice.model}
+    spec, faults = _apply(type(known) if known else SPECS[kind], base, choice.settings, choice.label, choice.model)
+    if spec and choice.samples > 1 and spec.greedy:
+        told = (
+            f"is {choice.samples}, but greedy decoding gives one caption: set temperature above 0 in its settings, or "
+            "samples to 1"
+        )
+        faults.append(Fault(("samples",), told))
+    if isinstance(spec, EndpointSpec) and not (spec.base_url and spec.served_model):
+        told = (
+            "an endpoint needs base_url and served_model in its settings, for example "
+            "{base_url: http://localhost:8000/v1, served_model: Qwen/Qwen2.5-VL-7B-Instruct}"
+        )
+        faults.append(Fault(("settings",), told))
+    if faults:
+        raise _refusal(choice.label, faults)
+    return spec
+
+
+def metric_spec(choice: MetricChoice, modality: Modality) -> MetricSpec:
+    """The metric that a recipe names.
+
+    Raises:
+        RecipeError: for an unknown name, one that compares the other modality, or wrong settings; as `model_spec`.
+    """
+    known, at = CATALOG.get(choice.metric), ("metric",)
+    if isinstance(known, MetricSpec):
+        if known.modality != modality:
+            told = f"{choice.metric} compares {known.modality}s, and this cycle needs a metric for {modality}s"
+            raise _refusal(choice.label, [Fault(at, f"{told}{_list('metric')}")])
+        base = known.model_dump()
+        if choice.settings.keys() & {"repo", "revision"}:
+            base["sha256"] = None  # of the weights that the catalog's row names
+        if known.kind == "lpips" and "repo" in choice.settings:
+            base["high"] = LPIPS_OWN_HIGH[known.net]
+    elif known is not None:
+        raise _refusal(choice.label, [Fault(at, f"{choice.metric} is a {known.kind} model{_list('metric')}")])
+    elif told := _no_weights(choice.metric, "metric"):
+        raise _refusal(choice.label, [Fault(at, told)])
+    else:
+        base = BY_MODALITY[modality](choice.label, choice.metric, about="").model_dump()
+    spec, faults = _apply(MetricSpec, base, choice.settings, choice.label, choice.metric)
+    if faults:
+        raise _refusal(choice.label, faults)
+    return spec
+
+
+def resolve(spec: Spec, lock: dict[str, Any]) -> Resolved:
+    """Settle a spec's weights: a folder by the hash of its files, a Hub repo by its commit.
+
+    `lock` is the run's lock file as a dict; what is resolved for the first time is added to it, so that a moving
+    branch cannot change a run that has begun.
+
+    Raises:
+        RecipeError: if the weights cannot be found, or a metric needs trust or a package that it does not have.
+    """
+    if isinstance(spec, MetricSpec):
+        check_metric(spec)
+    found = _resolved(spec, lock)
+    log.info("%s: %s", spec.name, _told(found))
+    return found
+
+
+def _resolved(spec: Spec, lock: dict[str, Any]) -> Resolved:
+    identity = spec.identity()
+    repo = identity.pop("repo", None)
+    if isinstance(spec, MetricSpec) and spec.sha256:
+        return Resolved(spec, identity)  # checked when it is loaded, wherever it comes from
+    if repo is None:
+        return Resolved(spec, identity)
+    if Path(repo).exists():
+        identity.pop("revision", None)
+        only = weight_files(spec) if isinstance(spec, MetricSpec) else ()
+        try:
+            return Resolved(spec, {**identity, "weights": _weights_hash(Path(repo), lock, only)})
+        except OSError as error:
+            raise RecipeError(f"{spec.name}: cannot read {repo}: {error}") from error
+    commit = _commit(spec, lock)
+    return Resolved(spec.model_copy(update={"revision": commit}), {**identity, "repo": repo, "revision": commit})
+
+
+def _told(model: Resolved) -> str:
+    """What a model is and how it is run, in a line."""
+    spec, of = model.spec, model.identity
+    place = of.get("repo") or getattr(spec, "repo", None) or spec.server or f"the {spec.kind} package"
+    revision = of.get("weights") or of.get("revision") or of.get("sha256") or ""
+    run = f"batches of {spec.batch_size}, {spec.num_gpus:g} of a GPU, {spec.num_cpus} CPUs"
+    return f"{spec.kind}, {place} {revision[:12]}, fingerprint {model.fingerprint[:12]}; {run}"
+
+
+def _apply(
+    kind: type[Spec], base: dict[str, Any], settings: dict[str, Any], label: str, model: str, fixed: set[str] = FIXED
+) -> tuple[Any, list[Fault]]:
+    """A base with a recipe's settings: the spec, or None; and what is wrong with the settings."""
+    free = [name for name in kind.model_fields if name not in fixed]
+    refused = [Fault(("settings", name), _no_setting(name, free, model)) for name in sorted(set(settings) - set(free))]
+    known = {name: value for name, value in settings.items() if name in free}
+    spec, faults = check(kind, {**base, **known, "name": label})
+    faults = [*refused, *(Fault(("settings", *at), told) for at, told in faults)]
+    return (None if faults else spec), faults
+
+
+def settled(kind: type[Spec], base: dict[str, Any], settings: dict[str, Any], label: str, fixed: set[str]) -> Any:
+    """A spec of a base with settings, of which those in `fixed` may not be given; `label` begins the error messages.
+
+    Raises:
+        RecipeError: for everything that is wrong with the settings.
+    """
+    spec, faults = _apply(kind, base, settings, label, "", fixed)
+    if faults:
+        raise _refusal(label, faults)
+    return spec
+
+
+def _no_setting(name: str, free: list[str], model: str) -> str:
+    if name in FIXED:
+        return f"is what the model is, and no setting; there are {', '.join(free)}"
+    hint = did_you_mean(name, free)
+    where = f"; `cyclepref models {model}` shows all" if model in CATALOG else ""
+    return f"unknown setting{hint}{where}" if hint and where else f"unknown setting{hint}; there are {', '.join(free)}"
+
+
+def _refusal(label: str, faults: list[Fault]) -> RecipeError:
+    """The error of a choice by itself; a recipe's says the place of each fault in its file."""
+    lines = [f"{label}: {'.'.join(map(str, fault.at))}: {fault.message}" for fault in faults]
+    return RecipeError("\n".join(lines), tuple(faults))
+
+
+def _commit(spec: Any, lock: dict[str, Any]) -> str:
+    """The commit that a Hub revision means: from the lock, else asked of the Hub, or offline of its cache."""
+    wanted = spec.revision or "main"
+    if COMMIT.fullmatch(wanted):
+        return wanted
+    key = f"{spec.repo}@{wanted}"
+    if key not in lock:
+        lock[key] = commit_of(spec.name, spec.repo, wanted)
+    return lock[key]
+
+
+def commit_of(name: str, repo: str, revision: str) -> str:
+    """The commit that a revision of a Hub repository means now; offline, in the Hub's cache. `name` begins the error.
+
+    Raises:
+        RecipeError: if the repository or the revision cannot be found.
+    """
+    try:
+        if HF_HUB_OFFLINE:
+            return Path(snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns="*.json")).name
+        return HfApi().model_info(repo, revision=revision).sha
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, httpx2.HTTPError, OSError) as error:
+        raise RecipeError(
+            f"{name}: cannot find {repo} at revision {revision!r} ({type(error).__name__}): check the "
+            "name, log in with `hf auth login` if it is gated, or download it before going offline"
+        ) from error
+
+
+def _weights_hash(path: Path, lock: dict[str, Any], only: tuple[str, ...] = ()) -> str:
+    """Hash of the files that make a model; computed again only when their sizes or times change. `only` names those
+    that are read, where a folder holds several models."""
+    files = [path] if path.is_file() else sorted(_files(path))
+    files = [f for f in files if not only or f.relative_to(path).parts[0] in only]
+    files = [f for f in files if f.name not in NOT_WEIGHTS and not f.name.startswith(".")]
+    if not files:
+        raise RecipeError(f"{path} holds no weights: give a folder in the Hub's layout (config and safetensors)")
+    stamp = digest(*(f"{f.relative_to(path)}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files))
+    key = "#".join([str(path), *only])
+    known = lock.get(key)
+    # The stamp is of the hash as well, so that a wrong one is computed again.
+    if known is None or known["stamp"] != digest(stamp, known["weights"]):
+        contents = [(str(f.relative_to(path)), _file_hash(f)) for f in files]
+        weights = digest(*(part for entry in contents for part in entry))
+        lock[key] = {"stamp": digest(stamp, weights), "weights": weights}
+    return lock[key]["weights"]
+
+
+def _files(folder: Path, within: tuple[str, ...] = ()) -> Iterator[Path]:
+    """The files below a folder. Links are followed, as loaders follow them; one that leads back to a folder that it
+    lies in is not. `within`: the real paths of the folders around it."""
+    real = os.path.realpath(folder)
+    if real in within:
+        return
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _files(entry, (*within, real))
+        elif entry.is_file():
+            yield entry
+
+
+def _file_hash(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "blake2b").hexdigest()
+
+
+def _list(kind: str) -> str:
+    return f": `cyclepref models --kind {kind}` lists them"
+
+
+def _no_weights(name: str, kind: str) -> str | None:
+    """Why a name that the catalog does not have can be neither a Hub id nor a folder; None if it may be one."""
+    ways = "a Hub id (org/name) or the path of a folder works too"
+    if "/" not in name:
+        kinds = [n for n, s in CATALOG.items() if kind in (s.kind, "metric" if isinstance(s, MetricSpec) else s.kind)]
+        hint = did_you_mean(name, kinds)
+        return f"unknown {kind} {name!r}{hint}{_list(kind)}; {ways}"
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        there = Path(name)
+        return None if there.exists() else f"no folder {name} (looked for {there.absolute()}): mend the path; {ways}"
+    return None

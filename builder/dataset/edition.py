@@ -1,0 +1,196 @@
+"""The last step of a build: what is made becomes what can be published.
+
+Images that the safety model flags are left out, near-duplicates are brought into one split, the files are written, the
+statistics are taken from the files, and the card is written last: it names the files, so the edition before is whole
+until then.
+"""
+
+import io
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from builder.dataset import charts
+from builder.dataset import format as layout
+from builder.dataset.card import Facts, card
+from builder.dataset.examples import examples
+from builder.dataset.grouping import group
+from builder.dataset.reader import CARD, DatasetError, Published
+from builder.dataset.statistics import statistics
+from builder.dataset.views import among
+from builder.dataset.write import Layout, Views, write_splits
+from builder.engine.engine import Engine
+from builder.run.folder import Folder
+from builder.run.store import Store
+from builder.stages.accounting import Accountant
+from builder.stages.safety import FILE, Verdicts, judge
+from schemas.recipe import Recipe
+
+PICTURES = "pictures"
+
+
+def release(
+    facts: Facts, views: Views, accountant: Accountant, engine: Engine, before: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Write RUN/dataset; returns its part of run.json's counts: "dataset" (edition and counts by split) and, with a
+    safety model, "safety" and "flagged". `before` are the counts of an earlier build: a dataset of the same edition
+    is left alone.
+
+    Raises:
+        BuildError: if the safety model failed on too many images.
+    """
+    recipe, store = facts.recipe, accountant.store
+    counts: dict[str, Any] = {}
+    shown = views.reconstructions
+    if recipe.safety and facts.safety:
+        verdicts, counts["safety"] = judge(recipe.safety, facts.safety, _images(recipe, views), accountant, engine)
+        views, counts["flagged"] = _without_flagged(store, views, verdicts)
+        # Reconstructions are judged where they are published; others are not shown either.
+        judged = recipe.dataset.reconstructions or views.cycle.input == "text"
+        shown = views.reconstructions if judged else views.reconstructions.slice(0, 0)
+        told = {name: {k: v for k, v in of.items() if k != "reused"} for name, of in counts["safety"].items()}
+        facts = replace(facts, counts={**facts.counts, "safety": told}, flagged=counts["flagged"])
+    groups = {}
+    if groups_wanted(recipe):
+        groups = group(views.inputs, views.cycle.input, recipe.dataset.largest_group, store, engine)
+        facts = replace(facts, grouped=sum(id_ != founder for id_, founder in groups.items()))
+    plan = Layout(recipe.splits, sorted(c.label for c in recipe.forward), groups, recipe.dataset.reconstructions)
+    counts["dataset"] = _write(store, views, shown, plan, facts, before and before.get("dataset"))
+    return counts
+
+
+def groups_wanted(recipe: Recipe) -> bool:
+    """Whether near-duplicate inputs are to share a split: yes by default, but for the embedded world's scenes."""
+    wanted = recipe.dataset.group_near_duplicates
+    return recipe.inputs.source != "shapeworld" if wanted is None else wanted
+
+
+def _images(recipe: Recipe, views: Views) -> dict[str, list[str]]:
+    """Content ids of all images that would be published, by the table of the store where they are."""
+    images: dict[str, list[str]] = {"inputs": [], "generations": []}
+    if views.cycle.input == "image":
+        images["inputs"] = views.inputs["input_id"].to_pylist()
+        if recipe.dataset.reconstructions:
+            images["generations"] = views.reconstructions["content_id"].to_pylist()
+    else:
+        images["generations"] = views.candidates["content_id"].to_pylist()
+    return images
+
+
+def _without_flagged(store: Store, views: Views, verdicts: Verdicts) -> tuple[Views, dict[str, int]]:
+    """The views of what may be published, and how much may not be; its list is written to the run directory."""
+    inputs, candidates, back = views.inputs, views.candidates, views.reconstructions
+    if views.cycle.input == "image":
+        inputs = verdicts.passed(inputs, "input_id")
+        back = verdicts.passed(back, "content_id")
+    else:
+        candidates = verdicts.passed(candidates, "content_id")
+    candidates = among(candidates, "input_id", inputs["input_id"])
+    left = {
+        "images": len(verdicts.flagged),
+        "inputs": views.inputs.num_rows - inputs.num_rows,
+        "candidates": views.candidates.num_rows - candidates.num_rows,
+    }
+    ids = candidates["generation_id"]
+    pairs = among(among(views.pairs, "chosen_id", ids), "rejected_id", ids)
+    left["pairs"] = views.pairs.num_rows - pairs.num_rows
+    gone = {name: sorted(set(a[key].to_pylist()) - set(b[key].to_pylist())) for name, key, a, b in (
+        ("inputs", "input_id", views.inputs, inputs),
+        ("candidates", "generation_id", views.candidates, candidates),
+    )}  # fmt: skip
+    images = dict(sorted(verdicts.flagged.items()))
+    store.write_json(FILE, {"checked": verdicts.checked, "counts": left, "images": images, **gone})
+    kept = replace(
+        views,
+        inputs=inputs,
+        candidates=candidates,
+        scores=among(views.scores, "generation_id", ids),
+        samples=among(views.samples, "generation_id", ids),
+        pairs=pairs,
+        reconstructions=among(back, "input_id", inputs["input_id"]),
+    )
+    return kept, left
+
+
+def _write(
+    store: Store, views: Views, shown: pa.Table, plan: Layout, facts: Facts, before: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Write the files of a new edition, then the card, then remove those of the old one.
+
+    The names of its files carry the edition and the card names the files: so the old edition is whole until the new
+    card is in its place, on a disk as on an object store, where no folder can be renamed.
+    """
+    edition = views.edition(plan.key(), facts.key())
+    head = partial(
+        layout.metadata, configs=plan.configs, edition=edition, licence=facts.licence, rule=facts.recipe.pairs
+    )
+    if before and before["edition"] == edition and _is_there(store, head(before["splits"])):
+        return before
+    counts, written = write_splits(store, views, plan, edition)
+    found = statistics(Published(Folder(store.address("dataset")), _files(counts, written)))
+    pictures = _draw(store, views, shown, found, edition)
+    text = card(facts, found, pictures, plan.configs)
+    store.write_file(f"dataset/{CARD}", lambda sink: sink.write((head(counts) + text).encode()))
+    kept = written | {f"dataset/{name}" for name in pictures.values()}
+    for folder in (*layout.CONFIGS, PICTURES):
+        for name in store.names(f"dataset/{folder}"):
+            if f"dataset/{folder}/{name}" not in kept:
+                store.remove(f"dataset/{folder}/{name}")
+    return {"edition": edition, "splits": counts, "warnings": found["warnings"]}
+
+
+def release_bare(store: Store, views: Views, plan: Layout, licence: str, title: str) -> dict[str, Any]:
+    """Write RUN/dataset with a card that says no more than which files are what; returns what `release` counts as
+    "dataset". For datasets that are made to be read here."""
+    edition = views.edition(plan.key())
+    counts, _ = write_splits(store, views, plan, edition)
+    text = f"{layout.metadata(counts, plan.configs, edition, licence)}# {title}\n"
+    store.write_file(f"dataset/{CARD}", lambda sink: sink.write(text.encode()))
+    return {"edition": edition, "splits": counts}
+
+
+def _files(counts: dict[str, Any], written: set[str]) -> dict[str, dict[str, list[str]]]:
+    """What was written as config -> split -> names within the dataset folder."""
+    files: dict[str, dict[str, list[str]]] = {config: {} for config in layout.CONFIGS}
+    for name in sorted(written):
+        _, config, file = name.split("/")
+        files[config].setdefault(next(split for split in counts if file.startswith(f"{split}-")), []).append(
+            f"{config}/{file}"
+        )
+    return files
+
+
+def _draw(store: Store, views: Views, shown: pa.Table, found: dict[str, Any], edition: str) -> dict[str, str]:
+    """Write the pictures of the card; returns their paths within the dataset folder."""
+    drawn: dict[str, Image.Image | None] = {
+        "examples": examples(store, views.pairs, views.candidates, views.scores, shown),
+        "scores": charts.histograms(found["scores"]) if found["scores"] else None,
+        "wins": charts.win_matrix(found["models"], found["wins"]) if found["pairs"] else None,
+    }
+    paths = {}
+    for name, picture in drawn.items():
+        if picture is not None:
+            # Photographs would make a PNG of a megabyte.
+            ending, form = (
+                ("jpg", {"format": "JPEG", "quality": 88}) if name == "examples" else ("png", {"format": "PNG"})
+            )
+            paths[name] = f"{PICTURES}/{name}-{edition}.{ending}"
+            data = io.BytesIO()
+            picture.save(data, **form)
+            store.write_file(f"dataset/{paths[name]}", lambda sink, data=data: sink.write(data.getvalue()))
+    return paths
+
+
+def _is_there(store: Store, head: str) -> bool:
+    """Whether the card is this edition's, so that it was finished, and its files have not been deleted since."""
+    text = store.read_file(f"dataset/{CARD}", lambda file: file.read()) if store.exists(f"dataset/{CARD}") else b""
+    if not text.startswith(head.encode()):
+        return False
+    try:
+        Published.of(Folder(store.address("dataset")))
+    except DatasetError:
+        return False
+    return True

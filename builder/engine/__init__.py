@@ -1,0 +1,1 @@
+"""Ray: which workers run where, and what happens when one dies, hangs or runs out of memory."""

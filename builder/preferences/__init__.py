@@ -1,0 +1,1 @@
+"""Preference pairs read back: from our datasets, from CyclePrefDB's, and from other people's."""

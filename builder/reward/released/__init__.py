@@ -1,0 +1,1 @@
+"""Checkpoints that others have released, on today's libraries."""

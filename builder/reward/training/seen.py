@@ -1,0 +1,136 @@
+"""What a reward model was trained on: ids of its training inputs, in a file beside its weights.
+
+They are content ids (see schemas/ids.py), so that an input is known again in any dataset, under any name.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
+
+from builder.common.images import UnreadableImage, content_id, decode
+from builder.preferences.layouts.as_rankings import open_layout
+from builder.preferences.rankings import ArrowImages, LoadError, Rankings
+from builder.reward.errors import RewardError
+from schemas.ids import text_id
+
+FILE = "train_inputs.txt"
+
+
+class Seen(NamedTuple):
+    """What a model was trained on: ids of its inputs; what to say where these are not all, or "" where they are; the
+    cycles that its pairs were of."""
+
+    ids: set[str]
+    missing: str = ""
+    cycles: tuple[str, ...] = ()
+
+
+_REPAIR = (
+    ": it lists the inputs that the model was trained on, and is damaged; get it from where the model comes from, or "
+    "delete it to go on without a check for leaks"
+)
+NOT_SAID = "the model does not say what it was trained on"
+NOT_SAID_BEFORE = "the model began with one that does not say what it was trained on"
+
+
+def write_seen(folder: Path, splits: Iterable[Rankings], before: Iterable[str] = ()) -> None:
+    """Write the ids of all inputs of the splits that a model in `folder` was trained on, and of those that the model it
+    began with had seen `before`, a line each, in order."""
+    ids = set(before).union(*map(ids_of, splits))
+    (folder / FILE).write_text("".join(f"{id_}\n" for id_ in sorted(ids)), encoding="utf-8")
+
+
+def ids_of(split: Rankings) -> set[str]:
+    """The ids by which the inputs of a split are known: their content ids, and the dataset's own, if it gave any."""
+    ids = set(split.inputs["input_id"].to_pylist()) if split.ids_given else set()
+    if split.cycle.input == "text":
+        return ids | set(map(text_id, split.inputs["text"].to_pylist()))
+    # In datasets that a build published, an input's own id is of its content.
+    return ids if isinstance(split.images, ArrowImages) else ids | _of_images(split)
+
+
+def _of_images(split: Rankings) -> set[str]:
+    ids = set()
+    for row in range(split.inputs.num_rows):
+        try:
+            ids.add(content_id(decode(split.images.of_input(row))))
+        except (UnreadableImage, LoadError):  # what cannot be read was not learned from
+            continue
+    return ids
+
+
+def read_seen(model: str | Path, revision: str | None = None) -> Seen:
+    """What a model in a folder or on the Hub was trained on: from its FILE, or from the datasets that its metrics.json
+    names, where they still are.
+
+    Raises:
+        RewardError: if its FILE is there and lists nothing, or is no text.
+    """
+    try:
+        listed, told = _file(model, FILE, revision), _told(model, revision)
+    except _NotFetched as error:
+        return Seen(set(), f"the list of what the model was trained on could not be fetched ({error})")
+    accuracy = told.get("pairwise_accuracy")
+    cycles = tuple(sorted(accuracy)) if isinstance(accuracy, dict) else ()
+    if listed is not None:
+        ids = _ids_in(listed)
+        return Seen(ids, NOT_SAID_BEFORE if told.get("seen_before") == "unknown" else "", cycles)
+    ids = set()
+    datasets = told.get("datasets")
+    for dataset in datasets if isinstance(datasets, list) else []:
+        try:
+            ids |= ids_of(open_layout(dataset).read("train"))
+        except LoadError:  # moved or deleted: nothing is known of it
+            return Seen(set(), NOT_SAID, cycles)
+    return Seen(ids, "" if ids else NOT_SAID, cycles)
+
+
+def _ids_in(file: Path) -> set[str]:
+    """The ids that a model's FILE lists."""
+    try:
+        ids = set(file.read_text(encoding="utf-8").split())
+    except UnicodeDecodeError as error:
+        raise RewardError(f"{file} is not UTF-8 ({error.reason} at byte {error.start}){_REPAIR}") from error
+    except OSError as error:
+        raise RewardError(f"cannot read {file}: {error.strerror or error}") from error
+    if not ids:
+        raise RewardError(f"{file} is empty{_REPAIR}")
+    return ids
+
+
+def _told(model: str | Path, revision: str | None) -> dict[str, Any]:
+    """The content of a model's metrics.json; empty where it has none, or one that is none of ours."""
+    path = _file(model, "metrics.json", revision)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+class _NotFetched(Exception):
+    """A file that may be on the Hub, where nobody could look."""
+
+
+def _file(model: str | Path, name: str, revision: str | None) -> Path | None:
+    folder = Path(model).expanduser()
+    if folder.exists():
+        return folder / name if (folder / name).is_file() else None
+    try:
+        return Path(hf_hub_download(str(model), name, revision=revision))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:  # the first is an EntryNotFoundError too
+        raise _NotFetched(type(error.__cause__ or error).__name__) from error
+    except (EntryNotFoundError, HFValidationError):
+        return None
+    except HfHubHTTPError as error:
+        raise _NotFetched(type(error).__name__) from error

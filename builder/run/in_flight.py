@@ -1,0 +1,75 @@
+"""What is being worked on right now, kept on disk: how a row that kills its worker is found again.
+
+Before a model is given rows, a note with their ids is written beside the store's tables; it is removed when their
+outputs are back. A note that is still there names rows whose worker went away, be it alone, with its node or with the
+whole build. One small file for each piece of work, never one for each row.
+
+Notes make a row run alone, and no more than that: most builds that go away do so for reasons of their own, so a row is
+given up only by the worker that saw it kill its process while it was alone (see builder/engine/supervisor.py).
+"""
+
+import uuid
+from collections import Counter
+
+from builder.run.store import Store
+from schemas.ids import digest
+from schemas.run_files import InFlight
+
+# A row that was in flight at this many deaths runs alone; if it is in flight at one more, it is a failure.
+ALONE_AFTER = 2
+
+
+class Journal:
+    """The notes of one stage of a run, as one process sees them.
+
+    Notes of earlier work are read once, when the first block asks; afterwards only those of the block at hand, which
+    another worker may have dropped a moment ago.
+    """
+
+    def __init__(self, store: Store, stage: str):
+        self.store, self.stage = store, stage
+        self.folder = f"store/attempts/{stage}"
+        self._notes: dict[str, list[str]] = {}
+        self._asked = False
+
+    def __reduce__(self) -> tuple:
+        return Journal, (self.store, self.stage)
+
+    def deaths(self, ids: list[str]) -> Counter[str]:
+        """How often each row of a block was in flight when its worker went away, from 0 to ALONE_AFTER."""
+        for name in self.store.names(self.folder):
+            if name not in self._notes and (name.startswith(_block(ids)) or not self._asked):
+                # A note that is gone by now belonged to another worker, which has finished with it.
+                self._notes[name] = (self.store.read_json(f"{self.folder}/{name}", InFlight) or {"ids": []})["ids"]
+        self._asked = True
+        found = Counter(id_ for note in self._notes.values() for id_ in note)
+        return Counter({id_: min(found[id_], ALONE_AFTER) for id_ in ids})
+
+    def begin(self, block: list[str], ids: list[str]) -> str:
+        """Note that `ids`, a piece of a block, are about to be worked on; returns the note's name."""
+        name = f"{_block(block)}-{uuid.uuid4().hex}.json"
+        self.store.write_json(f"{self.folder}/{name}", {"ids": ids})
+        return name
+
+    def died(self, name: str, ids: list[str], reason: str) -> None:
+        """Say in a note how its worker ended, so that it stays when a build is stopped on purpose."""
+        self.store.write_json(f"{self.folder}/{name}", {"ids": ids, "reason": reason})
+
+    def end(self, name: str) -> None:
+        """Remove the note of a piece that is done."""
+        self.store.remove(f"{self.folder}/{name}")
+
+    def forgive(self) -> None:
+        """Remove the notes of work that was stopped on purpose: those that tell of no death."""
+        for name in self.store.names(self.folder):
+            if "reason" not in (self.store.read_json(f"{self.folder}/{name}", InFlight) or {}):
+                self.end(name)
+
+    def clear(self) -> None:
+        """Remove all notes of the stage: every row is accounted for."""
+        for name in self.store.names(self.folder):
+            self.end(name)
+
+
+def _block(ids: list[str]) -> str:
+    return digest("block", *ids)

@@ -1,0 +1,101 @@
+"""What a build leaves for whoever looks on: what each stage wants, and how far it has come.
+
+`wanted/STAGE.parquet` holds the ids that the latest build asked of a stage, so that anyone can tell from the store
+what is done and what no build asks for; `progress.json` says which stages these are, and how fast they go. Both are
+replaced as a whole, a few times a minute at most, never a file per row.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from builder.run.folder import StoreError
+from builder.run.lock import LockError
+from builder.run.seal import UNREADABLE, in_a_line, read_sealed, write_sealed
+from builder.run.store import Store
+
+FILE = "progress.json"
+NOTE_EVERY_S = 5.0
+# Characters of an error that are kept: it may quote whatever a model or a server said.
+MAX_ERROR = 4000
+State = Literal["running", "finished", "stopped"]
+
+
+class Notes:
+    """The notes of one build. `check` is called now and then, and may raise: the lock's, which says if it was lost."""
+
+    def __init__(self, store: Store, check: Callable[[], object] = lambda: None):
+        self.store, self.check = store, check
+        self._content: dict[str, Any] = {"state": "running", "recipe": None, "began": time.time(), "stages": []}
+        self._written = 0.0
+
+    @contextmanager
+    def of(self, recipe: str) -> Iterator["Notes"]:
+        """Notes of a build of the recipe of that name, from its first stage to its end, whichever way it ends.
+
+        One that comes to no stage has changed nothing, and the notes of the build before it stay.
+        """
+        self._content["recipe"] = recipe
+        try:
+            yield self
+        except LockError:  # the notes are now those of the build that has the directory
+            raise
+        except BaseException as error:
+            # An error is told by `status` later; a Ctrl-C, a SIGTERM or an exit is no error.
+            if isinstance(error, Exception):
+                self._content["error"] = str(error)[:MAX_ERROR] or type(error).__name__
+            if self._content["stages"]:
+                self._write("stopped")
+            raise
+        self._write("finished")
+
+    def begin(self, stage: str, table: str, ids: pa.ChunkedArray, models: pa.ChunkedArray, todo: int) -> None:
+        """A stage begins: it wants these ids of a table of the store, for these models; `todo` are to be made."""
+        self.check()
+        name = re.sub(r"[^A-Za-z0-9]+", "-", stage)
+        before = sum(note["stage"] == stage for note in self._content["stages"])
+        name = f"wanted/{name}-{before + 1}.parquet" if before else f"wanted/{name}.parquet"
+        wanted = pa.table({"id": ids, "model": models})
+        options = {"compression": "zstd", "use_dictionary": ["model"]}
+        self.store.write_file(name, lambda sink: write_sealed(wanted, name, sink, **options))
+        note = {"stage": stage, "table": table, "wanted": name, "rows": len(ids), "todo": todo, "done": 0, "failed": 0}
+        self._content["stages"].append({**note, "began": time.time(), "ended": None})
+        self._write("running")
+
+    def tick(self, done: int, failed: int) -> None:
+        """Rows of the stage were finished, some of them as failures."""
+        self.check()
+        note = self._content["stages"][-1]
+        note["done"], note["failed"] = note["done"] + done, note["failed"] + failed
+        if time.monotonic() - self._written >= NOTE_EVERY_S:
+            self._write("running")
+
+    def end(self) -> None:
+        """The stage is done."""
+        self._content["stages"][-1]["ended"] = time.time()
+        self._write("running")
+
+    def _write(self, state: State) -> None:
+        self._content.update(state=state, updated=time.time())
+        self.store.write_json(FILE, self._content)
+        self._written = time.monotonic()
+
+
+def wanted_of(store: Store, note: dict[str, Any]) -> pa.Table:
+    """The ids (`id`) that a stage of the latest build asked for, and the `model` that each is counted by.
+
+    Raises:
+        StoreError: if the file is gone or damaged: then nobody can tell what is not needed.
+    """
+    name = note["wanted"]
+    try:
+        return store.read_file(name, lambda file: read_sealed(file, name)).select(["id", "model"])
+    except (*UNREADABLE, KeyError) as error:
+        raise StoreError(
+            f"{store.address(name)} is missing or damaged ({in_a_line(error)}): run `cyclepref build "
+            f"RECIPE --out {store.root}` again, which writes it anew"
+        ) from error

@@ -1,0 +1,259 @@
+"""Upkeep of a run directory: many small parts joined, what no build asks for removed, two runs made one.
+
+Parts never change, so both joining and pruning write the rows that stay as new parts, and only then remove the old
+ones. Killed in between, some rows are there twice, which readers know (the first by part name is the row) and the next
+upkeep clears; none is ever missing. New parts are named to come first, since they hold what was first before. All of
+it needs the run's lock (builder/run/lock.py).
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from builder.dataset.grouping import merge_groups
+from builder.run.ids import IdSet, pack
+from builder.run.lock import hold
+from builder.run.mending import set_damaged_aside
+from builder.run.record import FILE, wanted_of
+from builder.run.store import JOINED, TABLES, Store
+from schemas.errors import CyclePrefError
+from schemas.ids import digest
+from schemas.run_files import LockFile, ProgressFile, RunJson
+
+# A part is written once it would have this many bytes in memory; files come out between 64 and 256 MB, as images are
+# compressed already and text packs to half or less.
+PART_BYTES = 192 * 2**20
+SMALL_BYTES = 64 * 2**20
+# A table with more small parts than this is joined.
+MANY = 200
+# What the rows of a table are told apart by.
+LABELS = {
+    "sources": None, "inputs": "modality", "models": "name",
+    "generations": "model", "similarities": "metric", "verdicts": "model", "failures": "model",
+}  # fmt: skip
+
+
+class UpkeepError(CyclePrefError, RuntimeError):
+    """Runs that cannot be pruned or merged, with the reason and the way out."""
+
+
+@dataclass(frozen=True)
+class Unused:
+    """Rows of a table that the latest build did not ask for; `bytes` is their share of their parts' files."""
+
+    table: str
+    model: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge came to: parts copied, those that were there already, and those that are damaged: set aside, so
+    that the next build makes their rows again."""
+
+    copied: int
+    there: int
+    damaged: int = 0
+
+
+# ---- joining ---------------------------------------------------------------------------------------------------
+
+
+def join_small(store: Store, many: int = MANY) -> int:
+    """Join the small parts of every table that has more than `many` of them; returns how many went into others."""
+    joined = 0
+    for table in TABLES:
+        sizes = {name: info.size for name, info in store.listed(f"store/{table}")}
+        small = [part for part in store.parts(table) if sizes.get(part, SMALL_BYTES) < SMALL_BYTES]
+        if len(small) > many:
+            kept = _first_rows(table, store.ids_by_part(table))
+            _rewrite(store, table, {part: kept[part] for part in small})
+            joined += len(small)
+    return joined
+
+
+def _first_rows(table: str, packed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """For each part, which of its rows are the first of their id in the table."""
+    if table == "failures":  # a row may fail more than once, and all of it is told
+        return {part: np.ones(len(ids), dtype=bool) for part, ids in packed.items()}
+    together = np.concatenate([np.empty((0, 2), dtype=np.uint64), *packed.values()])
+    order = np.lexsort((together[:, 1], together[:, 0]))
+    again = np.zeros(len(together), dtype=bool)
+    again[order[1:]] = (together[order[1:]] == together[order[:-1]]).all(axis=1)
+    ends = np.cumsum([len(ids) for ids in packed.values()])
+    return dict(zip(packed, np.split(~again, ends[:-1]), strict=True)) if packed else {}
+
+
+def _rewrite(store: Store, table: str, kept: dict[str, np.ndarray]) -> None:
+    """Replace parts by new ones with the rows that are kept of them."""
+    held: list[pa.Table] = []
+    names: list[str] = []
+    for part, mask in kept.items():
+        held.append(store.read_part(table, part).filter(pa.array(mask)))
+        names.append(part)
+        if sum(rows.nbytes for rows in held) >= PART_BYTES:
+            _replace(store, table, names, held)
+            held, names = [], []
+    _replace(store, table, names, held)
+
+
+def _replace(store: Store, table: str, old: list[str], rows: list[pa.Table]) -> None:
+    """Write rows as one part, and only then remove those that they came from."""
+    if sum(some.num_rows for some in rows):
+        together = pa.concat_tables(rows, promote_options="default")
+        ids = pack(together[TABLES[table][1]])
+        name = digest(table, ids[np.lexsort((ids[:, 1], ids[:, 0]))].tobytes(), *old)
+        store.create_part(table, f"{JOINED}{name}", together)
+    for part in old:
+        store.remove(f"store/{table}/{part}")
+
+
+# ---- what no build asks for --------------------------------------------------------------------------------------
+
+
+def unused(store: Store) -> list[Unused]:
+    """Rows that the latest build did not ask for, by table and model.
+
+    Raises:
+        UpkeepError: if the latest build has not finished, so that what it asks for is not known yet.
+    """
+    found = []
+    for table, kept in _used_rows(store):
+        sizes = {name: info.size for name, info in store.listed(f"store/{table}")}
+        sums: dict[str, list[float]] = {}
+        for part, mask in kept.items():
+            for model, rows in _labels(store, table, part, ~mask).items():
+                total = sums.setdefault(model, [0, 0])
+                total[0] += rows
+                total[1] += sizes.get(part, 0) * rows / len(mask)
+        found += [Unused(table, model, int(rows), round(size)) for model, (rows, size) in sorted(sums.items())]
+    return found
+
+
+def prune(store: Store) -> None:
+    """Remove the rows that the latest build did not ask for; the caller holds the run's lock.
+
+    Raises:
+        UpkeepError: as `unused`.
+    """
+    for table, kept in _used_rows(store):
+        _rewrite(store, table, {part: mask for part, mask in kept.items() if not mask.all()})
+
+
+def _used_rows(store: Store) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Each table, and for each of its parts which rows the latest build asked for (the first of each id)."""
+    asked = _asked(store)
+    for table in TABLES:
+        packed = store.ids_by_part(table)
+        first = _first_rows(table, packed)
+        yield table, {part: first[part] & asked[table].holds_packed(ids) for part, ids in packed.items()}
+
+
+def _asked(store: Store) -> dict[str, IdSet]:
+    """The ids that the latest build asked of each table."""
+    notes = store.read_json(FILE, ProgressFile)
+    run = store.read_json("run.json", RunJson)
+    if notes is None or run is None or notes["state"] != "finished":
+        raise UpkeepError(
+            f"what {store.root} needs is not known before a build in it has finished: run `cyclepref build RECIPE "
+            f"--out {store.root}` to its end first"
+        )
+    packed: dict[str, list[np.ndarray]] = {table: [] for table in TABLES}
+    for note in notes["stages"]:
+        ids = pack(wanted_of(store, note)["id"])
+        packed[note["table"]].append(ids)
+        packed["failures"].append(ids)
+    prints = [model.get("fingerprint") for model in run.get("models", {}).values()]
+    if not prints or None in prints:
+        raise UpkeepError(f"{store.address('run.json')} does not name the run's models: {RunJson.REMEDY}")
+    packed["models"].append(pack(pa.array(prints, pa.string())))
+    return {table: IdSet.of(ids) for table, ids in packed.items()}
+
+
+def _labels(store: Store, table: str, part: str, mask: np.ndarray) -> dict[str, int]:
+    """How many of the chosen rows of a part there are of each model."""
+    label = LABELS[table]
+    if label is None or not mask.any():
+        return {table: int(mask.sum())} if mask.any() else {}
+    column = store.read_part(table, part, [label])[label].filter(pa.array(mask))
+    return {row["values"]: row["counts"] for row in pc.value_counts(column.combine_chunks()).to_pylist()}
+
+
+# ---- two runs made one -------------------------------------------------------------------------------------------
+
+
+def merge(first: Store, second: Store, into: Store) -> Merged:
+    """Copy the parts of both runs into one, which may be the first; nothing is computed and nothing removed.
+
+    Every part is checked: those that are damaged are set aside in `into`, and left alone where they came from. Where
+    both have a row, the first by part name is the row, as everywhere. The views are those of a recipe: a build
+    makes them. All three directories are locked meanwhile.
+
+    Raises:
+        UpkeepError: if one is no run, or both resolved a model differently; the message names which.
+        LockError: if something works in one of them.
+    """
+    for run in (first, second):
+        if not any(run.parts(table) for table in TABLES):
+            raise UpkeepError(f"{run.root} is no run directory: it has no parts in store/")
+    if second.root in (first.root, into.root):
+        raise UpkeepError(
+            f"{second.root} cannot be merged into itself: name two runs, and a third or the first for --into"
+        )
+    others = [run for run in (first, second) if run.root != into.root]
+    with ExitStack() as held:
+        for run in (into, *others):
+            held.enter_context(hold(run, "merge"))
+        return _copy(others, into)
+
+
+def _copy(others: list[Store], into: Store) -> Merged:
+    # First, so that a merge that is killed leaves no rows of a model that the lock knows nothing of.
+    into.write_json("lock.json", _merged_lock([into, *others]))
+    merge_groups(others, into)
+    # What the last build here asked for is not all that is wanted from now on: pruning waits for the next build.
+    into.remove(FILE)
+    # First, so that a part that is damaged here is taken from the other run.
+    damaged, copied, there = set_damaged_aside(into), [], 0
+    for run in others:
+        for table in TABLES:
+            present = set(into.parts(table))
+            parts = run.parts(table)
+            there += sum(part in present for part in parts)
+            for part in (part for part in parts if part not in present):
+                into.copy_from(run, f"store/{table}/{part}")
+                copied.append((table, part))
+    damaged += set_damaged_aside(into, copied)
+    return Merged(len(copied), there, damaged)
+
+
+def _merged_lock(runs: list[Store]) -> dict[str, Any]:
+    """What models were resolved to in all runs.
+
+    Raises:
+        UpkeepError: where two runs disagree.
+    """
+    merged: dict[str, Any] = {}
+    differ = []
+    for run in runs:
+        for name, resolved in (run.read_json("lock.json", LockFile) or {}).items():
+            known = merged.setdefault(name, resolved)
+            if _what(known) != _what(resolved):
+                differ.append(f"  {name}: {_what(known)} and {_what(resolved)} (in {run.root})")
+    if differ:
+        raise UpkeepError(
+            "the runs resolved one model differently, and one run has one model of a name:\n" + "\n".join(differ) + "\n"
+            "Build one of them again with the other's revision (`revision` in the model's settings)"
+        )
+    return merged
+
+
+def _what(resolved: Any) -> str:
+    """What a lock's entry settles: a commit, or the hash of weights (whatever their files' times are)."""
+    return resolved["weights"] if isinstance(resolved, dict) else str(resolved)

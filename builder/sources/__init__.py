@@ -1,0 +1,1 @@
+"""Where inputs come from: one file for each `inputs.source` of a recipe."""

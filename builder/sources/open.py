@@ -1,0 +1,343 @@
+"""Where inputs come from: an image folder, a prompt file, a column of parquet files or of a dataset, ShapeWorld;
+DCI, prompt lists with categories and compositional prompts have files of their own.
+
+A source lists its items without decoding them (`items`: a name and a stamp that changes when the item does), and
+reads the named ones (`read`: bytes of an image file, or a text). What an item is called and holds is data: it may
+make its own row fail, and nothing else.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from builder.common.files import (
+    absolute,
+    listing,
+    not_a_file,
+    numbered_lines,
+    path_fault,
+    read_file,
+    shown,
+    stamp,
+    text_lines,
+    unshown,
+)
+from builder.common.images import ENDINGS
+from builder.common.places import may_be_on_hub
+from builder.shapeworld import grammar, render, scenes
+from builder.sources.cells import cell, check_kind
+from builder.sources.dci import Dci
+from builder.sources.tsv import Compositional, Tsv
+from schemas.cycle import Modality
+from schemas.ids import digest
+from schemas.recipe import RecipeError
+from schemas.sources import (
+    CompositionalPrompts,
+    DatasetColumn,
+    DciFolder,
+    ImageFolder,
+    ParquetColumn,
+    PromptFile,
+    ShapeWorldInputs,
+    TsvColumn,
+    modality_fault,
+)
+
+Items = list[tuple[str, str]]
+
+
+class Source(Protocol):
+    """A place that inputs come from; picklable, since its items are read on the cluster."""
+
+    @property
+    def place(self) -> str:
+        """What tells this source from another whose items have the same names."""
+
+    def items(self) -> Items:
+        """(name, stamp) of every item, in the source's own order."""
+
+    def read(self, names: list[str]) -> Iterator[bytes | str | Exception]:
+        """The named items, in order; an item that cannot be read is the exception that says why."""
+
+
+def open_source(spec: Any, modality: Modality) -> Source:
+    """The source that a recipe's `inputs` names.
+
+    Raises:
+        RecipeError: if it does not exist, is empty, or does not give this modality.
+    """
+    if fault := modality_fault(spec.source, modality):
+        raise RecipeError(f"inputs.source {fault}")
+    kinds = {
+        ImageFolder: Images,
+        PromptFile: Prompts,
+        ParquetColumn: Parquet,
+        DatasetColumn: LocalDataset,
+        ShapeWorldInputs: ShapeWorld,
+        DciFolder: Dci,
+        TsvColumn: Tsv,
+        CompositionalPrompts: Compositional,
+    }
+    return kinds[type(spec)](spec, modality)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Everything under a folder, at any depth, that is named like an image file, in order of path.
+
+    Files with other endings are not inputs. Links to files are followed; links to folders are not, as they can loop.
+    What is left out so is told once, when the items are listed.
+    """
+
+    spec: ImageFolder
+    modality: Modality
+
+    @property
+    def place(self) -> str:
+        """The folder."""
+        return absolute(self.spec.path)
+
+    def items(self) -> Items:
+        """Paths relative to the folder; the stamp is size and modification time."""
+        if fault := path_fault(self.spec.path, "folder"):
+            raise RecipeError(f"inputs.path {fault}")
+        root = Path(self.spec.path)
+        found = listing(root, ENDINGS)
+        if not found.files:
+            there = found.skipped("images") or "it has no files"
+            raise RecipeError(f"inputs.path {self.spec.path}: no image files in this folder ({there})")
+        found.tell(f"inputs.path {self.spec.path}", "images")
+        return [(shown(f.relative_to(root)), stamp(f)) for f in found.files]
+
+    def read(self, names: list[str]) -> Iterator[bytes | Exception]:
+        """The files' bytes."""
+        for name in names:
+            yield read_file(Path(self.spec.path) / unshown(name))
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A prompt a line of a UTF-8 file; blank lines are none, and how many there are is told once."""
+
+    spec: PromptFile
+    modality: Modality
+
+    @property
+    def place(self) -> str:
+        """The file."""
+        return absolute(self.spec.path)
+
+    def items(self) -> Items:
+        """Line numbers from 1, stamped by the line's bytes."""
+        name = Path(self.spec.path).name
+        return [(f"{name}:{n}", digest(line)) for n, line in numbered_lines(self.spec.path)]
+
+    def read(self, names: list[str]) -> Iterator[str | Exception]:
+        """The lines, without their ends."""
+        lines = text_lines(self.spec.path)
+        for name in names:
+            try:
+                yield lines[int(name.rsplit(":", 1)[1]) - 1].decode("utf-8")
+            except UnicodeDecodeError as error:
+                yield error
+
+
+@dataclass(frozen=True)
+class Parquet:
+    """One column of a parquet file, or of every parquet file of a folder, in order of path."""
+
+    spec: ParquetColumn
+    modality: Modality
+
+    @property
+    def place(self) -> str:
+        """File or folder, and column."""
+        return f"{absolute(self.spec.path)}:{self.spec.column}"
+
+    def items(self) -> Items:
+        """`file:row`, in the order of rows when sorted, stamped by the file's size and modification time."""
+        rows = []
+        if Path(self.spec.path).is_dir():
+            listing(Path(self.spec.path), {".parquet"}).tell(f"inputs.path {self.spec.path}", "parquet")
+        for name, file in self._files().items():
+            try:
+                opened = pq.ParquetFile(file)
+            except (pa.ArrowException, OSError) as error:
+                raise RecipeError(f"inputs.path {self.spec.path}: {name} is no parquet file ({error})") from error
+            columns = opened.schema_arrow.names
+            if self.spec.column not in columns:
+                names = ", ".join(columns)
+                raise RecipeError(f"inputs.column {self.spec.column!r} is not in {file}: its columns are {names}")
+            if columns.count(self.spec.column) > 1:
+                raise RecipeError(f"inputs.column {self.spec.column!r} is in {file} more than once: rename one")
+            check_kind(opened.schema_arrow.field(self.spec.column).type, self, str(file))
+            rows += [(f"{name}:{row:09}", stamp(file)) for row in range(opened.metadata.num_rows)]
+        return rows
+
+    def read(self, names: list[str]) -> Iterator[bytes | str | Exception]:
+        """The column's values; consecutive rows cost one read of their row group."""
+        files = self._files()
+        at, rows, values = "", range(0), None
+        for name in names:
+            file, row = name.rsplit(":", 1)
+            if file != at or int(row) not in rows:
+                at, (rows, values) = file, self._group(files[file], int(row))
+            yield values if isinstance(values, Exception) else cell(values, int(row) - rows.start, self)
+
+    def _group(self, file: Path, row: int) -> tuple[range, pa.ChunkedArray | Exception]:
+        """The row group that holds a row: its rows, and the column's values or why they cannot be read."""
+        opened, start = pq.ParquetFile(file), 0
+        for group in range(opened.num_row_groups):
+            rows = range(start, start + opened.metadata.row_group(group).num_rows)
+            if row in rows:
+                try:
+                    return rows, opened.read_row_group(group, columns=[self.spec.column])[self.spec.column]
+                except (pa.ArrowException, OSError) as error:
+                    return rows, error
+            start = rows.stop
+        raise IndexError(f"{file} has {start} rows, and row {row} was asked for")
+
+    @property
+    def folder(self) -> Path:
+        """The folder whose files rows may name."""
+        root = Path(self.spec.path)
+        return root if root.is_dir() else root.parent
+
+    def _files(self) -> dict[str, Path]:
+        root = Path(self.spec.path)
+        files = listing(root, {".parquet"}).files if root.is_dir() else [root]
+        if not files:
+            raise RecipeError(f"inputs.path {self.spec.path}: no parquet there (looked in {root.absolute()})")
+        for file in files:
+            if not file.is_file():  # opening a pipe would wait for ever
+                raise RecipeError(f"inputs.path {self.spec.path}: no parquet file at {file.absolute()}")
+            if error := not_a_file(file):
+                raise RecipeError(f"inputs.path {self.spec.path}: {file.name} is no parquet file: {error}")
+        return {shown(file.relative_to(self.folder)): file for file in files}
+
+
+@dataclass(frozen=True)
+class LocalDataset:
+    """One column of a `datasets` folder: of `save_to_disk`, or whatever `load_dataset(path)` opens."""
+
+    spec: DatasetColumn
+    modality: Modality
+
+    @property
+    def place(self) -> str:
+        """Folder, split and column."""
+        return f"{absolute(self.spec.path)}:{self.spec.split}:{self.spec.column}"
+
+    def items(self) -> Items:
+        """Row numbers, stamped by the dataset's own fingerprint."""
+        self._check_files()
+        rows = self._column()
+        return [(f"{self.spec.split}:{row}", rows._fingerprint) for row in range(len(rows))]
+
+    def read(self, names: list[str]) -> Iterator[bytes | str | Exception]:
+        """The column's values."""
+        rows = self._column()
+        for name in names:
+            yield cell(rows[self.spec.column], int(name.rsplit(":", 1)[1]), self)
+
+    @property
+    def folder(self) -> Path:
+        """The folder whose files rows may name."""
+        return Path(self.spec.path)
+
+    def _column(self) -> Any:
+        import datasets
+
+        path, split, column = self.spec.path, self.spec.split, self.spec.column
+        if not Path(path).is_dir():
+            raise RecipeError(f"inputs.path {path}: no such folder (looked in {Path(path).absolute()}){_on_hub(path)}")
+        saved = any((Path(path) / name).is_file() for name in ("state.json", "dataset_dict.json"))
+        try:
+            if not saved:
+                files = datasets.load_dataset_builder(path).config.data_files or {}
+                self._check_inside([file for part in files.values() for file in part])
+            opened = datasets.load_from_disk(path) if saved else datasets.load_dataset(path)
+        except RecipeError:
+            raise
+        except (datasets.exceptions.DatasetsError, pa.ArrowException, OSError, KeyError, ValueError) as error:
+            raise RecipeError(f"inputs.path {path}: not a dataset folder ({error})") from error
+        if isinstance(opened, dict):
+            if split not in opened:
+                raise RecipeError(f"inputs.split {split!r} is not in {path}: its splits are {', '.join(opened)}")
+            opened = opened[split]
+        if saved:
+            self._check_inside([file["filename"] for file in opened.cache_files])
+        if column not in opened.column_names:
+            raise RecipeError(f"inputs.column {column!r} is not in {path}: it has {', '.join(opened.column_names)}")
+        check_kind(opened.features.arrow_schema.field(column).type, self, path)
+        if isinstance(opened.features[column], datasets.Image):
+            opened = opened.cast_column(column, datasets.Image(decode=False))
+        return opened.select_columns([column])
+
+    def _check_files(self) -> None:
+        """Refuse a folder in which anything is no file: whatever opens it would wait for ever."""
+        for folder, _, names in os.walk(self.spec.path):
+            for name in names:
+                try:
+                    error = not_a_file(Path(folder, name))
+                except OSError:
+                    continue  # a link to nothing: if it is needed, its reader says so
+                if error:
+                    raise RecipeError(f"inputs.path {self.spec.path}: {name}: {error}")
+
+    def _check_inside(self, files: list[str]) -> None:
+        """Refuse a dataset whose card or index names data from elsewhere: another folder, or the network."""
+        # Links stay as they are: in a folder of the Hub's cache every file is one.
+        roots = os.path.abspath(self.spec.path), os.path.realpath(self.spec.path)
+        inside = [any(Path(os.path.abspath(file)).is_relative_to(root) for root in roots) for file in files]
+        outside = [file for file, here in zip(files, inside, strict=True) if "://" in file or not here]
+        if outside:
+            raise RecipeError(f"inputs.path {self.spec.path}: it names {outside[0]!r}, which is outside of the folder")
+
+
+@dataclass(frozen=True)
+class ShapeWorld:
+    """Held-out scenes of the embedded world; an item is named by its scene's canonical description."""
+
+    spec: ShapeWorldInputs
+    modality: Modality
+
+    @property
+    def place(self) -> str:
+        """The world and the seed of its draws."""
+        return f"shapeworld:{self.spec.seed}"
+
+    def items(self) -> Items:
+        """`limit` distinct scenes after the first `offset`, drawn by `seed`."""
+        try:
+            drawn = scenes.sample_scenes(self.spec.offset + self.spec.limit, seed=self.spec.seed, held_out=True)
+        except ValueError as error:
+            raise RecipeError(f"inputs: {error}") from error
+        return [(grammar.describe(scene), str(self.spec.seed)) for scene in drawn[self.spec.offset :]]
+
+    def read(self, names: list[str]) -> Iterator[bytes | str]:
+        """The descriptions themselves, or their renders."""
+        from builder.common.images import encode
+
+        for name in names:
+            if self.modality == "text":
+                yield name
+            else:
+                seed = int(digest("render", self.spec.seed, name)[:8], 16)
+                yield encode(render.render(grammar.parse(name), seed))
+
+
+def _on_hub(path: str) -> str:
+    """What to do with a name that may be one on the Hub."""
+    if not may_be_on_hub(path):
+        return ""
+    name = path.split("/")[1]
+    return (
+        f". If {path} is a dataset on the Hub: inputs are read from this machine, so that they stay what they are. "
+        f"Download it (`hf download {path} --repo-type dataset --local-dir {name}`) and set inputs.path to {name}"
+    )

@@ -1,0 +1,242 @@
+"""Images that the recipe's safety model flags are left out of what is published.
+
+A verdict is a probability, kept in the store by the image's content and the model's fingerprint: another threshold
+needs no model, and neither does a second build. An image without a verdict, because the model failed on it, is left
+out as well. What was left out is listed in `flagged.json` of the run directory, which is not published.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from PIL import Image
+
+from builder import __version__
+from builder.catalog.resolve import Resolved, resolve, settled
+from builder.common.files import from_json
+from builder.engine.engine import Engine, Lane
+from builder.engine.memory import Fitting
+from builder.engine.plan import plan
+from builder.run.in_flight import Journal
+from builder.run.store import Store, first_of_each, flat
+from builder.stages.accounting import (
+    Accountant,
+    Work,
+    ahead,
+    attach,
+    attempt,
+    blocks_of,
+    contents,
+    failure,
+    locate,
+    reason,
+    receipt,
+)
+from schemas import records
+from schemas.errors import visible
+from schemas.ids import verdict_id
+from schemas.publishing import Safety
+from schemas.recipe import SAFETY, RecipeError
+from schemas.specs import SafetySpec
+
+STAGE, NAME, FILE = "safety", SAFETY, "flagged.json"
+ROWS_PER_PART = 512
+FIXED = {"name", "kind", "about", "licence", "evidence", "repo", "label", "parameters", "trust_remote_code"}
+# Where images are: table of the store, and the column that names their content.
+PLACES = {"inputs": "input_id", "generations": "content_id"}
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Which images may not be published. `flagged`: content id -> probability of the label, None where the model
+    failed. `checked` is how many images there were."""
+
+    flagged: dict[str, float | None]
+    checked: int
+
+    def passed(self, rows: pa.Table, column: str) -> pa.Table:
+        """The rows whose content is not flagged."""
+        return rows.filter(pc.invert(pc.is_in(rows[column], value_set=pa.array(list(self.flagged), pa.string()))))
+
+
+def safety_spec(safety: Safety) -> SafetySpec:
+    """The spec of a recipe's safety model.
+
+    Raises:
+        RecipeError: for a setting that there is not.
+    """
+    base = {"name": NAME, "repo": safety.model, "label": safety.label}
+    return settled(SafetySpec, base, safety.settings, NAME, FIXED)
+
+
+def resolve_safety(safety: Safety | None, lock: dict[str, Any]) -> Resolved | None:
+    """The safety model with its weights settled, or None if the recipe names none.
+
+    Raises:
+        RecipeError: if there is no such model, or it does not know the label; the message lists those that it knows.
+    """
+    if safety is None:
+        return None
+    model = resolve(safety_spec(safety), lock)
+    labels = _labels(model.spec)
+    if safety.label not in labels:
+        raise RecipeError(
+            f"safety: {safety.model} has no label {safety.label!r}: choose from "
+            + visible(", ".join(map(str, labels)), keep="")
+        )
+    return model
+
+
+def _labels(spec: SafetySpec) -> list[str]:
+    """The labels that a classifier's config lists."""
+    try:
+        path = Path(spec.repo, "config.json")
+        if not path.is_file():
+            path = Path(hf_hub_download(spec.repo, "config.json", revision=spec.revision))
+        labels = from_json(path.read_text(encoding="utf-8"))["id2label"]
+        return [labels[at] for at in sorted(labels, key=int)]
+    except (OSError, ValueError, LookupError, TypeError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise RecipeError(
+            f"safety: {spec.repo} has no config.json with the labels of an image classifier ({type(error).__name__}): "
+            "name a model that AutoModelForImageClassification loads"
+        ) from error
+
+
+def judge(
+    safety: Safety, model: Resolved, images: dict[str, Iterable[str]], accountant: Accountant, engine: Engine
+) -> tuple[Verdicts, dict[str, Any]]:
+    """Verdicts on images, making those that are missing; and the stage's counts.
+
+    `images` are content ids by the table of the store where they are ("inputs", "generations").
+
+    Raises:
+        BuildError: if the model failed on more images than the recipe allows.
+    """
+    tables = [_wanted(table, ids, model) for table, ids in images.items()]
+    wanted = first_of_each(pa.concat_tables(tables), "verdict_id")
+    store, specs = accountant.store, {NAME: model.spec}
+    kwargs = {"spec": model.spec}
+    what = {"specs": specs, "key": "verdict_id", "journal": Journal(store, STAGE), "kwargs": kwargs}
+
+    def do(todo: pa.Table) -> Iterator[pa.Table]:
+        lanes = []
+        for table, key in PLACES.items():
+            mine = todo.filter(pc.equal(todo["table"], table))
+            mine = locate(mine, "it", "content_id", store.rows(table, [key]), key)
+            lanes += blocks_of(mine.sort_by([("it_part", "ascending"), ("it_row", "ascending")]), ROWS_PER_PART)
+        for wave in plan(specs, {NAME: todo.num_rows}, engine.cluster):
+            for pool in wave:
+                lane = Lane(lanes, Judge, **what, actors=pool.actors, num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
+                yield from engine.run_pools([lane], partial(_attach, store=store), partial(write_verdicts, store=store))
+
+    counts = accountant.run(Work(STAGE, "verdicts", "verdict_id", wanted), do)
+    values = store.rows("verdicts", ["verdict_id", "content_id", "value"])
+    values = values.filter(pc.is_in(values["verdict_id"], value_set=flat(wanted["verdict_id"])))
+    known = dict(zip(values["content_id"].to_pylist(), values["value"].to_pylist(), strict=True))
+    flagged = {id_: None for id_ in wanted["content_id"].to_pylist() if id_ not in known}
+    flagged |= {id_: value for id_, value in known.items() if value >= safety.threshold}
+    return Verdicts(flagged, wanted.num_rows), {name: count.to_dict() for name, count in counts.items()}
+
+
+def _wanted(table: str, ids: Iterable[str], model: Resolved) -> pa.Table:
+    contents_ = sorted(set(ids))
+    columns = {
+        "verdict_id": [verdict_id(id_, model.fingerprint) for id_ in contents_],
+        "content_id": contents_,
+        "table": [table] * len(contents_),
+        "model": [NAME] * len(contents_),
+        "fingerprint": [model.fingerprint] * len(contents_),
+    }
+    return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+
+
+# ---- steps that run on the cluster -----------------------------------------------------------------------------
+
+
+def _attach(block: pa.Table, store: Store) -> pa.Table:
+    return attach(block, store, {"it": block["table"][0].as_py()})
+
+
+class Judge:
+    """The worker of an actor: loads the classifier once, and turns blocks of images into probabilities.
+
+    Raises:
+        ModelError: if it cannot be loaded.
+    """
+
+    def __init__(self, spec: SafetySpec):
+        import torch
+        from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+        from builder.models.loading import check_fits, device, loading, quiet, source_of
+
+        quiet()
+        check_fits(spec)
+        self.spec, self.batch_size, self.device = spec, spec.batch_size, device()
+        where, pin = source_of(spec)
+        with loading(spec):
+            self.processor = AutoImageProcessor.from_pretrained(where, **pin)
+            model = AutoModelForImageClassification.from_pretrained(
+                where, use_safetensors=True, dtype=getattr(torch, spec.dtype), **pin
+            )
+        self.model = model.to(self.device).eval()
+        self.judge = Fitting(self, self.probabilities)
+        self.index = {name: at for at, name in self.model.config.id2label.items()}[spec.label]
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Adds value, error_class and message to a block, and takes its images away."""
+        results: list[Any] = []
+        # By the size that was asked for: that of `self.spec` is halved under way when memory runs out.
+        for images in ahead(partial(contents, role="it"), blocks_of(block, self.batch_size)):
+            results += attempt(self.judge, images)
+        return _with_values(block, results, self.judge.halvings())
+
+    @staticmethod
+    def give_up(block: pa.Table, error: Exception) -> pa.Table:
+        """The block as if every row had failed with `error`."""
+        return _with_values(block, [error] * block.num_rows, 0)
+
+    def probabilities(self, images: list[Image.Image]) -> list[float]:
+        """The probability of the label for each RGB image, in [0, 1]: a softmax over the classifier's labels."""
+        import torch
+
+        from builder.models.loading import pad_batch
+
+        with torch.inference_mode():
+            padded = pad_batch(images, self.spec.batch_size)
+            pixels = self.processor(images=padded, return_tensors="pt").to(self.device, self.model.dtype)
+            logits = self.model(**pixels).logits[: len(images)].double()
+        if not torch.isfinite(logits).all():
+            raise ValueError("the safety model returned NaN or infinity")
+        return logits.softmax(dim=-1)[:, self.index].tolist()
+
+
+def _with_values(block: pa.Table, results: list[Any], halved: int) -> pa.Table:
+    errors = [result if isinstance(result, Exception) else None for result in results]
+    made = {
+        "value": pa.array([None if isinstance(r, Exception) else r for r in results], pa.float64()),
+        "error_class": pa.array([type(e).__name__ if e else None for e in errors], pa.string()),
+        "message": pa.array([reason(e) if e else None for e in errors], pa.string()),
+        "halved": pa.array([halved] + [0] * (len(results) - 1), pa.int64()),
+    }
+    block = block.drop_columns(["it_text", "it_image"])
+    for name, column in made.items():
+        block = block.append_column(name, column)
+    return block
+
+
+def write_verdicts(block: pa.Table, store: Store) -> pa.Table:
+    """Write a block's verdicts, failures first; returns a receipt."""
+    bad = block.filter(pc.is_valid(block["error_class"])).to_pylist()
+    failed = [failure(row, "verdict_id", STAGE, "content_id") for row in bad]
+    good = block.filter(pc.is_null(block["error_class"]))
+    good = good.append_column("code_version", pa.array([__version__] * good.num_rows, pa.string()))
+    store.write_part("failures", pa.Table.from_pylist(failed, schema=records.FAILURE))
+    store.write_part("verdicts", good.select(records.VERDICT.names))
+    return receipt(block, len(failed))

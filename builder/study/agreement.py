@@ -1,0 +1,141 @@
+"""How often preferences agree with the truth, which only the embedded world knows.
+
+Agreement is the share of pairs, those whose truth is tied left out, in which the better-scored candidate is the
+truly better one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from builder.run.store import Store
+from builder.shapeworld import grammar, oracle
+from builder.stages.accounting import content_by_id, locate
+from schemas.cycle import Cycle
+
+DRAWS = 10_000  # of a bootstrap: its interval then moves by less than a twentieth of its width
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share in [0, 1] and the number of pairs behind it; None where there is no pair."""
+
+    share: float | None
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much a judge's share exceeds another's on the same pairs, in [-1, 1], with its 95% interval.
+
+    All None where there is no pair.
+    """
+
+    gain: float | None
+    low: float | None
+    high: float | None
+    pairs: int
+    inputs: int
+
+
+def truths(store: Store, cycle: Cycle) -> dict[str, float]:
+    """True alignment in [0, 1] of every candidate of a ShapeWorld run, by its generation_id.
+
+    An input is named by its scene's description. Captions are read by the grammar, images by the image oracle.
+    """
+    candidates = store.read_view("candidates")
+    candidates = candidates.filter(pa.compute.equal(candidates["status"], "ok"))
+    sources = store.rows("sources", ["input_id", "source"])
+    names = dict(zip(sources["input_id"].to_pylist(), sources["source"].to_pylist(), strict=True))
+    ids = candidates["generation_id"].to_pylist()
+    scenes = [grammar.parse(names[id_]) for id_ in candidates["input_id"].to_pylist()]
+    if cycle.candidate == "text":
+        texts = candidates["text"].to_pylist()
+        values = [oracle.truth(scene, text) for scene, text in zip(scenes, texts, strict=True)]
+    else:
+        images = content_by_id(store, "generations", "generation_id", ids)
+        values = oracle.truth_of_images(scenes, [images[id_] for id_ in ids])
+    return dict(zip(ids, values, strict=True))
+
+
+def lengths(store: Store, cycle: Cycle) -> dict[str, float]:
+    """How much a candidate says, the shortcut that a judge must not need: words of a caption, PNG bytes of an image."""
+    candidates = store.read_view("candidates")
+    candidates = candidates.filter(pa.compute.equal(candidates["status"], "ok"))
+    ids = candidates["generation_id"].to_pylist()
+    if cycle.candidate == "text":
+        return {id_: len(text.split()) for id_, text in zip(ids, candidates["text"].to_pylist(), strict=True)}
+    return dict(zip(ids, map(len, _encoded(store, ids)), strict=True))
+
+
+def agreement(pairs: pa.Table, truth: dict[str, float], score: Callable[[str], float] | None = None) -> Share:
+    """Share of pairs ordered as the truth orders them: by their chosen side, or by `score` of a candidate's id.
+
+    A tie of `score` counts half, since it says nothing.
+    """
+    right = _right(pairs, truth, score)
+    return Share(float(right.mean()) if len(right) else None, len(right))
+
+
+def by_margin_quartile(pairs: pa.Table, truth: dict[str, float]) -> list[Share]:
+    """Agreement of the chosen side in each quarter of the pairs with unequal truth, the smallest margins first."""
+    informative = _informative(pairs, truth)
+    ordered = informative.sort_by([("margin", "ascending"), ("pair_id", "ascending")])
+    bounds = np.linspace(0, ordered.num_rows, 5).round().astype(int)
+    return [agreement(ordered.slice(a, b - a), truth) for a, b in pairwise(bounds)]
+
+
+def upper_half(pairs: pa.Table, truth: dict[str, float]) -> Share:
+    """Agreement of the chosen side in the half of the pairs with unequal truth that has the larger margins."""
+    third, fourth = by_margin_quartile(pairs, truth)[2:]
+    count = third.pairs + fourth.pairs
+    right = sum(quarter.share * quarter.pairs for quarter in (third, fourth) if quarter.share is not None)
+    return Share(right / count if count else None, count)
+
+
+def gain(pairs: pa.Table, truth: dict[str, float], score: Callable[[str], float], seed: int = 0) -> Gain:
+    """How much more often `score` is right than the chosen side is, with the interval of a paired bootstrap by input.
+
+    Inputs are drawn with all their pairs (the pairs of one input share candidates, so they are not independent), and
+    both judges are held against the same draw: percentile bootstrap, Efron & Tibshirani 1993, chapter 13.
+    """
+    informative = _informative(pairs, truth)
+    if not informative.num_rows:
+        return Gain(None, None, None, 0, 0)
+    ahead = _right(informative, truth, score) - _right(informative, truth, None)
+    _, owner = np.unique(informative["input_id"].to_pylist(), return_inverse=True)
+    total, count = np.bincount(owner, ahead), np.bincount(owner)
+    inputs = len(count)
+    draws = np.random.default_rng(seed).multinomial(inputs, [1 / inputs] * inputs, size=DRAWS)
+    low, high = np.percentile((draws @ total) / (draws @ count), [2.5, 97.5])
+    return Gain(float(ahead.mean()), float(low), float(high), len(ahead), inputs)
+
+
+def _informative(pairs: pa.Table, truth: dict[str, float]) -> pa.Table:
+    gaps = [truth[a] - truth[b] for a, b in zip(*_sides(pairs), strict=True)]
+    return pairs.filter(pa.array([gap != 0 for gap in gaps], pa.bool_()))
+
+
+def _right(pairs: pa.Table, truth: dict[str, float], score: Callable[[str], float] | None) -> np.ndarray:
+    chosen, rejected = _sides(_informative(pairs, truth))
+    true_gap = np.array([truth[a] - truth[b] for a, b in zip(chosen, rejected, strict=True)])
+    if score is None:
+        return (true_gap > 0).astype(float)
+    gap = np.array([score(a) - score(b) for a, b in zip(chosen, rejected, strict=True)])
+    return np.where(gap == 0, 0.5, (np.sign(gap) == np.sign(true_gap)).astype(float))
+
+
+def _sides(pairs: pa.Table) -> tuple[list[Any], list[Any]]:
+    return pairs["chosen_id"].to_pylist(), pairs["rejected_id"].to_pylist()
+
+
+def _encoded(store: Store, ids: list[str]) -> list[bytes]:
+    rows = pa.table({"generation_id": ids, "order": range(len(ids))})
+    made = store.rows("generations", ["generation_id"])
+    rows = locate(rows, "it", "generation_id", made, "generation_id").sort_by("order")
+    places = rows["it_part"].to_pylist(), rows["it_row"].to_pylist()
+    return store.fetch("generations", *places, columns=["image"])["image"].to_pylist()
