@@ -1,12 +1,8 @@
 """A whole build, as a table of contents: inputs, candidates, reconstructions, scores, pairs, dataset."""
 
-import json
-import platform
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder import __version__
-from builder.catalog.resolve import Resolved, metric_spec, model_spec, resolve
+from builder.catalog.resolve import metric_spec, model_spec, resolve
 from builder.dataset.card import Facts
 from builder.dataset.edition import release
 from builder.dataset.licences import inputs_licence
-from builder.dataset.write import Views
+from builder.dataset.views import Views
 from builder.engine.engine import Engine, EngineError
 from builder.pairing.mix import Mix, add_mix, mix_of
 from builder.pairing.pair import Direction, pair
 from builder.run.lock import hold
 from builder.run.mending import MENDS, set_damaged_aside
+from builder.run.provenance import _provenance, _remember
 from builder.run.record import Notes
 from builder.run.store import DamagedPart, Store, without
 from builder.run.upkeep import join_small
@@ -31,21 +28,15 @@ from builder.sources.open import open_source
 from builder.stages import compare as score
 from builder.stages import generate
 from builder.stages.accounting import Accountant, BuildError
-from builder.stages.generate import Use
 from builder.stages.ingest import ingest, list_items
 from builder.stages.load_check import LoadCheck
 from builder.stages.needs import require
 from builder.stages.safety import resolve_safety
-from schemas import records
+from builder.stages.wanted import Use, _candidates, _with_sources
 from schemas.ids import digest
 from schemas.recipe import MIX, Recipe, RecipeError
+from schemas.resolved import Resolved
 from schemas.run_files import LockFile, RunJson
-
-LIBRARIES = (
-    "torch", "transformers", "diffusers", "sentence-transformers", "lpips", "ray", "datasets", "pyarrow",
-    "dreamsim",
-)  # fmt: skip
-OPTIONAL = {"dreamsim"}
 
 
 def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: Engine | None = None) -> dict[str, Any]:
@@ -226,27 +217,6 @@ def _direction(recipe: Recipe, metrics: list[Resolved], mix: Mix | None, backwar
     return Direction(name, digest(print_, backward.model.fingerprint, backward.samples, recipe.seed), higher)
 
 
-def _provenance(recipe: Recipe, models: list[Resolved]) -> dict[str, Any]:
-    """What made a run, for run.json: code, recipe, models with their revisions or weights, libraries."""
-    return {
-        "cyclepref": __version__,
-        "recipe": recipe.model_dump(mode="json"),
-        "models": {model.name: {"fingerprint": model.fingerprint, **model.identity} for model in models},
-        "python": platform.python_version(),
-        "libraries": {name: version(name) for name in LIBRARIES if name not in OPTIONAL or find_spec(name)},
-    }
-
-
-def _remember(store: Store, models: list[Resolved]) -> None:
-    """Keep what each fingerprint stands for, so that every row can be traced."""
-    known = set(store.rows("models", ["fingerprint"])["fingerprint"].to_pylist())
-    for model in models:
-        if model.fingerprint not in known:
-            row = (model.fingerprint, model.name, model.spec.kind, json.dumps(model.identity, sort_keys=True))
-            rows = [dict(zip(records.MODEL.names, row, strict=True))]
-            store.write_part("models", pa.Table.from_pylist(rows, schema=records.MODEL))
-
-
 def _check_distinct(where: str, models: list[Resolved], way_out: str) -> None:
     """Refuse two names for one model with one set of settings: they would be the same rows."""
     first: dict[str, str] = {}
@@ -263,28 +233,6 @@ def _all_reused(counts: dict[str, Any]) -> bool:
 
 def _missing(store: Store, wanted: pa.Table) -> int:
     return without(wanted, "generation_id", store.ids("generations")).num_rows
-
-
-def _candidates(store: Store, wanted: pa.Table) -> pa.Table:
-    """The Candidate view: what became of every wanted candidate."""
-    columns = ["generation_id", "seed", "draw", "content_id", "text", "truncated"]
-    made = store.rows("generations", columns).drop_columns(["part", "row"])
-    rows = wanted.drop_columns(["source_id", "seed"]).join(made, keys="generation_id", join_type="left outer")
-    status = pc.if_else(pc.is_valid(rows["content_id"]), "ok", "failed")
-    rows = rows.append_column("status", status).select(records.CANDIDATE.names)
-    return rows.sort_by([("input_id", "ascending"), ("generation_id", "ascending")])
-
-
-def _with_sources(store: Store, wanted: pa.Table, sources: list[tuple[str, str]], backward: Use) -> pa.Table:
-    """The reconstructions that were made, one row for each (candidate content, input) and sample: (source_id,
-    input_id, sample_index, model, seed, fingerprint, content_id). A greedy reconstruction of content that two inputs
-    share serves both."""
-    made = store.rows("generations", ["generation_id", "content_id"]).drop_columns(["part", "row"])
-    rows = wanted.select(["generation_id", "source_id", "input_id", "sample_index", "model", "seed", "fingerprint"])
-    if backward.model.spec.greedy and sources:
-        links = pa.table(dict(zip(("source_id", "input_id"), map(list, zip(*sources, strict=True)), strict=True)))
-        rows = rows.drop_columns(["input_id"]).join(links, keys="source_id", join_type="inner")
-    return rows.join(made, keys="generation_id", join_type="inner")
 
 
 def _without_reused(counts: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from builder.dataset.statistics import statistics
 from builder.run.folder import Folder
 from builder.run.record import FILE as NOTES
 from builder.run.store import Store
-from jobs.runs import console, size_text
+from jobs.screen import console, size_text
 
 
 def print_statistics(place: str, as_json: bool = False) -> None:

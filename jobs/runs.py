@@ -1,13 +1,10 @@
 """What is done with run directories beside building: `cyclepref status`, `prune` and `merge`."""
 
 import json
-import math
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,10 +14,7 @@ from builder.run.record import FILE as PROGRESS
 from builder.run.status import status
 from builder.run.store import Store, StoreError
 from builder.run.upkeep import Unused, merge, prune, unused
-
-UNITS = ("B", "kB", "MB", "GB", "TB")
-# What a command answers goes to stdout, and what it says of its work to stderr.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+from jobs.screen import console, size_text
 
 
 def print_status(out: str, as_json: bool = False) -> None:
@@ -145,12 +139,6 @@ def _table(title: str, *columns: str, rows: int) -> Table:
     for name in ("wanted", "ok", "failed", "left") if rows == 4 else ("rows",):
         table.add_column(name, justify="right")
     return table
-
-
-def size_text(count: float) -> str:
-    """Bytes as a person reads them."""
-    power = min(len(UNITS) - 1, int(math.log10(max(count, 1)) // 3))
-    return f"{count / 1000**power:.{min(power, 1)}f} {UNITS[power]}"
 
 
 def _plain(text: Any) -> str:

@@ -8,7 +8,7 @@ from builder.common.progress import plain
 from builder.dataset.verify import verify
 from builder.run.findings import Report
 from builder.run.store import Store
-from jobs.runs import console
+from jobs.screen import console
 
 
 def run_verify(out: str, as_json: bool = False) -> int:

@@ -5,7 +5,6 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from builder.catalog.catalog import CATALOG
 from builder.catalog.metrics import BY_MODALITY, LPIPS_OWN_HIGH
 from builder.metrics import check_metric, weight_files
 from schemas.cycle import Modality, ModelKind
-from schemas.ids import digest, fingerprint
+from schemas.ids import digest
 from schemas.nearest import did_you_mean
 from schemas.recipe import MetricChoice, ModelChoice, RecipeError
+from schemas.resolved import Resolved
 from schemas.rules import Fault, check
 from schemas.specs import CaptionerSpec, EndpointSpec, MetricSpec, PainterSpec, Spec
 
@@ -35,24 +35,6 @@ FIXED = {
 }
 # What sits in a weights folder without changing an output.
 NOT_WEIGHTS = {"README.md", ".gitattributes", "LICENSE"}
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """A spec whose output is settled: `identity` says by what, `fingerprint` is its hash."""
-
-    spec: Any
-    identity: dict[str, Any]
-
-    @property
-    def fingerprint(self) -> str:
-        """Id of everything that changes this model's output."""
-        return fingerprint(self.identity)
-
-    @property
-    def name(self) -> str:
-        """The name in the tables."""
-        return self.spec.name
 
 
 def model_spec(choice: ModelChoice, kind: ModelKind) -> CaptionerSpec | EndpointSpec | PainterSpec:

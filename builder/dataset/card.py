@@ -4,16 +4,15 @@ Everything that comes from outside (names, settings) stands in it with its Markd
 """
 
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from builder.catalog.resolve import Resolved
+from builder.common.markdown import escape
 from builder.dataset.licences import UNKNOWN, strictest
 from builder.pairing.pair import Direction
 from builder.run.notices import notices
-from schemas.errors import visible
 from schemas.recipe import Pairing, Recipe
+from schemas.resolved import Resolved
 
 CITATION = """@inproceedings{bahng2025cyclereward,
   title = {Cycle Consistency as Reward: Learning Image-Text Alignment without Human Preferences},
@@ -312,11 +311,3 @@ def _thresholds(rule: Pairing) -> str:
     if rule.poor_chosen is not None:
         parts.append(f"and whose chosen candidate scores no worse than {rule.poor_chosen:g}")
     return ", ".join(parts)
-
-
-def escape(text: str) -> str:
-    """Text that is only text in Markdown (GitHub's bare links included), in HTML, and in a table's cell."""
-    text = visible(" ".join(text.split()), keep="").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text)
-    # What would become a link by itself, or a mention of somebody.
-    return re.sub(r"://|(?i:www)\.|@", lambda found: "".join(f"&#{ord(c)};" for c in found[0]), text)

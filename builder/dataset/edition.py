@@ -17,19 +17,18 @@ from builder.dataset import charts
 from builder.dataset import format as layout
 from builder.dataset.card import Facts, card
 from builder.dataset.examples import examples
+from builder.dataset.format import PICTURES
 from builder.dataset.grouping import group
 from builder.dataset.reader import CARD, DatasetError, Published
 from builder.dataset.statistics import statistics
-from builder.dataset.views import among
-from builder.dataset.write import Layout, Views, write_splits
+from builder.dataset.views import Layout, Views, among
+from builder.dataset.write import write_splits
 from builder.engine.engine import Engine
 from builder.run.folder import Folder
 from builder.run.store import Store
 from builder.stages.accounting import Accountant
 from builder.stages.safety import FILE, Verdicts, judge
 from schemas.recipe import Recipe
-
-PICTURES = "pictures"
 
 
 def release(

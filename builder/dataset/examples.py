@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from builder.pairing.scores import of_metric
+from builder.run.content import content_by_id
 from builder.run.store import Store
-from builder.stages.accounting import content_by_id
-from builder.stages.compare import of_metric
 from schemas.errors import visible
 
 CELL, GAP, LINE, WRAP = 132, 14, 13, 22

@@ -163,3 +163,6 @@ def _paths(name: str, kind: pa.DataType) -> list[str]:
     if pa.types.is_list(kind):
         return _paths(f"{name}.list.element", kind.value_type)
     return [name]
+
+
+PICTURES = "pictures"

@@ -29,7 +29,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import logging, validate_repo_id
 
 from builder.dataset import format as layout
-from builder.dataset.edition import PICTURES
+from builder.dataset.format import PICTURES
 from builder.dataset.reader import CARD, Published
 from builder.run.folder import Folder
 from builder.run.record import FILE as NOTES

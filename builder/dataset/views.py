@@ -6,21 +6,22 @@ does not grow with the dataset.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from builder.dataset import format as layout
 from builder.pairing.pair import distinct_outputs
+from builder.pairing.scores import of_metric
+from builder.run.content import locate
 from builder.run.store import Store, flat
-from builder.stages.accounting import locate
-from builder.stages.compare import of_metric
-
-if TYPE_CHECKING:
-    from builder.dataset.write import Views
+from schemas.cycle import Cycle
+from schemas.ids import digest
+from schemas.recipe import Splits
 
 
 def among(rows: pa.Table, column: str, ids: pa.ChunkedArray) -> pa.Table:
@@ -111,3 +112,74 @@ class Block:
 
     def _mine(self, rows: pa.Table) -> pa.Table:
         return among(rows, "input_id", pa.chunked_array([self.ids], pa.string()))
+
+
+PAIRS_PER_BATCH = 100_000
+
+
+# What the views say of a reconstruction.
+RECONSTRUCTION = pa.schema(
+    [(name, pa.string()) for name in ("generation_id", "source_id", "input_id", "content_id", "model", "fingerprint")]
+    + [("sample_index", pa.int64()), ("seed", pa.int64())]
+)
+
+
+def split_of(input_id: str, splits: Splits) -> str:
+    """The split of an input or a group: its id's hash against the shares, so that it never moves when others come."""
+    place = int(digest("split", input_id)[:13], 16) / 16**13
+    if place < splits.test:
+        return "test"
+    return "validation" if place < splits.test + splits.validation else "train"
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a dataset is made from: inputs (input_id, source), made candidates, their scores, and the pairs that
+    `metric`, one of those in the scores, decided.
+
+    `reconstructions` is as RECONSTRUCTION says, where source_id is a candidate's content; `samples` has each one's
+    similarity by every metric (builder/stages/compare.py).
+    """
+
+    cycle: Cycle
+    inputs: pa.Table
+    candidates: pa.Table
+    scores: pa.Table
+    pairs: pa.Table
+    metric: str
+    reconstructions: pa.Table
+    samples: pa.Table
+
+    def edition(self, *settings: str) -> str:
+        """Id of a dataset's content. It is in the names of its files, since the datasets library takes two local
+        folders of one name whose cards are equal for one dataset, and serves the first one's rows for both (5.2)."""
+        columns = [self.inputs[name] for name in ("input_id", "source")]
+        columns += [self.pairs["pair_id"], self.reconstructions["generation_id"]]
+        columns += [self.scores[name] for name in ("generation_id", "metric", "value")]
+        hashed = hashlib.blake2b("\0".join(settings).encode(), digest_size=16)
+        for column in columns:
+            for start in range(0, len(column), PAIRS_PER_BATCH):
+                hashed.update(repr(column.slice(start, PAIRS_PER_BATCH).to_pylist()).encode())
+            hashed.update(b"|")
+        return hashed.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the views become files: shares of the splits, the groups of near-duplicates (input_id -> group; an input
+    that is not there is its own), the names of the forward models, and whether reconstructions are published."""
+
+    splits: Splits
+    models: list[str]
+    groups: dict[str, str] = field(default_factory=dict)
+    reconstructions: bool = False
+
+    @property
+    def configs(self) -> tuple[str, ...]:
+        """The configs that are written."""
+        return layout.CONFIGS if self.reconstructions else layout.CONFIGS[:2]
+
+    def key(self) -> str:
+        """All of it as a text, for the edition."""
+        joined = sorted((id_, group) for id_, group in self.groups.items() if id_ != group)
+        return f"{layout.VERSION}{self.splits.model_dump_json()}{self.models}{joined}{self.configs}"

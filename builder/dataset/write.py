@@ -10,9 +10,7 @@ They are joined for a block of inputs at a time, and content is read and written
 (tests/benchmarks/bench_dataset.py).
 """
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -24,84 +22,14 @@ from builder.common import progress
 from builder.dataset import format as layout
 from builder.dataset.format import SCORE_FIELDS, SPLITS
 from builder.dataset.shards import in_batches, write_shards
-from builder.dataset.views import Block, among
+from builder.dataset.views import PAIRS_PER_BATCH, Block, Layout, Views, among, split_of
+from builder.pairing.scores import of_metric
 from builder.run.store import Store, flat
-from builder.stages.compare import of_metric
 from schemas.cycle import Cycle
-from schemas.ids import digest
-from schemas.recipe import Splits
 
-PAIRS_PER_BATCH = 100_000
 # Inputs whose views are joined together: each block is looked up in all of the views, so few blocks, and small ones.
 INPUTS_PER_BLOCK = 20_000
 Rows = list[dict[str, Any]]
-
-# What the views say of a reconstruction.
-RECONSTRUCTION = pa.schema(
-    [(name, pa.string()) for name in ("generation_id", "source_id", "input_id", "content_id", "model", "fingerprint")]
-    + [("sample_index", pa.int64()), ("seed", pa.int64())]
-)
-
-
-def split_of(input_id: str, splits: Splits) -> str:
-    """The split of an input or a group: its id's hash against the shares, so that it never moves when others come."""
-    place = int(digest("split", input_id)[:13], 16) / 16**13
-    if place < splits.test:
-        return "test"
-    return "validation" if place < splits.test + splits.validation else "train"
-
-
-@dataclass(frozen=True)
-class Views:
-    """What a dataset is made from: inputs (input_id, source), made candidates, their scores, and the pairs that
-    `metric`, one of those in the scores, decided.
-
-    `reconstructions` is as RECONSTRUCTION says, where source_id is a candidate's content; `samples` has each one's
-    similarity by every metric (builder/stages/compare.py).
-    """
-
-    cycle: Cycle
-    inputs: pa.Table
-    candidates: pa.Table
-    scores: pa.Table
-    pairs: pa.Table
-    metric: str
-    reconstructions: pa.Table
-    samples: pa.Table
-
-    def edition(self, *settings: str) -> str:
-        """Id of a dataset's content. It is in the names of its files, since the datasets library takes two local
-        folders of one name whose cards are equal for one dataset, and serves the first one's rows for both (5.2)."""
-        columns = [self.inputs[name] for name in ("input_id", "source")]
-        columns += [self.pairs["pair_id"], self.reconstructions["generation_id"]]
-        columns += [self.scores[name] for name in ("generation_id", "metric", "value")]
-        hashed = hashlib.blake2b("\0".join(settings).encode(), digest_size=16)
-        for column in columns:
-            for start in range(0, len(column), PAIRS_PER_BATCH):
-                hashed.update(repr(column.slice(start, PAIRS_PER_BATCH).to_pylist()).encode())
-            hashed.update(b"|")
-        return hashed.hexdigest()[:12]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the views become files: shares of the splits, the groups of near-duplicates (input_id -> group; an input
-    that is not there is its own), the names of the forward models, and whether reconstructions are published."""
-
-    splits: Splits
-    models: list[str]
-    groups: dict[str, str] = field(default_factory=dict)
-    reconstructions: bool = False
-
-    @property
-    def configs(self) -> tuple[str, ...]:
-        """The configs that are written."""
-        return layout.CONFIGS if self.reconstructions else layout.CONFIGS[:2]
-
-    def key(self) -> str:
-        """All of it as a text, for the edition."""
-        joined = sorted((id_, group) for id_, group in self.groups.items() if id_ != group)
-        return f"{layout.VERSION}{self.splits.model_dump_json()}{self.models}{joined}{self.configs}"
 
 
 def write_splits(store: Store, views: Views, plan: Layout, edition: str) -> tuple[dict[str, dict[str, int]], set[str]]:

@@ -14,8 +14,8 @@ import numpy as np
 import yaml
 
 from builder import __version__
+from builder.common.markdown import escape
 from builder.common.progress import stage
-from builder.dataset.card import escape
 from builder.exports.formats import FORMATS, JSON, Column
 from builder.exports.writing import Exported, Part, json_name
 from builder.preferences.filters import Filters

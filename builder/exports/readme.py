@@ -5,7 +5,7 @@ Each takes a split that was written and what became of all that have pairs, and 
 
 import math
 
-from builder.dataset.card import escape
+from builder.common.markdown import escape
 from builder.exports.cycleprefdb import POOR, SIMILAR, higher_wins, turned
 from builder.exports.writing import Exported, Part, json_name
 

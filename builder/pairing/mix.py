@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from builder.catalog.resolve import Resolved
 from builder.pairing.pair import Direction, distinct_outputs, same_output
-from builder.stages.compare import SAMPLE, of_metric, score_view, scores
+from builder.pairing.scores import SAMPLE, of_metric, score_view, scores
 from schemas.cycle import Modality
 from schemas.ids import fingerprint
 from schemas.recipe import MIX, Pairing
+from schemas.resolved import Resolved
 
 
 @dataclass(frozen=True)

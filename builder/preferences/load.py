@@ -19,7 +19,8 @@ from builder.pairing.pair import UNIT, Direction, pair
 from builder.preferences.as_dataset import as_dataset
 from builder.preferences.cycleprefdb import CyclePrefDB
 from builder.preferences.filters import FilterError, Filters
-from builder.preferences.rankings import PAIRS, LoadError, Published, Rankings
+from builder.preferences.published import Published
+from builder.preferences.rankings import PAIRS, LoadError, Rankings
 from builder.run.folder import Folder
 from builder.run.record import FILE
 from schemas.recipe import Pairing

@@ -14,8 +14,8 @@ from builder.reward.errors import RewardError
 from builder.reward.model import RewardModel, best
 from builder.reward.opening import ImageLike
 from builder.reward.scoring import Scores
+from builder.run.content import content_by_id
 from builder.run.store import Store
-from builder.stages.accounting import content_by_id
 from schemas.cycle import Modality
 
 METADATA = "metadata.jsonl"

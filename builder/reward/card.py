@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from builder.dataset.card import escape
+from builder.common.markdown import escape
 from builder.reward.origin import Origin, about_training, head
 
 USE = """\

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.dataset.grouping import merge_groups
+from builder.run.groups import merge_groups
 from builder.run.ids import IdSet, pack
 from builder.run.lock import hold
 from builder.run.mending import set_damaged_aside

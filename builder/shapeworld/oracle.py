@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from builder.shapeworld.grammar import Claims, claims, describe
-from builder.shapeworld.scenes import OPPOSITE, Group, Scene
+from builder.shapeworld.scenes import OPPOSITE, Scene
 
 WEIGHTS = Path(__file__).parent / "weights" / "oracle"
 _BATCH = 64
@@ -93,25 +93,3 @@ def _network():
     from builder.shapeworld import recogniser
 
     return recogniser.load(WEIGHTS)
-
-
-def best_scene(layout: dict, halves: list[dict], background: dict) -> Scene:
-    """The most likely scene given log-probabilities: of the layout ("alone", "above", "left of"), of each part's count,
-    colour and shape (first part: alone, upper or left; second: lower or right), and of the background.
-    """
-    ground = max(background, key=background.get)
-    alone = [max(halves[0][part], key=halves[0][part].get) for part in ("count", "colour", "shape")]
-    pair_layout = max(("above", "left of"), key=layout.get)
-    if layout["alone"] >= layout[pair_layout]:
-        return Scene((Group(*alone),), None, ground)
-    counts = [max(half["count"], key=half["count"].get) for half in halves]
-    ranked = [
-        sorted(
-            ((c + s, colour, shape) for colour, c in half["colour"].items() for shape, s in half["shape"].items()),
-            reverse=True,
-        )[:2]
-        for half in halves
-    ]  # two groups of one colour and shape are no scene: then the second choice of the less certain one
-    options = [(a, b) for a, b in itertools.product(*ranked) if a[1:] != b[1:]]
-    first, second = max(options, key=lambda pair: pair[0][0] + pair[1][0])
-    return Scene((Group(counts[0], *first[1:]), Group(counts[1], *second[1:])), pair_layout, ground)

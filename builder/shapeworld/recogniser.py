@@ -7,6 +7,7 @@ weights and no architecture with the captioners that it judges.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from builder.shapeworld.oracle import best_scene
 from builder.shapeworld.render import SIZE
 from builder.shapeworld.scenes import BACKGROUNDS, COLOURS, COUNTS, SHAPES, Group, Scene
 
@@ -101,3 +101,25 @@ def read(model: Recogniser, images: Sequence[Image.Image]) -> list[Scene]:
         halves = [{slot: row[f"{part} {slot}"] for slot in _PART} for part in ("first", "second")]
         scenes.append(best_scene(row["layout"], halves, row["background"]))
     return scenes
+
+
+def best_scene(layout: dict, halves: list[dict], background: dict) -> Scene:
+    """The most likely scene given log-probabilities: of the layout ("alone", "above", "left of"), of each part's count,
+    colour and shape (first part: alone, upper or left; second: lower or right), and of the background.
+    """
+    ground = max(background, key=background.get)
+    alone = [max(halves[0][part], key=halves[0][part].get) for part in ("count", "colour", "shape")]
+    pair_layout = max(("above", "left of"), key=layout.get)
+    if layout["alone"] >= layout[pair_layout]:
+        return Scene((Group(*alone),), None, ground)
+    counts = [max(half["count"], key=half["count"].get) for half in halves]
+    ranked = [
+        sorted(
+            ((c + s, colour, shape) for colour, c in half["colour"].items() for shape, s in half["shape"].items()),
+            reverse=True,
+        )[:2]
+        for half in halves
+    ]  # two groups of one colour and shape are no scene: then the second choice of the less certain one
+    options = [(a, b) for a, b in itertools.product(*ranked) if a[1:] != b[1:]]
+    first, second = max(options, key=lambda pair: pair[0][0] + pair[1][0])
+    return Scene((Group(counts[0], *first[1:]), Group(counts[1], *second[1:])), pair_layout, ground)

@@ -16,12 +16,16 @@ number is not the subject:
 All combinations exist, sensible or not (the paper's do too): 15,725 prompts of all kinds and objects.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain, product, zip_longest
 from typing import get_args
 
+from builder.sources import compositional
+from schemas.cycle import Modality
 from schemas.ids import digest
-from schemas.sources import PromptKind
+from schemas.recipe import RecipeError
+from schemas.sources import CompositionalPrompts, PromptKind
 
 COLOURS = ("red", "yellow", "green", "blue", "black", "pink", "purple", "white", "brown")
 COUNTS = ("one", "two", "three", "four", "five", "six")
@@ -72,3 +76,34 @@ def _of_kind(kind: PromptKind, objects: list[str]) -> list[str]:
         for name in objects
         for chosen in product(*(values[attribute] for attribute in named))
     ]
+
+
+@dataclass(frozen=True)
+class Compositional:
+    """Compositional prompts; an item is named by its prompt."""
+
+    spec: CompositionalPrompts
+    modality: Modality
+
+    @property
+    def place(self) -> str:
+        """The generator: a prompt is the same whatever settings drew it."""
+        return "compositional"
+
+    def items(self) -> list[tuple[str, str]]:
+        """`limit` distinct prompts of the kinds asked for.
+
+        Raises:
+            RecipeError: if there are fewer.
+        """
+        found = compositional.prompts(self.spec.kinds, self.spec.held_out, self.spec.seed)
+        if (self.spec.limit or 0) > len(found):
+            raise RecipeError(
+                f"inputs.limit is {self.spec.limit}, and these kinds with held_out {self.spec.held_out!r} give "
+                f"{len(found)} prompts: lower it, or add kinds ({', '.join(compositional.KINDS)})"
+            )
+        return [(prompt, "") for prompt in found[: self.spec.limit]]
+
+    def read(self, names: list[str]) -> Iterator[str]:
+        """The prompts themselves."""
+        yield from names

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.common.files import absolute, numbered_lines, text_lines
-from builder.sources import compositional
 from schemas.cycle import Modality
 from schemas.ids import digest
 from schemas.recipe import RecipeError
-from schemas.sources import CompositionalPrompts, TsvColumn
+from schemas.sources import TsvColumn
 
 # A message lists so many of a column's values.
 SHOWN = 20
@@ -132,34 +131,3 @@ def _text(cell: bytes) -> str:
 
 def _cell(cells: list[bytes], at: int) -> str:
     return _text(cells[at]) if at < len(cells) else ""
-
-
-@dataclass(frozen=True)
-class Compositional:
-    """Compositional prompts; an item is named by its prompt."""
-
-    spec: CompositionalPrompts
-    modality: Modality
-
-    @property
-    def place(self) -> str:
-        """The generator: a prompt is the same whatever settings drew it."""
-        return "compositional"
-
-    def items(self) -> list[tuple[str, str]]:
-        """`limit` distinct prompts of the kinds asked for.
-
-        Raises:
-            RecipeError: if there are fewer.
-        """
-        found = compositional.prompts(self.spec.kinds, self.spec.held_out, self.spec.seed)
-        if (self.spec.limit or 0) > len(found):
-            raise RecipeError(
-                f"inputs.limit is {self.spec.limit}, and these kinds with held_out {self.spec.held_out!r} give "
-                f"{len(found)} prompts: lower it, or add kinds ({', '.join(compositional.KINDS)})"
-            )
-        return [(prompt, "") for prompt in found[: self.spec.limit]]
-
-    def read(self, names: list[str]) -> Iterator[str]:
-        """The prompts themselves."""
-        yield from names

@@ -1,33 +1,24 @@
 """What every stage of a build does alike: subtract what is there, run the rest in blocks, account for every row."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder import __version__
 from builder.common import progress
-from builder.common.images import decode
 from builder.run.ids import IdSet
 from builder.run.in_flight import Journal
 from builder.run.record import Notes
-from builder.run.store import Store, first_of_each, flat, without
+from builder.run.store import Store, flat, without
 from builder.stages.failure_limit import Excess, FailureLimit
-from schemas import records
-from schemas.errors import CyclePrefError, Unavailable, visible
+from schemas.errors import CyclePrefError, visible
 
 log = logging.getLogger("cyclepref.build")
 
 # When a model fails too often, so many of its reasons are told, and so many inputs of each.
 WORST, EXAMPLES = 5, 3
-
-# What a stage's last step tells the driver: how many rows of a model it finished, how many of them as failures, and how
-# often the model's batches were halved for want of memory.
-RECEIPT = pa.schema([("model", pa.string()), ("done", pa.int64()), ("failed", pa.int64()), ("halved", pa.int64())])
 
 
 class BuildError(CyclePrefError, RuntimeError):
@@ -177,91 +168,3 @@ def _say(stage: str, counts: dict[str, Count], done: int) -> None:
 
 
 # ---- steps that run on the cluster -----------------------------------------------------------------------------
-
-
-def attach(block: pa.Table, store: Store, tables: dict[str, str]) -> pa.Table:
-    """Fill a block of ids with content. For each role in `tables` (role -> table of the store) the columns
-    `{role}_part` and `{role}_row` say where it is; `{role}_text` and `{role}_image` take their place."""
-    for role, table in tables.items():
-        places = block[f"{role}_part"].to_pylist(), block[f"{role}_row"].to_pylist()
-        content = store.fetch(table, *places, columns=["text", "image"])
-        block = block.drop_columns([f"{role}_part", f"{role}_row"])
-        for name in ("text", "image"):
-            block = block.append_column(f"{role}_{name}", content[name])
-    return block
-
-
-def locate(rows: pa.Table, role: str, column: str, content: pa.Table, key: str) -> pa.Table:
-    """Add where each row's content is: its `column` is a `key` of `content`, which has `part` and `row`."""
-    places = first_of_each(content.select([key, "part", "row"]), key).rename_columns(
-        [column, f"{role}_part", f"{role}_row"]
-    )
-    return rows.join(places, keys=column, join_type="inner")
-
-
-def blocks_of(rows: pa.Table, size: int) -> list[pa.Table]:
-    """Consecutive blocks of at most `size` rows."""
-    return [rows.slice(start, size).combine_chunks() for start in range(0, rows.num_rows, size)]
-
-
-def attempt(run: Callable[..., list[Any]], *columns: list[Any]) -> list[Any | Exception]:
-    """Run a batch; one that raises is halved until the rows that raise stand alone, with their exceptions.
-    What is no row's fault ends the run.
-
-    Raises:
-        Unavailable: from the model.
-    """
-    try:
-        return list(run(*columns))
-    except Unavailable:
-        raise
-    except Exception as error:
-        count = len(columns[0])
-        if count == 1:
-            return [error]
-        halves = [column[: count // 2] for column in columns], [column[count // 2 :] for column in columns]
-        return [result for half in halves for result in attempt(run, *half)]
-
-
-def reason(error: Exception) -> str:
-    """An exception's message as text that a table can hold: a file name may have bytes in it that are not UTF-8."""
-    return str(error).encode("utf-8", "backslashreplace").decode()
-
-
-def failure(row: dict[str, Any], key: str, stage: str, source: str) -> dict[str, Any]:
-    """A Failure row, from a row with `model`, `error_class`, `message` and `attempt`; `key` names its id's column and
-    `source` that of what it was made from."""
-    values = (row[key], stage, row["model"], row[source], row["error_class"], row["message"][:2000], row["attempt"])
-    return dict(zip(records.FAILURE.names, (*values, __version__), strict=True))
-
-
-def receipt(block: pa.Table, failed: int) -> pa.Table:
-    """What a block, whose rows are all of one model, came to."""
-    halved = pc.sum(block["halved"]).as_py() if "halved" in block.column_names else 0
-    counts = {"done": [block.num_rows], "failed": [failed], "halved": [halved]}
-    return pa.table({"model": [block["model"][0].as_py()], **counts}, schema=RECEIPT)
-
-
-def contents(block: pa.Table, role: str) -> list[Any]:
-    """The content of a role, row by row: the text, or the decoded image; one that is there twice is decoded once."""
-    texts, images = block[f"{role}_text"].to_pylist(), block[f"{role}_image"].to_pylist()
-    decoded = {image: decode(image) for image in set(images) - {None}}
-    return [text if image is None else decoded[image] for text, image in zip(texts, images, strict=True)]
-
-
-def content_by_id(store: Store, table: str, key: str, ids: Iterable[str]) -> dict[str, Any]:
-    """The text or the decoded image of rows of `inputs` or `generations`, by their `key`; unknown ids are left out."""
-    rows = pa.table({key: pa.array(sorted(set(ids)), pa.string())})
-    rows = locate(rows, "it", key, store.rows(table, [key]), key)
-    found = store.fetch(table, rows["it_part"].to_pylist(), rows["it_row"].to_pylist(), columns=["text", "image"])
-    rows = rows.select([key]).append_column("it_text", found["text"]).append_column("it_image", found["image"])
-    return dict(zip(rows[key].to_pylist(), contents(rows, "it"), strict=True))
-
-
-def ahead(function: Callable[[Any], Any], items: list[Any]) -> Iterator[Any]:
-    """`map`, with the next result computed in a thread while the caller works on this one."""
-    with ThreadPoolExecutor(1) as thread:
-        waiting = [thread.submit(function, item) for item in items[:1]]
-        for at in range(len(items)):
-            waiting += [thread.submit(function, item) for item in items[at + 1 : at + 2]]
-            yield waiting.pop(0).result()

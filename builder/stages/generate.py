@@ -1,8 +1,6 @@
 """Sources x models -> generations. Used twice: inputs -> candidates, and candidates -> reconstructions."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,47 +9,24 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from builder import __version__
-from builder.catalog.resolve import Resolved
 from builder.common.images import content_id, encode
 from builder.engine.engine import Engine, Lane
 from builder.engine.memory import Fitting
 from builder.engine.plan import Pool, plan
 from builder.models import Caption, NoOutput, Painting, load_model
+from builder.run.content import attach, contents, locate
 from builder.run.in_flight import Journal
-from builder.run.store import Store, flat
-from builder.stages.accounting import (
-    Accountant,
-    Count,
-    Work,
-    ahead,
-    attach,
-    attempt,
-    blocks_of,
-    contents,
-    failure,
-    locate,
-    reason,
-    receipt,
-)
+from builder.run.store import Store
+from builder.stages.accounting import Accountant, Count, Work
+from builder.stages.steps import ahead, attempt, blocks_of, failure, reason, receipt
+from builder.stages.wanted import Use
 from schemas import records
 from schemas.cycle import MAX_CHARACTERS
-from schemas.ids import generation_ids, resample_seed, sample_seed, text_id
+from schemas.ids import resample_seed, text_id
 from schemas.specs import GeneratorSpec
 
 # A part is one block, so this many batches is the most that a killed worker costs: seconds to a minute.
 BATCHES_PER_PART = 4
-
-WANTED = pa.schema(
-    [
-        ("generation_id", pa.string()),
-        ("source_id", pa.string()),
-        ("input_id", pa.string()),
-        ("model", pa.string()),
-        ("sample_index", pa.int64()),
-        ("seed", pa.int64()),
-        ("fingerprint", pa.string()),
-    ]
-)
 
 
 class EmptyCaption(NoOutput):
@@ -72,48 +47,6 @@ class BlackImage(NoOutput):
 
 class SafetyRefusal(NoOutput):
     """A pipeline's safety checker blacked the image."""
-
-
-@dataclass(frozen=True)
-class Use:
-    """A model in a role, and how many samples it draws from each source."""
-
-    model: Resolved
-    samples: int
-
-
-def want(sources: list[tuple[str, str]], uses: list[Use], recipe_seed: int, role: str) -> pa.Table:
-    """The generations that a recipe asks for, one row for each distinct id.
-
-    `sources` are (source_id, input_id): an input is its own source, a candidate belongs to its input. `role` is
-    "forward" or "backward". See `schemas.ids.sample_seed` for which samples share a seed.
-    """
-    return pa.concat_tables([WANTED.empty_table(), *(_wanted_of(use, sources, recipe_seed, role) for use in uses)])
-
-
-def _wanted_of(use: Use, sources: list[tuple[str, str]], recipe_seed: int, role: str) -> pa.Table:
-    """The generations asked of one model: by columns, since a build may want ten million."""
-    greedy, samples, print_ = use.model.spec.greedy, use.samples, use.model.fingerprint
-    distinct: dict[Any, tuple[str, str]] = {}
-    for source, input_ in sources:
-        # Greedy reconstructions of one text that two inputs share are one row.
-        distinct.setdefault(source if greedy else (source, input_), (source, input_))
-    per_source = [place for place in distinct.values() for _ in range(samples)]
-    indices = list(range(samples)) * len(distinct)
-    seeds: list[int | None] = [None] * len(per_source)
-    if not greedy:
-        places = zip(per_source, indices, strict=True)
-        seeds = [sample_seed(recipe_seed, input_, index, role) for (_, input_), index in places]
-    columns = {
-        "generation_id": generation_ids((source for source, _ in per_source), print_, seeds),
-        "source_id": [source for source, _ in per_source],
-        "input_id": [input_ for _, input_ in per_source],
-        "model": pa.repeat(use.model.name, len(per_source)),
-        "sample_index": indices,
-        "seed": seeds,
-        "fingerprint": pa.repeat(print_, len(per_source)),
-    }
-    return pa.table(columns, schema=WANTED)
 
 
 def generate(
@@ -149,22 +82,6 @@ def _lane(pool: Pool, specs: dict[str, GeneratorSpec], rows: dict[str, pa.Table]
     mine = {name: specs[name] for name in pool.models}
     what = {"specs": mine, "key": "generation_id", "journal": journal, "kwargs": {"specs": list(mine.values())}}
     return Lane(blocks, Generator, **what, actors=pool.actors, num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
-
-
-def truncation(store: Store, wanted: pa.Table) -> dict[str, dict[str, Any]]:
-    """By model, how many of the wanted generations are truncated, and how many were cut by what (schemas/records.py).
-
-    A caption that breaks off or a prompt that was not read to its end lowers cycle scores, and nothing else shows it.
-    """
-    made = store.rows("generations", ["generation_id", "truncated", "cut_by"])
-    made = made.filter(pc.is_in(made["generation_id"], value_set=flat(wanted["generation_id"])))
-    models = dict(zip(*(wanted[name].to_pylist() for name in ("generation_id", "model")), strict=True))
-    counts = {model: {"truncated": 0, "cut_by": Counter()} for model in sorted(set(models.values()))}
-    for row in made.select(["generation_id", "truncated", "cut_by"]).to_pylist():
-        count = counts[models[row["generation_id"]]]
-        count["truncated"] += row["truncated"]
-        count["cut_by"].update(row["cut_by"])
-    return {model: {**count, "cut_by": dict(sorted(count["cut_by"].items()))} for model, count in counts.items()}
 
 
 class Generator:

@@ -19,8 +19,9 @@ from builder.common.images import content_id, decode, to_store
 from builder.common.waiting import Beside, TooSlow, each_in_time
 from builder.engine.engine import Engine
 from builder.run.store import Store, first_of_each, flat
-from builder.sources.open import Source
-from builder.stages.accounting import Accountant, BuildError, Work, blocks_of, failure, reason, receipt
+from builder.sources.source import Source
+from builder.stages.accounting import Accountant, BuildError, Work
+from builder.stages.steps import blocks_of, failure, reason, receipt
 from schemas import records
 from schemas.cycle import MAX_CHARACTERS, Modality
 from schemas.ids import digest, text_id

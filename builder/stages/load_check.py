@@ -6,7 +6,6 @@ comes: the backward model's only after every candidate has been made.
 
 import pyarrow as pa
 
-from builder.catalog.resolve import Resolved
 from builder.common import progress
 from builder.engine.engine import Engine, Lane
 from builder.engine.plan import Pool, plan
@@ -14,9 +13,10 @@ from builder.metrics import load_metric
 from builder.models import load_model
 from builder.run.in_flight import Journal
 from builder.run.store import Store
-from builder.stages.accounting import receipt
 from builder.stages.needs import needs, refuse
 from builder.stages.safety import Judge
+from builder.stages.steps import receipt
+from schemas.resolved import Resolved
 from schemas.specs import MetricSpec, SafetySpec, Spec
 
 STAGE = "loading"

@@ -18,31 +18,22 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from PIL import Image
 
 from builder import __version__
-from builder.catalog.resolve import Resolved, resolve, settled
+from builder.catalog.resolve import resolve, settled
 from builder.common.files import from_json
 from builder.engine.engine import Engine, Lane
 from builder.engine.memory import Fitting
 from builder.engine.plan import plan
+from builder.run.content import attach, contents, locate
 from builder.run.in_flight import Journal
 from builder.run.store import Store, first_of_each, flat
-from builder.stages.accounting import (
-    Accountant,
-    Work,
-    ahead,
-    attach,
-    attempt,
-    blocks_of,
-    contents,
-    failure,
-    locate,
-    reason,
-    receipt,
-)
+from builder.stages.accounting import Accountant, Work
+from builder.stages.steps import ahead, attempt, blocks_of, failure, reason, receipt
 from schemas import records
 from schemas.errors import visible
 from schemas.ids import verdict_id
 from schemas.publishing import Safety
 from schemas.recipe import SAFETY, RecipeError
+from schemas.resolved import Resolved
 from schemas.specs import SafetySpec
 
 STAGE, NAME, FILE = "safety", SAFETY, "flagged.json"

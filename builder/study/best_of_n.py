@@ -19,7 +19,7 @@ from builder.build import build
 from builder.engine.engine import Engine
 from builder.reward.evaluation.best_of import SIZES, Group, curves
 from builder.reward.evaluation.draw import best_of_n
-from builder.stages.accounting import content_by_id
+from builder.run.content import content_by_id
 from builder.study import agreement
 from builder.study.method import Finished
 from builder.study.rewards import COMBO, ORACLE

@@ -22,11 +22,11 @@ from builder.catalog.resolve import metric_spec
 from builder.engine.engine import Engine
 from builder.metrics import load_metric
 from builder.pairing.pair import Direction, pair
+from builder.run.content import content_by_id
 from builder.run.store import Store
 from builder.shapeworld import grammar, oracle
 from builder.shapeworld.render import render
 from builder.shapeworld.scenes import Group, Scene
-from builder.stages.accounting import content_by_id
 from builder.study import agreement
 from schemas.cycle import CYCLES
 from schemas.errors import CyclePrefError

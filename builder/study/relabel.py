@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.dataset.edition import release_bare
-from builder.dataset.write import RECONSTRUCTION, Layout, Views
+from builder.dataset.views import RECONSTRUCTION, Layout, Views
+from builder.pairing.scores import SAMPLE
 from builder.run.store import Store, first_of_each
-from builder.stages.compare import SAMPLE
 from builder.study.method import Finished
 
 SIDES = ("chosen", "rejected")

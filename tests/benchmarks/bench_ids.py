@@ -75,8 +75,8 @@ def scan(root: str, rows: int, there: float) -> dict[str, float]:
 def hash_ids(root: str, rows: int, there: float) -> dict[str, float]:
     """Make wanted ids as `generate.want` does."""
     # Here, since they bring in the libraries that a scan can do without.
-    from builder.catalog.resolve import Resolved
-    from builder.stages.generate import Use, want
+    from builder.stages.wanted import Use, want
+    from schemas.resolved import Resolved
     from schemas.specs import PainterSpec
 
     spec = PainterSpec(name="m", repo="org/m", steps=1, guidance=0, width=8, height=8)

@@ -9,10 +9,9 @@ import pyarrow as pa
 from PIL import Image
 
 from builder.catalog.catalog import CATALOG
-from builder.catalog.resolve import Resolved
 from builder.common.images import content_id, encode
 from builder.dataset.card import Facts
-from builder.dataset.write import Layout, Views
+from builder.dataset.views import Layout, Views
 from builder.pairing.pair import Direction, pair
 from builder.run.store import Store
 from builder.stages import compare as score
@@ -21,6 +20,7 @@ from schemas import records
 from schemas.cycle import CYCLES
 from schemas.ids import digest, text_id
 from schemas.recipe import Recipe, parse_recipe
+from schemas.resolved import Resolved
 
 MODELS = ("strong", "middle", "weak")
 COUNT = {"wanted": 1, "ok": 1, "failed": 0, "reused": 1}

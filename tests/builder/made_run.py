@@ -9,10 +9,10 @@ from PIL import Image
 
 from builder.common.images import content_id, encode
 from builder.dataset.edition import release_bare
-from builder.dataset.write import RECONSTRUCTION, Layout, Views
+from builder.dataset.views import RECONSTRUCTION, Layout, Views
 from builder.pairing.pair import Direction, pair
+from builder.pairing.scores import SAMPLE
 from builder.run.store import Store
-from builder.stages.compare import SAMPLE
 from schemas import records
 from schemas.cycle import CYCLES, Cycle
 from schemas.ids import digest, generation_id, sample_seed, text_id

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from builder.preferences.layouts.items import Cell, JudgedError
 from builder.preferences.layouts.rows import Rows, read_file
-from builder.preferences.rankings import cache_folder
+from builder.preferences.published import cache_folder
 
 ROWS_AT_ONCE = 1024
 

@@ -12,9 +12,8 @@ from torch.nn.functional import normalize
 from transformers import AutoModel
 
 from builder.reward.errors import RewardError
-from builder.reward.evaluation.decoded import Shown, key_of
+from builder.reward.evaluation.decoded import Shown, by_input, flat, key_of
 from builder.reward.evaluation.errors import EvaluationError
-from builder.reward.evaluation.judges import by_input, flat
 from builder.reward.network import read_processor
 from builder.reward.weights import load_whole
 

@@ -1,6 +1,7 @@
 """Inputs as judges see them: decoded, and without the images that cannot be."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from PIL import Image
 
@@ -69,3 +70,19 @@ def _opened(content: Content, unreadable: Unreadable) -> tuple[Seen, int] | None
     except UnreadableImage as error:
         unreadable.images.append(str(error))
         return None
+
+
+def flat(inputs: list[Shown]) -> tuple[list[Any], list[Any]]:
+    """Images and texts, one of each for every candidate."""
+    sides = [([each.shared] * len(each.candidates), each.candidates, each.kind) for each in inputs]
+    images = [image for shared, own, kind in sides for image in (shared if kind == "text" else own)]
+    texts = [text for shared, own, kind in sides for text in (own if kind == "text" else shared)]
+    return images, texts
+
+
+def by_input(inputs: list[Shown], values: list[float]) -> list[list[float]]:
+    """The values of all candidates, input by input."""
+    found, rest = [], iter(values)
+    for each in inputs:
+        found.append([next(rest) for _ in each.candidates])
+    return found

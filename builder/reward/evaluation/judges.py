@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import torch
 
-from builder.reward.evaluation.decoded import Shown, key_of
+from builder.reward.evaluation.decoded import Shown, by_input, flat, key_of
 from builder.reward.evaluation.errors import EvaluationError
 from builder.reward.evaluation.names import CYCLE, check_names
 from schemas.ids import digest
@@ -48,22 +48,6 @@ class Reward:
         rewards = self._model.score(images=images, texts=texts, batch_size=self._batch_size)
         self.truncated += len(rewards.truncated)
         return by_input(inputs, list(rewards))
-
-
-def flat(inputs: list[Shown]) -> tuple[list[Any], list[Any]]:
-    """Images and texts, one of each for every candidate."""
-    sides = [([each.shared] * len(each.candidates), each.candidates, each.kind) for each in inputs]
-    images = [image for shared, own, kind in sides for image in (shared if kind == "text" else own)]
-    texts = [text for shared, own, kind in sides for text in (own if kind == "text" else shared)]
-    return images, texts
-
-
-def by_input(inputs: list[Shown], values: list[float]) -> list[list[float]]:
-    """The values of all candidates, input by input."""
-    found, rest = [], iter(values)
-    for each in inputs:
-        found.append([next(rest) for _ in each.candidates])
-    return found
 
 
 def make_judges(names: tuple[str, ...], batch_size: int, device: torch.device) -> list[Judge]:

@@ -19,7 +19,8 @@ from huggingface_hub.errors import (
 
 from builder.common.images import UnreadableImage, content_id, decode
 from builder.preferences.layouts.as_rankings import open_layout
-from builder.preferences.rankings import ArrowImages, LoadError, Rankings
+from builder.preferences.published import ArrowImages
+from builder.preferences.rankings import LoadError, Rankings
 from builder.reward.errors import RewardError
 from schemas.ids import text_id
 

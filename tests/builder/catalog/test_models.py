@@ -9,8 +9,8 @@ from builder.engine.memory import Fitting
 from builder.models import Caption, load_model
 from builder.models.captioners import GumbelNoise, clean
 from builder.shapeworld import grammar, render, scenes
-from builder.stages.accounting import attempt
 from builder.stages.generate import Generator, drawn
+from builder.stages.steps import attempt
 from schemas.ids import resample_seed
 from schemas.specs import CaptionerSpec, Spec
 

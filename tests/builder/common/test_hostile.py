@@ -17,21 +17,23 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 
 from builder.catalog.catalog import CATALOG
-from builder.catalog.resolve import Resolved
 from builder.common import progress
+from builder.common.markdown import escape
 from builder.dataset import examples as picture
-from builder.dataset.card import Facts, card, escape
+from builder.dataset.card import Facts, card
 from builder.dataset.format import metadata
 from builder.dataset.statistics import Tally
 from builder.pairing.pair import Direction
 from builder.reward.card import write_card
 from builder.run.store import Store
-from builder.stages.accounting import Accountant, BuildError, Work, failure, receipt
+from builder.stages.accounting import Accountant, BuildError, Work
+from builder.stages.steps import failure, receipt
 from jobs.build import counts_table
 from jobs.cli import main
 from schemas import records
 from schemas.errors import visible
 from schemas.recipe import parse_recipe
+from schemas.resolved import Resolved
 
 HOSTILE = [
     "[click](https://evil.example)", "![](https://evil.example/a.png)", "<script>alert(1)</script>", "<img src=x>",

@@ -16,7 +16,8 @@ from builder.dataset import shards
 from builder.dataset import write as dataset
 from builder.dataset.edition import groups_wanted, release
 from builder.dataset.format import size_category
-from builder.dataset.write import split_of, write_splits
+from builder.dataset.views import split_of
+from builder.dataset.write import write_splits
 from builder.preferences.load import load_pairs
 
 CONFIGS = ("rankings", "pairs", "reconstructions")

@@ -10,7 +10,8 @@ from builder.models import load_model
 from builder.models.captioners import TransformersCaptioner
 from builder.run.store import Store
 from builder.shapeworld import render, scenes
-from builder.stages.accounting import Accountant, attempt
+from builder.stages.accounting import Accountant
+from builder.stages.steps import attempt
 
 IMAGES = [render.render(scene, at) for at, scene in enumerate(scenes.sample_scenes(5, seed=3, held_out=False))]
 

@@ -16,8 +16,8 @@ from builder.common.images import encode
 from builder.engine.supervisor import trouble
 from builder.models import Caption, load_model
 from builder.run.store import Store
-from builder.stages.accounting import attempt
 from builder.stages.generate import Generator, write_generations
+from builder.stages.steps import attempt
 from schemas.errors import Unavailable
 from schemas.recipe import ModelChoice, RecipeError
 from schemas.specs import EndpointSpec

@@ -9,7 +9,7 @@ import pytest
 from openai_server import KEY, PROBE, OpenAIServer, captions, completion, picture, spec
 
 from builder.models import load_model
-from builder.stages.accounting import attempt
+from builder.stages.steps import attempt
 from schemas.errors import Unavailable
 
 PICTURES = [picture(red) for red in range(5)]

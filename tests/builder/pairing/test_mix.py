@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.catalog.metrics import METRICS
-from builder.catalog.resolve import Resolved
 from builder.pairing.mix import Mix, add_mix, mix_of, rank
 from builder.pairing.pair import Direction, pair
-from builder.stages.compare import SAMPLE, of_metric, scores
+from builder.pairing.scores import SAMPLE, of_metric, scores
 from schemas import records
 from schemas.recipe import MIX, Pairing
+from schemas.resolved import Resolved
 
 # A distance in [0, 2] and a cosine in [-1, 1]; what they are called here is all that is made up.
 SPECS = {spec.name: spec for spec in METRICS}

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.common.near_duplicates import text_signature
-from builder.dataset.grouping import Groups, group, merge_groups, read_groups, write_groups
-from builder.dataset.write import split_of
+from builder.dataset.grouping import group
+from builder.dataset.views import split_of
 from builder.run.folder import StoreError
+from builder.run.groups import Groups, merge_groups, read_groups, write_groups
 from builder.run.store import Store
 from schemas import records
 from schemas.ids import text_id

@@ -9,7 +9,8 @@ from builder.run.notices import notices
 from builder.run.record import Notes
 from builder.run.status import status
 from builder.run.store import Store
-from builder.stages.accounting import Accountant, Work, failure, receipt
+from builder.stages.accounting import Accountant, Work
+from builder.stages.steps import failure, receipt
 from schemas import records
 from schemas.ids import digest
 

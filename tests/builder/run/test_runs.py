@@ -11,7 +11,8 @@ from builder.run.record import Notes
 from builder.run.status import status
 from builder.run.store import JOINED, ROW_GROUP_WITHOUT_IMAGES, Store, StoreError
 from builder.run.upkeep import UpkeepError, join_small, merge, prune, unused
-from builder.stages.accounting import Accountant, BuildError, Work, blocks_of, failure, receipt
+from builder.stages.accounting import Accountant, BuildError, Work
+from builder.stages.steps import blocks_of, failure, receipt
 from schemas import records
 from schemas.ids import digest
 

@@ -6,7 +6,8 @@ from PIL import Image, ImageFilter
 from test_scenes import paired_scenes, scenes
 
 from builder.shapeworld.grammar import describe, paraphrase
-from builder.shapeworld.oracle import attributes_right, best_scene, recover, truth, truth_of_images
+from builder.shapeworld.oracle import attributes_right, recover, truth, truth_of_images
+from builder.shapeworld.recogniser import best_scene
 from builder.shapeworld.render import render
 from builder.shapeworld.scenes import Group, Scene, altered, sample_scenes
 

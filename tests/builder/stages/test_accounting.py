@@ -4,7 +4,8 @@ import pyarrow as pa
 import pytest
 
 from builder.run.store import Store
-from builder.stages.accounting import Accountant, BuildError, Work, failure, receipt
+from builder.stages.accounting import Accountant, BuildError, Work
+from builder.stages.steps import failure, receipt
 from schemas import records
 
 NAMES = [f"item {at}" for at in range(100)]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from builder.build import build
-from builder.dataset.write import split_of
+from builder.dataset.views import split_of
 from builder.engine.engine import Engine, EngineError
 from builder.run.store import Store
 from builder.shapeworld import render, scenes

@@ -11,7 +11,6 @@ from dataset_run import make_run, noise
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from builder.build import build
-from builder.catalog.resolve import Resolved
 from builder.common.images import decode, encode
 from builder.dataset.edition import release
 from builder.engine.engine import Engine
@@ -21,6 +20,7 @@ from builder.stages.safety import Judge, resolve_safety, write_verdicts
 from schemas.ids import image_id, verdict_id
 from schemas.publishing import Safety
 from schemas.recipe import RecipeError, parse_recipe
+from schemas.resolved import Resolved
 
 
 @pytest.fixture(scope="module")

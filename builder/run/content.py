@@ -1,0 +1,45 @@
+"""From ids to text and images: where each row's content lies in the store, and how it is read."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from builder.common.images import decode
+from builder.run.store import Store, first_of_each
+
+
+def attach(block: pa.Table, store: Store, tables: dict[str, str]) -> pa.Table:
+    """Fill a block of ids with content. For each role in `tables` (role -> table of the store) the columns
+    `{role}_part` and `{role}_row` say where it is; `{role}_text` and `{role}_image` take their place."""
+    for role, table in tables.items():
+        places = block[f"{role}_part"].to_pylist(), block[f"{role}_row"].to_pylist()
+        content = store.fetch(table, *places, columns=["text", "image"])
+        block = block.drop_columns([f"{role}_part", f"{role}_row"])
+        for name in ("text", "image"):
+            block = block.append_column(f"{role}_{name}", content[name])
+    return block
+
+
+def locate(rows: pa.Table, role: str, column: str, content: pa.Table, key: str) -> pa.Table:
+    """Add where each row's content is: its `column` is a `key` of `content`, which has `part` and `row`."""
+    places = first_of_each(content.select([key, "part", "row"]), key).rename_columns(
+        [column, f"{role}_part", f"{role}_row"]
+    )
+    return rows.join(places, keys=column, join_type="inner")
+
+
+def contents(block: pa.Table, role: str) -> list[Any]:
+    """The content of a role, row by row: the text, or the decoded image; one that is there twice is decoded once."""
+    texts, images = block[f"{role}_text"].to_pylist(), block[f"{role}_image"].to_pylist()
+    decoded = {image: decode(image) for image in set(images) - {None}}
+    return [text if image is None else decoded[image] for text, image in zip(texts, images, strict=True)]
+
+
+def content_by_id(store: Store, table: str, key: str, ids: Iterable[str]) -> dict[str, Any]:
+    """The text or the decoded image of rows of `inputs` or `generations`, by their `key`; unknown ids are left out."""
+    rows = pa.table({key: pa.array(sorted(set(ids)), pa.string())})
+    rows = locate(rows, "it", key, store.rows(table, [key]), key)
+    found = store.fetch(table, rows["it_part"].to_pylist(), rows["it_row"].to_pylist(), columns=["text", "image"])
+    rows = rows.select([key]).append_column("it_text", found["text"]).append_column("it_image", found["image"])
+    return dict(zip(rows[key].to_pylist(), contents(rows, "it"), strict=True))

@@ -1,0 +1,18 @@
+"""What the commands print on: one console, and sizes that people can read."""
+
+import math
+import sys
+
+from rich.console import Console
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+# What a command answers goes to stdout, and what it says of its work to stderr.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def size_text(count: float) -> str:
+    """Bytes as a person reads them."""
+    power = min(len(UNITS) - 1, int(math.log10(max(count, 1)) // 3))
+    return f"{count / 1000**power:.{min(power, 1)}f} {UNITS[power]}"
