@@ -18,21 +18,21 @@ from builder.dataset.views import Views
 from builder.engine.engine import Engine, EngineError
 from builder.pairing.mix import Mix, add_mix, mix_of
 from builder.pairing.pair import Direction, pair
+from builder.pairing.scores import cycle_scores, of_metric, samples_of
 from builder.run.lock import hold
 from builder.run.mending import MENDS, set_damaged_aside
-from builder.run.provenance import _provenance, _remember
+from builder.run.provenance import provenance, remember
 from builder.run.record import Notes
 from builder.run.store import DamagedPart, Store, without
 from builder.run.upkeep import join_small
 from builder.sources.open import open_source
-from builder.stages import compare as score
-from builder.stages import generate
+from builder.stages import compare, generate
 from builder.stages.accounting import Accountant, BuildError
 from builder.stages.ingest import ingest, list_items
 from builder.stages.load_check import LoadCheck
 from builder.stages.needs import require
 from builder.stages.safety import resolve_safety
-from builder.stages.wanted import Use, _candidates, _with_sources
+from builder.stages.wanted import Use, candidate_view, made_reconstructions, truncation, wanted_generations
 from schemas.ids import digest
 from schemas.recipe import MIX, Recipe, RecipeError
 from schemas.resolved import Resolved
@@ -112,7 +112,7 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
     source = open_source(recipe.inputs, cycle.input)
     listed = list_items(source)[: recipe.inputs.limit]
     store.write_json("lock.json", lock)
-    _remember(store, named)
+    remember(store, named)
 
     clock, load_check = Clock(), LoadCheck(store, engine)
     with clock.time("inputs"):
@@ -120,34 +120,36 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
 
     with clock.time("candidates"):
         ids = inputs["input_id"].to_pylist()
-        wanted = generate.want(list(zip(ids, ids, strict=True)), forward, recipe.seed, "forward")
+        wanted = wanted_generations(list(zip(ids, ids, strict=True)), forward, recipe.seed, "forward")
         load_check.before(_missing(store, wanted) * (1 + backward.samples), named)
         content = ("inputs", "input_id")
         candidate_count = generate.generate("candidates", wanted, content, forward, accountant, engine)
-        candidates = _candidates(store, wanted)
+        candidates = candidate_view(store, wanted)
 
     with clock.time("reconstructions"):
         join_small(store)
         made = candidates.filter(pc.equal(candidates["status"], "ok"))
         sources = sorted(set(zip(made["content_id"].to_pylist(), made["input_id"].to_pylist(), strict=True)))
-        wanted_back = generate.want(sources, [backward], recipe.seed, "backward")
+        wanted_back = wanted_generations(sources, [backward], recipe.seed, "backward")
         load_check.before(_missing(store, wanted_back), [backward.model, *judges])
         content = ("generations", "content_id")
         back_count = generate.generate("reconstructions", wanted_back, content, [backward], accountant, engine)
 
     with clock.time("scores"):
         join_small(store)
-        reconstructions = _with_sources(store, wanted_back, sources, backward)
-        score_count = score.compare(score.want(reconstructions, metrics), metrics, accountant, engine)
-        samples = score.samples(made, reconstructions, store.rows("similarities"), metrics)
-        scores = score.scores(samples)
+        reconstructions = made_reconstructions(store, wanted_back, sources, backward)
+        score_count = compare.compare(
+            compare.wanted_similarities(reconstructions, metrics), metrics, accountant, engine
+        )
+        samples = samples_of(made, reconstructions, store.rows("similarities"), metrics)
+        scores = cycle_scores(samples)
         mix = mix_of(recipe.pairs, metrics)
         if mix:
             samples, scores = add_mix(mix, samples, scores, made, cycle.candidate)
 
     with clock.time("pairs"):
         direction = _direction(recipe, metrics, mix, backward)
-        deciding = [score.of_metric(rows, direction.metric) for rows in (scores, samples)]
+        deciding = [of_metric(rows, direction.metric) for rows in (scores, samples)]
         pairs, pair_count = pair(made, deciding[0], cycle.candidate, direction, recipe.pairs, deciding[1])
         accountant.notes.check()
         # Together, so that a build that stops half-way leaves no views of two recipes.
@@ -161,8 +163,8 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
         "scores": {name: count.to_dict() for name, count in score_count.items()},
         "pairs": pair_count.to_dict(),
         "truncated": {
-            "candidates": generate.truncation(store, wanted),
-            "reconstructions": generate.truncation(store, wanted_back),
+            "candidates": truncation(store, wanted),
+            "reconstructions": truncation(store, wanted_back),
         },
     }
     with clock.time("dataset"):
@@ -176,7 +178,7 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
     # A build that only looked does not say that its results took no time.
     earlier = (before or {}).get("seconds")
     seconds = earlier if earlier and _all_reused(counts) else clock.seconds
-    run = {**_provenance(recipe, named), "counts": counts, "seconds": seconds}
+    run = {**provenance(recipe, named), "counts": counts, "seconds": seconds}
     run["out_of_memory"] = accountant.halved
     store.write_json("run.json", run)
     return run

@@ -8,7 +8,7 @@ from builder.catalog.catalog import CATALOG
 from builder.catalog.resolve import metric_spec, model_spec
 from builder.common.files import path_fault
 from builder.dataset.licences import inputs_licence
-from builder.metrics import check_metric
+from builder.metrics.requirements import check_metric
 from builder.stages.safety import safety_spec
 from schemas.cycle import CYCLES, Cycle
 from schemas.publishing import Safety

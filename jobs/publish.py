@@ -7,10 +7,10 @@ from rich.table import Table
 
 from builder.common.progress import plain
 from builder.dataset.publish import check_name, prepare, publish
-from builder.dataset.reader import Published
+from builder.dataset.reader import DatasetFolder
 from builder.dataset.statistics import statistics
 from builder.run.folder import Folder
-from builder.run.record import FILE as NOTES
+from builder.run.record import PROGRESS_FILE as NOTES
 from builder.run.store import Store
 from jobs.screen import console, size_text
 
@@ -19,7 +19,7 @@ def print_statistics(place: str, as_json: bool = False) -> None:
     """Print the statistics of a run's dataset or of a dataset folder, as tables or as JSON."""
     run = Store(place)
     is_run = run.exists("run.json") or run.exists(NOTES)
-    found = statistics(Published.of(Folder(run.address("dataset")) if is_run else Folder(place)))
+    found = statistics(DatasetFolder.of(Folder(run.address("dataset")) if is_run else Folder(place)))
     if as_json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from builder.run.failures import failures
 from builder.run.lock import hold
-from builder.run.record import FILE as PROGRESS
+from builder.run.record import PROGRESS_FILE as PROGRESS
 from builder.run.status import status
 from builder.run.store import Store, StoreError
 from builder.run.upkeep import Unused, merge, prune, unused

@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from schemas.rules import Part
+from schemas.rules import Section
 
 
-class DatasetOptions(Part):
+class DatasetOptions(Section):
     """What the dataset holds beside rankings and pairs, and what its card says.
 
     `inputs_licence` is the licence of the images or prompts that the build starts from, as an SPDX or a Hub id
@@ -27,7 +27,7 @@ class DatasetOptions(Part):
     largest_group: Annotated[int, Field(ge=2)] = 50
 
 
-class Safety(Part):
+class Safety(Section):
     """An image classifier whose verdict keeps images out of what is published.
 
     `model` is a Hub id or a folder that transformers' AutoModelForImageClassification loads, `label` one of its

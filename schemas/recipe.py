@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from schemas.cycle import CYCLES, Cycle
 from schemas.errors import CyclePrefError
 from schemas.publishing import DatasetOptions, Safety
-from schemas.rules import Fault, Part, check, rule
+from schemas.rules import Fault, Section, check, rule
 from schemas.settings_file import Settings, read_settings
 from schemas.sources import Inputs
 
@@ -28,7 +28,7 @@ class RecipeError(CyclePrefError, ValueError):
         self.faults = faults
 
 
-class ModelChoice(Part):
+class ModelChoice(Section):
     """A model of the catalog, a Hub id or a local folder; `settings` override fields of its spec. In a recipe a model
     without settings is its name alone.
 
@@ -59,7 +59,7 @@ MIX = "mix"
 SAFETY = "safety"
 
 
-class MetricChoice(Part):
+class MetricChoice(Section):
     """A metric of the catalog, a Hub id or a local folder; `settings` override fields of its spec.
 
     An id or a folder is that of a sentence-transformers model if the cycle compares texts, and of a vision backbone
@@ -83,7 +83,7 @@ class MetricChoice(Part):
         return self.name or self.metric
 
 
-class Pairing(Part):
+class Pairing(Section):
     """Which pairs of one input's candidates are preferences, and by which scores.
 
     `by` names the metric that decides, `mix` several with their weights, which add up to 1. `scale` brings those to
@@ -135,7 +135,7 @@ class Pairing(Part):
             )
 
 
-class Splits(Part):
+class Splits(Section):
     """Shares of the inputs in each split; an input's split is a function of its id."""
 
     train: Annotated[float, Field(ge=0, le=1)] = 0.90
@@ -149,7 +149,7 @@ class Splits(Part):
             yield Fault((), f"train + validation + test must be 1, got {total:g}")
 
 
-class Recipe(Part):
+class Recipe(Section):
     """A whole build: inputs -> candidates (forward) -> reconstructions (backward) -> scores -> pairs -> dataset.
 
     `metric` is short for `metrics` with one entry. All metrics are computed; `pairs` says which of them decides.

@@ -37,13 +37,13 @@ def rule(*needs: str) -> Callable[[Callable], Callable]:
     return mark
 
 
-class Part(BaseModel):
+class Section(BaseModel):
     """A section of a file of settings: unknown keys are errors, never ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="after")
-    def _keeps_its_rules(self) -> "Part":
+    def _keeps_its_rules(self) -> "Section":
         if faults := list(self.broken(set(type(self).model_fields))):
             raise Broken(faults)
         return self
@@ -144,7 +144,7 @@ def _rules_left(kind: type[BaseModel], content: Any, bad: list[Place], at: Place
             within = _valid_names(sections[0], bad, (*at, name))
             values[name] = sections[0].model_construct(**_valid_values(sections[0], content[name], within))
             valid |= {f"{name}.{each}" for each in within}
-    if issubclass(kind, Part):
+    if issubclass(kind, Section):
         broken = kind.model_construct(**values).broken(valid)
         yield from (Fault((*at, *fault.at), fault.message) for fault in broken)
 

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.cycle import Modality
-from schemas.rules import Part
+from schemas.rules import Section
 
 
-class ImageFolder(Part):
+class ImageFolder(Section):
     """Every image file under a folder, at any depth."""
 
     source: Literal["images"]
@@ -16,7 +16,7 @@ class ImageFolder(Part):
     limit: Annotated[int, Field(ge=1)] | None = None
 
 
-class PromptFile(Part):
+class PromptFile(Section):
     """A UTF-8 text file with a prompt a line."""
 
     source: Literal["prompts"]
@@ -24,7 +24,7 @@ class PromptFile(Part):
     limit: Annotated[int, Field(ge=1)] | None = None
 
 
-class ParquetColumn(Part):
+class ParquetColumn(Section):
     """One column of a parquet file or of a folder of them: texts, image bytes or {bytes, path} structs."""
 
     source: Literal["parquet"]
@@ -33,7 +33,7 @@ class ParquetColumn(Part):
     limit: Annotated[int, Field(ge=1)] | None = None
 
 
-class DatasetColumn(Part):
+class DatasetColumn(Section):
     """One column of a local `datasets` folder: of `save_to_disk`, or whatever `load_dataset(path)` opens."""
 
     source: Literal["dataset"]
@@ -43,7 +43,7 @@ class DatasetColumn(Part):
     limit: Annotated[int, Field(ge=1)] | None = None
 
 
-class ShapeWorldInputs(Part):
+class ShapeWorldInputs(Section):
     """Scenes of the embedded world that its models were not trained on, as images or as prompts.
 
     `limit` scenes after the first `offset` of those that `seed` draws: two recipes with one seed can take scenes
@@ -56,7 +56,7 @@ class ShapeWorldInputs(Part):
     seed: int = 0
 
 
-class DciFolder(Part):
+class DciFolder(Section):
     """Densely Captioned Images (arXiv 2312.08578) as it unpacks: `annotations/*.json`, `photos/`, `splits.json`.
 
     A cycle that starts from images reads the photos, one that starts from texts the short captions. `split` is one
@@ -69,7 +69,7 @@ class DciFolder(Part):
     limit: Annotated[int, Field(ge=1)] | None = None
 
 
-class TsvColumn(Part):
+class TsvColumn(Section):
     """One column of a tab-separated prompt list whose first line names the columns, as PartiPrompts' does.
 
     `where` keeps the rows whose cells are among the values given for each column it names, for example
@@ -88,7 +88,7 @@ PromptKind = Literal[
 ]
 
 
-class CompositionalPrompts(Part):
+class CompositionalPrompts(Section):
     """The compositional prompts of Lee et al. 2023 (arXiv 2302.12192): objects in a colour, number or place, or in
     several of these at once; see builder/sources/compositional.py for the lists and the wording.
 
@@ -115,7 +115,7 @@ Inputs = Annotated[
     Field(discriminator="source"),
 ]
 
-SOURCES: dict[str, type[Part]] = {
+SOURCES: dict[str, type[Section]] = {
     "images": ImageFolder,
     "prompts": PromptFile,
     "parquet": ParquetColumn,

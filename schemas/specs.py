@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from schemas.cycle import Modality
-from schemas.rules import Fault, Part, rule
+from schemas.rules import Fault, Section, rule
 
 # The question that CyclePrefDB asked its captioners (CycleReward, arXiv 2506.02095).
 QUESTION = "Write a detailed description of the given image."
@@ -31,7 +31,7 @@ def _whole_above_one(num_gpus: float) -> float:
     return num_gpus
 
 
-class Spec(Part):
+class Spec(Section):
     """Common base: a name, where the weights are, and how to run them.
 
     `timeout_s`: seconds that one batch may take; see `patience_s`. `load_timeout_s`: seconds that a process which loads

@@ -15,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from builder.catalog.catalog import CATALOG
 from builder.catalog.metrics import BY_MODALITY, LPIPS_OWN_HIGH
-from builder.metrics import check_metric, weight_files
+from builder.metrics.requirements import check_metric, weight_files
 from schemas.cycle import Modality, ModelKind
 from schemas.ids import digest
 from schemas.nearest import did_you_mean

@@ -14,20 +14,20 @@ import pyarrow as pa
 from PIL import Image
 
 from builder.dataset import charts
-from builder.dataset import format as layout
+from builder.dataset import format as dataset_format
 from builder.dataset.card import Facts, card
 from builder.dataset.examples import examples
 from builder.dataset.format import PICTURES
 from builder.dataset.grouping import group
-from builder.dataset.reader import CARD, DatasetError, Published
+from builder.dataset.reader import CARD, DatasetError, DatasetFolder
 from builder.dataset.statistics import statistics
-from builder.dataset.views import Layout, Views, among
+from builder.dataset.views import Views, WritePlan, among
 from builder.dataset.write import write_splits
 from builder.engine.engine import Engine
 from builder.run.folder import Folder
 from builder.run.store import Store
 from builder.stages.accounting import Accountant
-from builder.stages.safety import FILE, Verdicts, judge
+from builder.stages.safety import FLAGGED_FILE, Verdicts, judge
 from schemas.recipe import Recipe
 
 
@@ -56,7 +56,7 @@ def release(
     if groups_wanted(recipe):
         groups = group(views.inputs, views.cycle.input, recipe.dataset.largest_group, store, engine)
         facts = replace(facts, grouped=sum(id_ != founder for id_, founder in groups.items()))
-    plan = Layout(recipe.splits, sorted(c.label for c in recipe.forward), groups, recipe.dataset.reconstructions)
+    plan = WritePlan(recipe.splits, sorted(c.label for c in recipe.forward), groups, recipe.dataset.reconstructions)
     counts["dataset"] = _write(store, views, shown, plan, facts, before and before.get("dataset"))
     return counts
 
@@ -101,7 +101,7 @@ def _without_flagged(store: Store, views: Views, verdicts: Verdicts) -> tuple[Vi
         ("candidates", "generation_id", views.candidates, candidates),
     )}  # fmt: skip
     images = dict(sorted(verdicts.flagged.items()))
-    store.write_json(FILE, {"checked": verdicts.checked, "counts": left, "images": images, **gone})
+    store.write_json(FLAGGED_FILE, {"checked": verdicts.checked, "counts": left, "images": images, **gone})
     kept = replace(
         views,
         inputs=inputs,
@@ -115,7 +115,7 @@ def _without_flagged(store: Store, views: Views, verdicts: Verdicts) -> tuple[Vi
 
 
 def _write(
-    store: Store, views: Views, shown: pa.Table, plan: Layout, facts: Facts, before: dict[str, Any] | None
+    store: Store, views: Views, shown: pa.Table, plan: WritePlan, facts: Facts, before: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Write the files of a new edition, then the card, then remove those of the old one.
 
@@ -124,36 +124,36 @@ def _write(
     """
     edition = views.edition(plan.key(), facts.key())
     head = partial(
-        layout.metadata, configs=plan.configs, edition=edition, licence=facts.licence, rule=facts.recipe.pairs
+        dataset_format.metadata, configs=plan.configs, edition=edition, licence=facts.licence, rule=facts.recipe.pairs
     )
     if before and before["edition"] == edition and _is_there(store, head(before["splits"])):
         return before
     counts, written = write_splits(store, views, plan, edition)
-    found = statistics(Published(Folder(store.address("dataset")), _files(counts, written)))
+    found = statistics(DatasetFolder(Folder(store.address("dataset")), _files(counts, written)))
     pictures = _draw(store, views, shown, found, edition)
     text = card(facts, found, pictures, plan.configs)
     store.write_file(f"dataset/{CARD}", lambda sink: sink.write((head(counts) + text).encode()))
     kept = written | {f"dataset/{name}" for name in pictures.values()}
-    for folder in (*layout.CONFIGS, PICTURES):
+    for folder in (*dataset_format.CONFIGS, PICTURES):
         for name in store.names(f"dataset/{folder}"):
             if f"dataset/{folder}/{name}" not in kept:
                 store.remove(f"dataset/{folder}/{name}")
     return {"edition": edition, "splits": counts, "warnings": found["warnings"]}
 
 
-def release_bare(store: Store, views: Views, plan: Layout, licence: str, title: str) -> dict[str, Any]:
+def release_bare(store: Store, views: Views, plan: WritePlan, licence: str, title: str) -> dict[str, Any]:
     """Write RUN/dataset with a card that says no more than which files are what; returns what `release` counts as
     "dataset". For datasets that are made to be read here."""
     edition = views.edition(plan.key())
     counts, _ = write_splits(store, views, plan, edition)
-    text = f"{layout.metadata(counts, plan.configs, edition, licence)}# {title}\n"
+    text = f"{dataset_format.metadata(counts, plan.configs, edition, licence)}# {title}\n"
     store.write_file(f"dataset/{CARD}", lambda sink: sink.write(text.encode()))
     return {"edition": edition, "splits": counts}
 
 
 def _files(counts: dict[str, Any], written: set[str]) -> dict[str, dict[str, list[str]]]:
     """What was written as config -> split -> names within the dataset folder."""
-    files: dict[str, dict[str, list[str]]] = {config: {} for config in layout.CONFIGS}
+    files: dict[str, dict[str, list[str]]] = {config: {} for config in dataset_format.CONFIGS}
     for name in sorted(written):
         _, config, file = name.split("/")
         files[config].setdefault(next(split for split in counts if file.startswith(f"{split}-")), []).append(
@@ -189,7 +189,7 @@ def _is_there(store: Store, head: str) -> bool:
     if not text.startswith(head.encode()):
         return False
     try:
-        Published.of(Folder(store.address("dataset")))
+        DatasetFolder.of(Folder(store.address("dataset")))
     except DatasetError:
         return False
     return True

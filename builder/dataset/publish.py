@@ -28,19 +28,19 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import logging, validate_repo_id
 
-from builder.dataset import format as layout
+from builder.dataset import format as dataset_format
 from builder.dataset.format import PICTURES
-from builder.dataset.reader import CARD, Published
+from builder.dataset.reader import CARD, DatasetFolder
 from builder.run.folder import Folder
-from builder.run.record import FILE as NOTES
+from builder.run.record import PROGRESS_FILE as NOTES
 from builder.run.status import status
 from builder.run.store import Store
 from schemas.errors import CyclePrefError
 from schemas.run_files import ProgressFile, RunJson
 
-FOLDERS = (*layout.CONFIGS, PICTURES)
+FOLDERS = (*dataset_format.CONFIGS, PICTURES)
 # A later edition removes these from a repository; whatever else lies there is not ours.
-OURS = re.compile(rf"{layout.DATA_FILE.pattern}|{PICTURES}/(examples|scores|wins)-[0-9a-f]{{12}}\.(png|jpg)")
+OURS = re.compile(rf"{dataset_format.DATA_FILE.pattern}|{PICTURES}/(examples|scores|wins)-[0-9a-f]{{12}}\.(png|jpg)")
 HEAD = re.compile(r"---\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
 # An input's split is drawn by its hash. A split that is empty although that is less likely than this is a fault.
 RARE = 0.001
@@ -86,7 +86,7 @@ def prepare(place: str, partial: bool = False) -> Prepared:
     missing = unfinished(run) if _is_run(run) else []
     if missing and not folder.exists(CARD):
         raise PublishError(f"{place} has no dataset yet: {'; '.join(missing)}. Run `cyclepref build` to the end")
-    published = Published.of(folder)
+    published = DatasetFolder.of(folder)
     empty, notes = _empty(run, published), []
     for split, what, by_chance in empty:
         (notes if by_chance else missing).append(f"the split {split} has no {what}")
@@ -131,7 +131,7 @@ def unfinished(run: Store) -> list[str]:
     return [f"the latest build is {found['state']}", *left]
 
 
-def _empty(run: Store, published: Published) -> list[tuple[str, str, bool]]:
+def _empty(run: Store, published: DatasetFolder) -> list[tuple[str, str, bool]]:
     """Splits that have no inputs, or none with a pair, although the recipe gives them a share; and whether that is by
     chance, which it is not for `train`: nobody could learn from the rest."""
     recipe, inputs = (run.read_json("run.json", RunJson) or {}).get("recipe"), published.input_count
@@ -143,7 +143,7 @@ def _empty(run: Store, published: Published) -> list[tuple[str, str, bool]]:
     without["pairs"] = set(shares) - set(published.files.get("pairs", {})) - without["inputs"]
     return [
         (split, what, split != "train" and chance[split] > RARE)
-        for split in layout.SPLITS
+        for split in dataset_format.SPLITS
         for what, splits in without.items()
         if split in splits
     ]
@@ -223,7 +223,7 @@ def _refuse_another(api: HfApi, repo: str, revision: str | None) -> None:
         with tempfile.TemporaryDirectory() as folder:  # not what the client has cached, which may be of old
             card = Path(api.hf_hub_download(**where, filename=CARD, local_dir=folder)).read_text("utf-8", "replace")
     head, text = (found[1], card[found.end() :]) if (found := HEAD.match(card)) else ("", card)
-    if layout.DATA_FILE.search(head):
+    if dataset_format.DATA_FILE.search(head):
         return
     others = [name for name in names if name not in (CARD, ".gitattributes") and not OURS.fullmatch(name)]
     if text.strip() or re.search(r"^(configs|dataset_info):", head, re.MULTILINE):

@@ -28,14 +28,14 @@ class DatasetError(CyclePrefError, ValueError):
 
 
 @dataclass(frozen=True)
-class Published:
+class DatasetFolder:
     """A dataset folder and its data files: config -> split -> names within the folder."""
 
     folder: Folder
     files: dict[str, dict[str, list[str]]]
 
     @classmethod
-    def of(cls, folder: Folder) -> Published:
+    def of(cls, folder: Folder) -> DatasetFolder:
         """The dataset that a folder's card describes.
 
         Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from builder.dataset import format as layout
+from builder.dataset import format as dataset_format
 from builder.run.store import Store
 
 INPUTS_PER_BATCH = 64
@@ -54,7 +54,7 @@ def _row_groups(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 def _write_shard(sink: Any, schema: pa.Schema, first: pa.Table, groups: Iterator[pa.Table], rows: list[int]) -> None:
     """One file. Images are compressed already, and neither a dictionary nor statistics of them is of any use."""
-    size, leaves, images = 0, layout.leaves(schema), layout.image_columns(schema)
+    size, leaves, images = 0, dataset_format.leaves(schema), dataset_format.image_columns(schema)
     options = {
         "compression": {leaf: "NONE" if leaf in images else "ZSTD" for leaf in leaves},
         "use_dictionary": [leaf for leaf in leaves if leaf not in images],

@@ -14,7 +14,7 @@ import numpy as np
 from builder.common import progress
 from builder.common.near_duplicates import alike, signature
 from builder.dataset.format import SPLITS
-from builder.dataset.reader import Published
+from builder.dataset.reader import DatasetFolder
 from builder.pairing.pair import same_text
 from schemas.errors import visible
 from schemas.ids import digest
@@ -33,7 +33,7 @@ SMALL_SPLIT = 20
 Half = Counter[tuple[tuple[str, ...], tuple[str, ...]]]
 
 
-def statistics(published: Published) -> dict[str, Any]:
+def statistics(published: DatasetFolder) -> dict[str, Any]:
     """The statistics of a dataset, as plain JSON values; what `cyclepref stats --json` prints.
 
     - `inputs`, `candidates`, `pairs`: counts; `splits`: inputs and pairs of each

@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from builder.common.progress import Stage, stage
-from builder.dataset import format as layout
+from builder.dataset import format as dataset_format
 from builder.dataset import grouping as groups
 from builder.dataset.format import SPLITS
-from builder.dataset.reader import CARD, DatasetError, Published
+from builder.dataset.reader import CARD, DatasetError, DatasetFolder
 from builder.run.findings import DERIVED, NEW_DATASET, Report
 from builder.run.folder import Folder
 from builder.run.lock import FOLDER, holders
-from builder.run.record import FILE, wanted_of
+from builder.run.record import PROGRESS_FILE, wanted_of
 from builder.run.seal import UNREADABLE, in_a_line
 from builder.run.store import TABLES, VIEWS, Store, StoreError
 from builder.run.verify_store import CANDIDATE, Held, gist, read_store, wrong_content
@@ -30,7 +30,7 @@ from schemas.run_files import InFlight, LockFile, ProgressFile, RunJson
 
 ROWS_PER_BATCH = 64
 ROWS_AT_ONCE = 100_000
-JSON_FILES = {"lock.json": LockFile, "run.json": RunJson, FILE: ProgressFile}
+JSON_FILES = {"lock.json": LockFile, "run.json": RunJson, PROGRESS_FILE: ProgressFile}
 # Means are summed in the order of the samples, which is not known here.
 ROUNDING = 1e-9
 PAIR = ("input_id", "chosen_id", "rejected_id", "metric", "chosen_score", "rejected_score", "margin")
@@ -43,7 +43,7 @@ def verify(store: Store, progress: Stage = stage) -> Report:
     Raises:
         StoreError: if the directory has no run, or bytes cannot be read.
     """
-    if not any(store.parts(table) for table in TABLES) and not store.exists(FILE):
+    if not any(store.parts(table) for table in TABLES) and not store.exists(PROGRESS_FILE):
         raise StoreError(f"{store.root} has no run: `cyclepref build RECIPE --out {store.root}` makes one")
     report = Report(store.root)
     _read_files(store, report)
@@ -71,7 +71,7 @@ def _read_files(store: Store, report: Report) -> None:
     reads = {name: partial(store.read_json, name, kind) for name, kind in kinds.items()}
     reads |= {FOLDER: partial(holders, store), groups.FILE: partial(groups.read_groups, store)}
     found = {name: _try(read, name, report) for name, read in reads.items()}
-    for note in (found[FILE] or {"stages": []})["stages"]:
+    for note in (found[PROGRESS_FILE] or {"stages": []})["stages"]:
         found[note["wanted"]] = _try(partial(wanted_of, store, note), note["wanted"], report)
     report.read["files"] = sum(content is not None for content in found.values())
     if any(not each.holder.gone for each in found[FOLDER] or ()):
@@ -164,7 +164,7 @@ def _check_pairs(views: dict[str, pa.Table], report: Report) -> None:
 
 def _read_dataset(store: Store, views: dict[str, pa.Table], report: Report, progress: Stage) -> None:
     try:
-        published = Published.of(Folder(store.address("dataset")))
+        published = DatasetFolder.of(Folder(store.address("dataset")))
     except (DatasetError, *UNREADABLE) as error:
         report.add("dataset", "dataset", in_a_line(error), NEW_DATASET)
         return
@@ -176,7 +176,7 @@ def _read_dataset(store: Store, views: dict[str, pa.Table], report: Report, prog
             wrong: list[str] = []
             try:
                 for row in _dataset_rows(published, name):
-                    report.read[f"dataset {layout.ROWS[config]}"] += 1
+                    report.read[f"dataset {dataset_format.ROWS[config]}"] += 1
                     wrong += check[config](row)
             except UNREADABLE as error:
                 wrong = [f"it is damaged ({in_a_line(error)})"]
@@ -184,7 +184,7 @@ def _read_dataset(store: Store, views: dict[str, pa.Table], report: Report, prog
             tick(1)
 
 
-def _dataset_rows(published: Published, name: str) -> Iterator[Row]:
+def _dataset_rows(published: DatasetFolder, name: str) -> Iterator[Row]:
     with published.folder.open(name) as source:
         for batch in pq.ParquetFile(source).iter_batches(ROWS_PER_BATCH):
             yield from batch.to_pylist()

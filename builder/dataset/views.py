@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.dataset import format as layout
+from builder.dataset import format as dataset_format
 from builder.pairing.pair import distinct_outputs
 from builder.pairing.scores import of_metric
 from builder.run.content import locate
@@ -165,7 +165,7 @@ class Views:
 
 
 @dataclass(frozen=True)
-class Layout:
+class WritePlan:
     """How the views become files: shares of the splits, the groups of near-duplicates (input_id -> group; an input
     that is not there is its own), the names of the forward models, and whether reconstructions are published."""
 
@@ -177,9 +177,9 @@ class Layout:
     @property
     def configs(self) -> tuple[str, ...]:
         """The configs that are written."""
-        return layout.CONFIGS if self.reconstructions else layout.CONFIGS[:2]
+        return dataset_format.CONFIGS if self.reconstructions else dataset_format.CONFIGS[:2]
 
     def key(self) -> str:
         """All of it as a text, for the edition."""
         joined = sorted((id_, group) for id_, group in self.groups.items() if id_ != group)
-        return f"{layout.VERSION}{self.splits.model_dump_json()}{self.models}{joined}{self.configs}"
+        return f"{dataset_format.VERSION}{self.splits.model_dump_json()}{self.models}{joined}{self.configs}"

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.common import progress
-from builder.dataset import format as layout
+from builder.dataset import format as dataset_format
 from builder.dataset.format import SCORE_FIELDS, SPLITS
 from builder.dataset.shards import in_batches, write_shards
-from builder.dataset.views import PAIRS_PER_BATCH, Block, Layout, Views, among, split_of
+from builder.dataset.views import PAIRS_PER_BATCH, Block, Views, WritePlan, among, split_of
 from builder.pairing.scores import of_metric
 from builder.run.store import Store, flat
 from schemas.cycle import Cycle
@@ -32,7 +32,9 @@ INPUTS_PER_BLOCK = 20_000
 Rows = list[dict[str, Any]]
 
 
-def write_splits(store: Store, views: Views, plan: Layout, edition: str) -> tuple[dict[str, dict[str, int]], set[str]]:
+def write_splits(
+    store: Store, views: Views, plan: WritePlan, edition: str
+) -> tuple[dict[str, dict[str, int]], set[str]]:
     """Write the data files of RUN/dataset; returns {split: {"inputs": n, "pairs": n, ...}} and the files' names.
 
     Only inputs with a scored candidate are in it. A split without inputs has no files, since the datasets library
@@ -40,7 +42,7 @@ def write_splits(store: Store, views: Views, plan: Layout, edition: str) -> tupl
     """
     generations = store.rows("generations", ["generation_id", "truncated", "code_version"])
     inputs = store.rows("inputs", ["input_id"])
-    schemas = layout.schemas(views.cycle, plan.models)
+    schemas = dataset_format.schemas(views.cycle, plan.models)
     makers = {"rankings": _ranking_batches, "pairs": _pair_batches, "reconstructions": _reconstruction_batches}
     ranked = _ranked_inputs(views)
     by_split: dict[str, list[str]] = {split: [] for split in SPLITS}
@@ -62,7 +64,7 @@ def write_splits(store: Store, views: Views, plan: Layout, edition: str) -> tupl
                 made = _ticking(made, tick) if config == "rankings" else made
                 names, rows[config] = write_shards(store, f"dataset/{config}/{split}-{edition}", schemas[config], made)
                 written |= names
-            counts[split] = {layout.ROWS[config]: count for config, count in rows.items()}
+            counts[split] = {dataset_format.ROWS[config]: count for config, count in rows.items()}
     return counts, written
 
 
@@ -79,10 +81,10 @@ def _ticking(batches: Iterator[pa.Table], tick: progress.Tick) -> Iterator[pa.Ta
         tick(batch.num_rows)
 
 
-def _ranking_batches(block: Block, plan: Layout) -> Iterator[pa.Table]:
+def _ranking_batches(block: Block, plan: WritePlan) -> Iterator[pa.Table]:
     """Rows of the rankings config, some inputs at a time."""
     store, cycle = block.store, block.views.cycle
-    schema = layout.schemas(cycle, plan.models)["rankings"]
+    schema = dataset_format.schemas(cycle, plan.models)["rankings"]
 
     def read(ids: list[str]) -> pa.Table:
         rows = block.ranked.of(ids)
@@ -106,7 +108,7 @@ def _ranking_batches(block: Block, plan: Layout) -> Iterator[pa.Table]:
 
 
 def _ranking(
-    cycle: Cycle, plan: Layout, group: Rows, content: dict[str, Any], scores: dict[Any, Rows], back: dict[Any, Rows]
+    cycle: Cycle, plan: WritePlan, group: Rows, content: dict[str, Any], scores: dict[Any, Rows], back: dict[Any, Rows]
 ) -> dict[str, Any]:
     """One row of the rankings config: an input and its candidates."""
     input_id = group[0]["input_id"]
@@ -134,9 +136,9 @@ def _ranking(
     return {"input_id": input_id, "source": group[0]["source"], "group": group_id, **input_, "candidates": candidates}
 
 
-def _pair_batches(block: Block, plan: Layout) -> Iterator[pa.Table]:
+def _pair_batches(block: Block, plan: WritePlan) -> Iterator[pa.Table]:
     """Rows of the pairs config, those of some inputs at a time."""
-    names = layout.schemas(block.views.cycle, plan.models)["pairs"].names
+    names = dataset_format.schemas(block.views.cycle, plan.models)["pairs"].names
     for start in range(0, len(block.ids), PAIRS_PER_BATCH // 32):
         ids = block.ids[start : start + PAIRS_PER_BATCH // 32]
         pairs = block.pairs.of(ids)
@@ -162,10 +164,10 @@ def _with_contents(block: Block, ids: list[str], first: int, pairs: pa.Table) ->
     return pairs
 
 
-def _reconstruction_batches(block: Block, plan: Layout) -> Iterator[pa.Table]:
+def _reconstruction_batches(block: Block, plan: WritePlan) -> Iterator[pa.Table]:
     """Rows of the reconstructions config: those of the published candidates, in the order of the inputs."""
     store, cycle = block.store, block.views.cycle
-    schema = layout.schemas(cycle, [])["reconstructions"]
+    schema = dataset_format.schemas(cycle, [])["reconstructions"]
     made = block.made(block.reconstructions.rows["generation_id"])
 
     def read(ids: list[str]) -> pa.Table:

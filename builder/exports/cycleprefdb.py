@@ -16,14 +16,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from builder.exports.writing import Counted, ImageFiles, Part, write_json_list
+from builder.exports.writing import Counted, ExportSplit, ImageFiles, write_json_list
 from builder.pairing.pair import UNIT
 
 # The reader's default thresholds: it makes no pair of scores that are closer, or whose better one is worse.
 SIMILAR, POOR = 0.005, {"i2t2i": 0.7, "t2i2t": 0.4}
 
 
-def write_cycleprefdb(part: Part, folder: Path) -> Counted:
+def write_cycleprefdb(part: ExportSplit, folder: Path) -> Counted:
     """`SPLIT.json`, a list with an item for each input that has a pair, with all its candidates; image files.
 
     `pairs` lists [chosen, rejected], places among the generations.
@@ -38,17 +38,17 @@ def write_cycleprefdb(part: Part, folder: Path) -> Counted:
     return counted
 
 
-def higher_wins(part: Part) -> bool:
+def higher_wins(part: ExportSplit) -> bool:
     """If the reader takes the higher of two scores for the better one."""
     return part.rankings.cycle.name == "t2i2t"
 
 
-def turned(part: Part) -> bool:
+def turned(part: ExportSplit) -> bool:
     """If the metric's direction is not the one that the reader takes for granted."""
     return part.rankings.higher_is_better is not higher_wins(part)
 
 
-def _items(part: Part, folder: Path) -> Iterator[dict[str, Any]]:
+def _items(part: ExportSplit, folder: Path) -> Iterator[dict[str, Any]]:
     rankings, images = part.rankings, ImageFiles(folder, part.root)
     places = _places(part)
     for row, group in part.groups():
@@ -79,13 +79,13 @@ def _turned(value: float) -> float:
     return (one - round(value / UNIT)) / one
 
 
-def _output(part: Part, images: ImageFiles, each: dict[str, Any], place: int) -> str:
+def _output(part: ExportSplit, images: ImageFiles, each: dict[str, Any], place: int) -> str:
     if each["text"] is not None:
         return each["text"]
     return images.put(each["generation_id"], partial(part.rankings.images.of_candidate, place))
 
 
-def _counting(item: dict[str, Any], part: Part, counted: Counted) -> dict[str, Any]:
+def _counting(item: dict[str, Any], part: ExportSplit, counted: Counted) -> dict[str, Any]:
     """The item; what the reader makes of it is added to `counted`, `poorest` as if higher were better."""
     scores, texts, higher = item["scores"], [text.strip().lower() for text in item["generations"]], higher_wins(part)
     sign = 1 if higher else -1
@@ -102,7 +102,7 @@ def _counting(item: dict[str, Any], part: Part, counted: Counted) -> dict[str, A
     return item
 
 
-def _places(part: Part) -> dict[int, tuple[int, int]]:
+def _places(part: ExportSplit) -> dict[int, tuple[int, int]]:
     """Where the candidates of each row begin, and how many they are: they lie together."""
     found: dict[int, tuple[int, int]] = {}
     for at, row in enumerate(part.rankings.candidates["row"].to_pylist()):

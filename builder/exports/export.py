@@ -17,9 +17,9 @@ from builder import __version__
 from builder.common.markdown import escape
 from builder.common.progress import stage
 from builder.exports.formats import FORMATS, JSON, Column
-from builder.exports.writing import Exported, Part, json_name
+from builder.exports.writing import Exported, ExportSplit, json_name
 from builder.preferences.filters import Filters
-from builder.preferences.load import AS_BUILT, Poor, Source, open_source, refuse_empty, select
+from builder.preferences.load import AS_BUILT, PairSource, Poor, open_pairs, refuse_empty, select
 from builder.preferences.rankings import Rankings
 from builder.run.folder import NO_SPACE
 from schemas.errors import CyclePrefError
@@ -65,7 +65,7 @@ def export(
     """
     out = Path(out).expanduser().resolve()
     _refuse_arguments(format_name, out, margin)
-    source = open_source(place, revision)
+    source = open_pairs(place, revision)
     unit = _unit(source, margin or "raw")
     done, part = [], None
     with _whole(out) as folder:
@@ -79,7 +79,7 @@ def export(
                 done.append(Exported(name, 0, removed, name, {}))
                 continue
             with stage(f"{format_name}: {name}", pairs.num_rows) as tick:
-                part = Part(format_name, rankings, pairs, prompt, seed, unit, out, tick)
+                part = ExportSplit(format_name, rankings, pairs, prompt, seed, unit, out, tick)
                 done.append(_write(part, folder, removed))
         names = dict.fromkeys(name for each in done for name in each.removed)
         total = {name: sum(each.removed.get(name, 0) for each in done) for name in names}
@@ -101,8 +101,8 @@ def _refuse_arguments(format_name: str, out: Path, margin: Margin | None) -> Non
         raise ExportError(f"{out} is not an empty folder: give a new one, or remove what is in it")
 
 
-def _unit(source: Source, margin: Margin) -> float | None:
-    """What a margin of 1 is, in the cycle score's own units: as in `Part`.
+def _unit(source: PairSource, margin: Margin) -> float | None:
+    """What a margin of 1 is, in the cycle score's own units: as in `ExportSplit`.
 
     Standardised, it is the standard deviation of candidates' scores about the mean of their input, in the train split
     whatever is exported, so that all splits of all exports have the same one.
@@ -150,7 +150,7 @@ def _whole(out: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write(part: Part, folder: Path, removed: dict[str, int]) -> Exported:
+def _write(part: ExportSplit, folder: Path, removed: dict[str, int]) -> Exported:
     form = FORMATS[part.layout]
     counted, stem = form.write(part, folder) or {}, part.stem
     if form.files == JSON:
@@ -171,7 +171,7 @@ def _refuse_other_cycle(name: str, rankings: Rankings) -> None:
     )
 
 
-def _readme(filters: Filters, part: Part, done: list[Exported]) -> str:
+def _readme(filters: Filters, part: ExportSplit, done: list[Exported]) -> str:
     """What the folder is; its head tells the datasets library what to read."""
     found = [each for each in done if each.pairs]
     given = ", ".join(f"{key} {value}" for key, value in filters.given.items()) or "none"
@@ -193,7 +193,7 @@ def _readme(filters: Filters, part: Part, done: list[Exported]) -> str:
     return f"---\n{head}---\n" + "\n".join(lines)
 
 
-def _head(part: Part, found: list[Exported]) -> dict[str, Any]:
+def _head(part: ExportSplit, found: list[Exported]) -> dict[str, Any]:
     form = FORMATS[part.layout]
     files = [
         {"split": each.split, "path": form.files.format(stem=each.stem, json=json_name(each.split))} for each in found
@@ -201,7 +201,7 @@ def _head(part: Part, found: list[Exported]) -> dict[str, Any]:
     config: dict[str, Any] = {"config_name": "default", "data_files": files}
     if form.columns is None:
         return {"configs": [config]}
-    # Where the layout fixes the names of files, this is what tells two exports apart: see `Part.stem`.
+    # Where the layout fixes the names of files, this is what tells two exports apart: see `ExportSplit.stem`.
     config["description"] = hashlib.sha256("".join(each.stem for each in found).encode()).hexdigest()[:16]
     columns = [{"name": key, **_typed(kind)} for key, kind in form.columns(part.rankings.cycle).items()]
     return {"configs": [config], "dataset_info": {"features": columns}}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder.exports import cycleprefdb, images, readme, trl
-from builder.exports.writing import Counted, Exported, Part
+from builder.exports.writing import Counted, Exported, ExportSplit
 from schemas.cycle import Cycle, Modality
 
 # A column's type in the head of a card: the name of one, or a list of it.
@@ -20,10 +20,10 @@ class Format:
 
     about: str
     candidates: Modality | None
-    write: Callable[[Part, Path], Counted | None]
+    write: Callable[[ExportSplit, Path], Counted | None]
     files: str
     columns: Callable[[Cycle], dict[str, Column]] | None = None
-    notes: list[Callable[[Part, list[Exported]], list[str]]] = field(default_factory=list)
+    notes: list[Callable[[ExportSplit, list[Exported]], list[str]]] = field(default_factory=list)
 
 
 SHARDS, IMAGE_FOLDER, JSON = "{stem}-*.parquet", "{stem}/**", "{json}"

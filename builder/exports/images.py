@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from builder.exports.writing import ImageFiles, Part, write_json_list, write_shards
+from builder.exports.writing import ExportSplit, ImageFiles, write_json_list, write_shards
 from builder.pairing.pair import UNIT
 from schemas.ids import digest
 
@@ -20,7 +20,7 @@ PICKAPIC = pa.schema(
 )  # fmt: skip
 
 
-def write_diffusion_dpo(part: Part, folder: Path) -> None:
+def write_diffusion_dpo(part: ExportSplit, folder: Path) -> None:
     """Diffusion-DPO (arXiv 2311.12908) and diffusers' train_diffusion_dpo: the columns of Pick-a-Pic v2, and `margin`.
 
     `jpg_0` and `jpg_1` are raw encoded bytes (whatever their format), as these scripts decode them themselves; so an
@@ -30,7 +30,7 @@ def write_diffusion_dpo(part: Part, folder: Path) -> None:
     write_shards(folder, part.stem, PICKAPIC, rows)
 
 
-def _sided(part: Part, row: dict[str, Any], count: int) -> dict[str, Any]:
+def _sided(part: ExportSplit, row: dict[str, Any], count: int) -> dict[str, Any]:
     second = int(digest("side", part.seed, row["chosen_id"], row["rejected_id"])[:8], 16) & 1
     made: dict[str, Any] = {"caption": row["caption"], "are_different": True, "has_label": True}
     for side, won in (("chosen", True), ("rejected", False)):
@@ -41,7 +41,7 @@ def _sided(part: Part, row: dict[str, Any], count: int) -> dict[str, Any]:
     return {**made, "num_example_per_prompt": count, "margin": row["margin"]}
 
 
-def write_hpdv3(part: Part, folder: Path) -> None:
+def write_hpdv3(part: ExportSplit, folder: Path) -> None:
     """HPSv3 (arXiv 2508.03789): JSON lists of pairs, `path1` always the preferred; paths are absolute, as its reader
     opens them as they stand.
 
@@ -53,7 +53,7 @@ def write_hpdv3(part: Part, folder: Path) -> None:
     write_json_list(folder / part.json, (_voted(part, files, row) for row in part.rows()))
 
 
-def _voted(part: Part, files: ImageFiles, row: dict[str, Any]) -> dict[str, Any]:
+def _voted(part: ExportSplit, files: ImageFiles, row: dict[str, Any]) -> dict[str, Any]:
     paths = [_put(part, files, row[f"{side}_id"], row[side]) for side in ("chosen", "rejected")]
     return {
         "prompt": row["caption"], "path1": paths[0], "path2": paths[1], "confidence": 1.0, "choice_dist": [1.0, 0.0],
@@ -61,7 +61,7 @@ def _voted(part: Part, files: ImageFiles, row: dict[str, Any]) -> dict[str, Any]
     }  # fmt: skip
 
 
-def write_imagereward(part: Part, folder: Path) -> None:
+def write_imagereward(part: ExportSplit, folder: Path) -> None:
     """ImageReward (arXiv 2304.05977, train/src/rank_pair_dataset.py): `id`, `prompt`, `generations` (absolute paths,
     which its reader joins to any folder) and their `ranking`, 1 the best; its reader pairs every two of different rank.
 
@@ -98,5 +98,5 @@ def _items(group: list[dict[str, Any]], values: np.ndarray):
         yield row["pair_id"], [(row["chosen_id"], row["chosen"]), (row["rejected_id"], row["rejected"])], [1, 2], [row]
 
 
-def _put(part: Part, files: ImageFiles, id_: str, place: int) -> str:
+def _put(part: ExportSplit, files: ImageFiles, id_: str, place: int) -> str:
     return files.put(id_, lambda: part.rankings.images.of_candidate(place))

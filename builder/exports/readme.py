@@ -7,13 +7,13 @@ import math
 
 from builder.common.markdown import escape
 from builder.exports.cycleprefdb import POOR, SIMILAR, higher_wins, turned
-from builder.exports.writing import Exported, Part, json_name
+from builder.exports.writing import Exported, ExportSplit, json_name
 
 # Thresholds are printed with six digits, rounded away from the value that must pass, and by more than doubles differ.
 STEP, SLACK = 1e6, 1e-9
 
 
-def margins(part: Part, done: list[Exported]) -> list[str]:
+def margins(part: ExportSplit, done: list[Exported]) -> list[str]:
     """Of a column that no trainer applies."""
     return [
         "`margin` is how far apart the two cycle scores of a pair are, in the units of "
@@ -21,7 +21,7 @@ def margins(part: Part, done: list[Exported]) -> list[str]:
     ]
 
 
-def reward_margins(part: Part, done: list[Exported]) -> list[str]:
+def reward_margins(part: ExportSplit, done: list[Exported]) -> list[str]:
     """Of the column that TRL's RewardTrainer applies."""
     metric = escape(part.rankings.metric)
     if part.unit is None:
@@ -40,7 +40,7 @@ def reward_margins(part: Part, done: list[Exported]) -> list[str]:
     ]
 
 
-def kto(part: Part, done: list[Exported]) -> list[str]:
+def kto(part: ExportSplit, done: list[Exported]) -> list[str]:
     """The weights that balance both labels."""
     rows = ", ".join(f"{escape(each.split)} {each.pairs} and {each.pairs}" for each in done)
     return [
@@ -51,7 +51,7 @@ def kto(part: Part, done: list[Exported]) -> list[str]:
     ]
 
 
-def diffusion_dpo(part: Part, done: list[Exported]) -> list[str]:
+def diffusion_dpo(part: ExportSplit, done: list[Exported]) -> list[str]:
     """What diffusers' script does by itself that is wrong here, and what it cannot load."""
     return [
         "diffusers' `train_diffusion_dpo.py` trains on this folder with `--dataset_name FOLDER --dataset_split_name "
@@ -61,7 +61,7 @@ def diffusion_dpo(part: Part, done: list[Exported]) -> list[str]:
     ]
 
 
-def imagereward(part: Part, done: list[Exported]) -> list[str]:
+def imagereward(part: ExportSplit, done: list[Exported]) -> list[str]:
     """What an item is."""
     return [
         "`ranking` 1 is the best. ImageReward's reader pairs every two generations of an item whose ranks differ, "
@@ -71,7 +71,7 @@ def imagereward(part: Part, done: list[Exported]) -> list[str]:
     ]
 
 
-def hpdv3(part: Part, done: list[Exported]) -> list[str]:
+def hpdv3(part: ExportSplit, done: list[Exported]) -> list[str]:
     """What stands for votes."""
     return [
         "`path1` is the preferred image. Nobody voted: `confidence` is 1 and `choice_dist` [1, 0] for every pair, so "
@@ -79,7 +79,7 @@ def hpdv3(part: Part, done: list[Exported]) -> list[str]:
     ]
 
 
-def paths(part: Part, done: list[Exported]) -> list[str]:
+def paths(part: ExportSplit, done: list[Exported]) -> list[str]:
     """Why paths are absolute, and what to do when the folder moves."""
     return [
         "Paths of images are absolute, since readers open them as they stand, from whatever folder they run in. They "
@@ -88,7 +88,7 @@ def paths(part: Part, done: list[Exported]) -> list[str]:
     ]
 
 
-def cycleprefdb(part: Part, done: list[Exported]) -> list[str]:
+def cycleprefdb(part: ExportSplit, done: list[Exported]) -> list[str]:
     """How CycleReward's own reader makes pairs, and which thresholds give it ours."""
     higher, name = higher_wins(part), part.rankings.cycle.name
     worst = [each.counted["poorest"] for each in done]

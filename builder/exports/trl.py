@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from builder.exports.writing import ImageFiles, Part, write_parquet, write_shards
+from builder.exports.writing import ExportSplit, ImageFiles, write_parquet, write_shards
 
 TEXT, BOOL, FLOAT = pa.string(), pa.bool_(), pa.float64()
 PLAIN = pa.list_(pa.struct([("role", TEXT), ("content", TEXT)]))
@@ -27,7 +27,7 @@ DPO_VISION = pa.schema([FILE_NAMES, ("prompt", TYPED), ("chosen", TYPED), ("reje
 KTO_VISION = pa.schema([FILE_NAMES, ("prompt", TYPED), ("completion", TYPED), ("label", BOOL), *ABOUT])
 
 
-def write_reward(part: Part, folder: Path) -> None:
+def write_reward(part: ExportSplit, folder: Path) -> None:
     """`RewardTrainer`: prompt, chosen, rejected, and `margin` in units of `part.unit`. Where the column is there, the
     loss takes it off the difference of rewards: -log sigmoid(r_chosen - r_rejected - margin) (Llama 2, arXiv
     2307.09288, eq. 2); so it is left out where `part.unit` is null."""
@@ -40,7 +40,7 @@ def write_reward(part: Part, folder: Path) -> None:
     write_shards(folder, part.stem, schema, rows)
 
 
-def write_kto(part: Part, folder: Path) -> None:
+def write_kto(part: ExportSplit, folder: Path) -> None:
     """`KTOTrainer`: a pair is two rows, its chosen caption with the label true and its rejected one with false, as in
     TRL's own `unpair_preference_dataset`. A caption that is better than one and worse than another is there with both
     labels, as often as each; `top_vs_bottom` leaves none of these. `margin` is the pair's; the trainer ignores it."""
@@ -48,14 +48,14 @@ def write_kto(part: Part, folder: Path) -> None:
     write_shards(folder, part.stem, KTO, rows)
 
 
-def write_dpo_vision(part: Part, folder: Path) -> None:
+def write_dpo_vision(part: ExportSplit, folder: Path) -> None:
     """`DPOTrainer` with a vision-language model: images, prompt, chosen, rejected, and `margin`, which it ignores."""
     names = _image_names(part, folder)
     rows = ({**_preference(row, part.prompt, _typed), FILE_NAMES[0]: [names(row)]} for row in part.rows())
     write_parquet(folder / part.stem / "metadata.parquet", DPO_VISION, rows)
 
 
-def write_kto_vision(part: Part, folder: Path) -> None:
+def write_kto_vision(part: ExportSplit, folder: Path) -> None:
     """`KTOTrainer` with a vision-language model: as `write_kto`, with images."""
     names = _image_names(part, folder)
     rows = (
@@ -64,7 +64,7 @@ def write_kto_vision(part: Part, folder: Path) -> None:
     write_parquet(folder / part.stem / "metadata.parquet", KTO_VISION, rows)
 
 
-def _image_names(part: Part, folder: Path):
+def _image_names(part: ExportSplit, folder: Path):
     files, read = ImageFiles(folder / part.stem), part.rankings.images.of_input
     return lambda row: files.put(row["input_id"], lambda: read(row["row"]))
 

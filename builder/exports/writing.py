@@ -46,7 +46,7 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Part:
+class ExportSplit:
     """A split on its way out: its rankings and the pairs that are kept, in order of input and pair.
 
     `layout` is the name of the format, `prompt` the question that captions answer in conversational layouts, `seed`

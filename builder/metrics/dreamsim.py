@@ -1,7 +1,7 @@
 """DreamSim, a perceptual distance tuned on human judgements (Fu et al. 2023, arXiv 2306.09344), by its package.
 
 The package loads its checkpoints with `torch.load(weights_only=True)`, so that reading them runs no code; the models
-in `builder.metrics.REMOTE_BRANCHES` are built by the code of a repository, for which the spec must ask.
+in `builder.metrics.requirements.REMOTE_BRANCHES` are built by the code of a repository, for which the spec must ask.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from filelock import FileLock
 from PIL import Image
 
 from builder.common.images import content_id
-from builder.metrics import check_metric
+from builder.metrics.requirements import check_metric
 from builder.metrics.vectors import Vectors
 from builder.models.loading import device, loading, pad_batch
 from schemas.specs import MetricSpec

@@ -10,9 +10,9 @@ import httpx2
 from PIL import Image
 
 from builder.common.images import encode
-from builder.models import Caption, NoOutput
 from builder.models.cleaning import clean
 from builder.models.http import Answer, BadAnswer, Http
+from builder.models.protocols import Caption, NoOutput
 from schemas.errors import CyclePrefError, Unavailable
 from schemas.specs import EndpointSpec
 

@@ -9,9 +9,9 @@ from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING, _get_task_class
 from transformers import PreTrainedTokenizerBase
 
-from builder.models import Painting
 from builder.models.loading import ModelError, check_fits, device, loading, pad_batch, quiet, source_of
-from builder.models.prompt_limits import Reader, watch
+from builder.models.prompt_limits import CutWatch, watch
+from builder.models.protocols import Painting
 from schemas.specs import PainterSpec
 
 # What the spec's own fields are called in a pipeline, so `arguments` cannot say them a second time.
@@ -42,7 +42,7 @@ class DiffusersPipeline:
         parts = {name: getattr(part, "tokenizer", part) for name, part in self.pipeline.components.items()}
         default = inspect.signature(self.pipeline.__call__).parameters.get("max_sequence_length")
         limit = spec.max_sequence_length or (default.default if default else None)
-        self._readers: list[Reader] = [
+        self._readers: list[CutWatch] = [
             watch(name, part, limit) for name, part in parts.items() if isinstance(part, PreTrainedTokenizerBase)
         ]
 

@@ -5,7 +5,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 
-class Reader:
+class CutWatch:
     """What one tokenizer cut in the current batch.
 
     A pipeline wraps its prompts in templates and sets limits of its own: 77 tokens for CLIP, `max_sequence_length`
@@ -39,13 +39,13 @@ class Reader:
             self._cut |= {row for row, ids in enumerate(bare.input_ids) if len(ids) > self._max}
 
 
-def watch(name: str, tokenizer: PreTrainedTokenizerBase, max_sequence_length: int | None) -> Reader:
+def watch(name: str, tokenizer: PreTrainedTokenizerBase, max_sequence_length: int | None) -> CutWatch:
     """Have a reader told of every text that a tokenizer is asked to cut.
 
     The tokenizer stays the object that it is, and of its class, since pipelines ask for both.
     `max_sequence_length` is what the pipeline's call is given, in tokens; None where it has no such argument.
     """
-    reader = Reader(name, tokenizer, max_sequence_length)
+    reader = CutWatch(name, tokenizer, max_sequence_length)
     plain = type(tokenizer)
 
     def call(self: Any, text: Any = None, *args: Any, **kwargs: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from builder.pairing.pair import Direction, distinct_outputs, same_output
-from builder.pairing.scores import SAMPLE, of_metric, score_view, scores
+from builder.pairing.scores import SAMPLE, cycle_scores, of_metric, score_view
 from schemas.cycle import Modality
 from schemas.ids import fingerprint
 from schemas.recipe import MIX, Pairing
@@ -49,11 +49,11 @@ def add_mix(
 ) -> tuple[pa.Table, pa.Table]:
     """Samples and Score view with the mix's rows added. A candidate that one of the metrics could not score has none.
 
-    By constants every reconstruction is mixed, and the score is their mean. By rank the metrics' mean scores are.
+    By constants every reconstruction is mixed, and the score is their mean. By rank the metrics' mean cycle_scores are.
     """
     if mix.scale == "constants":
         mixed = mix_by_constants(mix, samples)
-        added = scores(mixed)
+        added = cycle_scores(mixed)
         samples = pa.concat_tables([samples, mixed])
     else:
         added = mix_by_rank(mix, scored, candidates, modality)
@@ -127,7 +127,7 @@ def rank(scored: pa.Table, modality: Modality, direction: Direction) -> dict[str
 
 
 def direction_of(metric: Resolved) -> Direction:
-    """A metric's direction, for scores by it alone."""
+    """A metric's direction, for cycle_scores by it alone."""
     return Direction(metric.name, metric.fingerprint, metric.spec.higher_is_better)
 
 

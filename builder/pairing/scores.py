@@ -1,4 +1,4 @@
-"""Similarities -> samples and cycle scores of candidates: mean, spread and count by metric."""
+"""Similarities -> samples_of and cycle cycle_scores of candidates: mean, spread and count by metric."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ SAMPLE = pa.schema(
 )
 
 
-def samples(
+def samples_of(
     candidates: pa.Table, reconstructions: pa.Table, similarities: pa.Table, metrics: list[Resolved]
 ) -> pa.Table:
     """A row of SAMPLE for each candidate, reconstruction and metric.
@@ -34,13 +34,13 @@ def samples(
     found = dict(zip(similarities["similarity_id"].to_pylist(), similarities["value"].to_pylist(), strict=True))
     made: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for input_, source, content, index in zip(
-        *_columns(reconstructions, "input_id", "source_id", "content_id", "sample_index"), strict=True
+        *columns(reconstructions, "input_id", "source_id", "content_id", "sample_index"), strict=True
     ):
         made.setdefault((input_, source), []).append((index, content))
     rows: list[tuple] = []
     for metric in metrics:
         print_ = metric.fingerprint
-        for id_, input_, source in zip(*_columns(candidates, "generation_id", "input_id", "content_id"), strict=True):
+        for id_, input_, source in zip(*columns(candidates, "generation_id", "input_id", "content_id"), strict=True):
             for index, content in made.get((input_, source), ()):
                 value = found.get(similarity_id(input_, content, print_))
                 if value is not None:
@@ -49,15 +49,15 @@ def samples(
     return table.sort_by([(name, "ascending") for name in ("metric", "input_id", "generation_id", "sample_index")])
 
 
-def scores(samples: pa.Table) -> pa.Table:
-    """The Score view: mean, population standard deviation and count of each candidate's samples, by metric.
+def cycle_scores(samples_of: pa.Table) -> pa.Table:
+    """The Score view: mean, population standard deviation and count of each candidate's samples_of, by metric.
 
     A candidate without any reconstruction that could be scored has no row.
     """
     groups: dict[tuple, list[float]] = {}
     # In order of sample index, so that a mean's last bits do not depend on the order of the rows.
-    *keys, values = _columns(
-        samples.sort_by("sample_index"), "generation_id", "input_id", "metric", "fingerprint", "value"
+    *keys, values = columns(
+        samples_of.sort_by("sample_index"), "generation_id", "input_id", "metric", "fingerprint", "value"
     )
     for *key, value in zip(*keys, values, strict=True):
         groups.setdefault(tuple(key), []).append(value)
@@ -72,9 +72,10 @@ def score_view(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def of_metric(rows: pa.Table, metric: str) -> pa.Table:
-    """The rows of one metric, or of the mix, among samples or scores."""
+    """The rows of one metric, or of the mix, among samples_of or cycle_scores."""
     return rows.filter(pc.equal(rows["metric"], metric))
 
 
-def _columns(rows: pa.Table, *names: str) -> list[list[Any]]:
+def columns(rows: pa.Table, *names: str) -> list[list[Any]]:
+    """Columns of a table as lists, in the order of `names`."""
     return [rows[name].to_pylist() for name in names]

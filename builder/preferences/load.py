@@ -19,10 +19,10 @@ from builder.pairing.pair import UNIT, Direction, pair
 from builder.preferences.as_dataset import as_dataset
 from builder.preferences.cycleprefdb import CyclePrefDB
 from builder.preferences.filters import FilterError, Filters
-from builder.preferences.published import Published
+from builder.preferences.published import HubDataset
 from builder.preferences.rankings import PAIRS, LoadError, Rankings
 from builder.run.folder import Folder
-from builder.run.record import FILE
+from builder.run.record import PROGRESS_FILE
 from schemas.recipe import Pairing
 from schemas.run_files import ProgressFile, RunJson
 
@@ -65,7 +65,7 @@ def load_pairs(
         LoadError: if there is nothing to read there, no such split in it, or an image of a pair cannot be read.
         FilterError: for a filter outside of its range, or if no pair is left, with what each filter removed.
     """
-    source = open_source(path_or_repo, revision)
+    source = open_pairs(path_or_repo, revision)
     rankings = source.read(split)
     filters = Filters(min_margin, max_margin, top_vs_bottom, max_pairs_per_input, balance_by_model)
     pairs, removed = select(rankings, filters, poor_chosen, higher_is_better)
@@ -74,10 +74,10 @@ def load_pairs(
 
 
 @dataclass(frozen=True)
-class Source:
+class PairSource:
     """Where pairs are read from: a layout, and the run.json of the run that it is of, if it is one's."""
 
-    layout: Published | CyclePrefDB
+    layout: HubDataset | CyclePrefDB
     run: dict[str, Any] | None
 
     def splits(self) -> list[str]:
@@ -97,7 +97,7 @@ class Source:
         return self.layout.read(split, self.run)
 
 
-def open_source(path_or_repo: str | Path, revision: str | None = None) -> Source:
+def open_pairs(path_or_repo: str | Path, revision: str | None = None) -> PairSource:
     """What lies at a path, or in a repository on the Hub.
 
     Raises:
@@ -109,25 +109,25 @@ def open_source(path_or_repo: str | Path, revision: str | None = None) -> Source
     path = Path(path_or_repo).expanduser()
     if not path.exists():
         if may_be_on_hub(text):
-            return Source(Published(text, revision), None)
+            return PairSource(HubDataset(text, revision), None)
         raise LoadError(f"{not_here(text)}: give a run directory, a dataset folder or a repository (org/name)")
     if not path.is_dir():
         raise LoadError(f"{path} is no folder: give a run directory, a dataset folder or a repository (org/name)")
     if revision is not None:
         raise LoadError(f"{path} is a folder, which has no revision {revision!r}: leave it out")
     if (path / "store").is_dir() or (path / "run.json").is_file():
-        return Source(Published(str(path / "dataset")), _finished(path))
+        return PairSource(HubDataset(str(path / "dataset")), _finished(path))
     if not (path / "rankings").is_dir() and CyclePrefDB(path).files:
-        return Source(CyclePrefDB(path), None)
+        return PairSource(CyclePrefDB(path), None)
     if not any(path.rglob("*.parquet")):
         raise LoadError(f"{path} is no run directory and holds no dataset: a build writes one as `dataset`")
-    return Source(Published(str(path)), None)
+    return PairSource(HubDataset(str(path)), None)
 
 
 def _finished(path: Path) -> dict[str, Any] | None:
     """The content of run.json, if the latest build has come to its end."""
     store = Folder(path)
-    state = (store.read_json(FILE, ProgressFile) or {"state": "finished"})["state"]
+    state = (store.read_json(PROGRESS_FILE, ProgressFile) or {"state": "finished"})["state"]
     missing = [name for name in ("run.json", "dataset/README.md") if not (path / name).is_file()]
     if state != "finished" or missing:
         what = f"its latest build is {state}" if state != "finished" else f"it has no {missing[0]}"

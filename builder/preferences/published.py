@@ -25,7 +25,7 @@ CYCLE_OF_COLUMN = {"image": "i2t2i", "prompt": "t2i2t"}
 
 
 @dataclass(frozen=True)
-class Published:
+class HubDataset:
     """A dataset in CyclePref's own layout: a folder, or a repository on the Hub at a revision."""
 
     place: str

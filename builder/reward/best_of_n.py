@@ -23,7 +23,7 @@ GROUPS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Group:
+class InputWithCandidates:
     """One input, by `name`, and its candidates, by `candidates`: of a prompt n images, or of an image n texts. `models`
     made them, where that is known."""
 
@@ -58,7 +58,7 @@ class Kept:
     mean: float
 
 
-def open_groups(folder: str | Path) -> tuple[int, Iterator[Group]]:
+def open_groups(folder: str | Path) -> tuple[int, Iterator[InputWithCandidates]]:
     """The number of inputs with candidates in a run directory or a folder of generations, and these, read as asked for.
 
     A folder of generations has pictures, at any depth, and their prompts: in `metadata.jsonl`, a line a picture with
@@ -78,7 +78,9 @@ def open_groups(folder: str | Path) -> tuple[int, Iterator[Group]]:
     return count, groups
 
 
-def best_of_groups(model: RewardModel, groups: Iterable[Group], k: int, batch_size: int = 64) -> Iterator[Kept]:
+def best_of_groups(
+    model: RewardModel, groups: Iterable[InputWithCandidates], k: int, batch_size: int = 64
+) -> Iterator[Kept]:
     """The best k candidates of each input, all of them where there are fewer.
 
     Rejection sampling with a reward: Lee et al. 2023 (arXiv 2302.12192) keep the best 4 of 16 images.
@@ -98,7 +100,7 @@ def best_of_groups(model: RewardModel, groups: Iterable[Group], k: int, batch_si
             yield _kept(group, mine, min(k, len(mine)))
 
 
-def _kept(group: Group, rewards: Scores, k: int) -> Kept:
+def _kept(group: InputWithCandidates, rewards: Scores, k: int) -> Kept:
     kept = [
         Choice(
             group.candidates[at],
@@ -112,7 +114,7 @@ def _kept(group: Group, rewards: Scores, k: int) -> Kept:
     return Kept(group.kind, group.name, kept, len(rewards), sum(rewards) / len(rewards))
 
 
-def _of_run(store: Store) -> tuple[int, Iterator[Group]]:
+def _of_run(store: Store) -> tuple[int, Iterator[InputWithCandidates]]:
     """Each input's candidates, those with equal content once."""
     rows = store.read_view("candidates")
     rows = rows.filter(pc.equal(rows["status"], "ok")).sort_by(
@@ -124,7 +126,7 @@ def _of_run(store: Store) -> tuple[int, Iterator[Group]]:
     return len(candidates), _read_run(store, {name: list(found.values()) for name, found in candidates.items()})
 
 
-def _read_run(store: Store, candidates: dict[str, list[dict[str, Any]]]) -> Iterator[Group]:
+def _read_run(store: Store, candidates: dict[str, list[dict[str, Any]]]) -> Iterator[InputWithCandidates]:
     names = iter(candidates)
     while some := list(islice(names, GROUPS_AT_ONCE)):
         inputs = content_by_id(store, "inputs", "input_id", some)
@@ -134,12 +136,12 @@ def _read_run(store: Store, candidates: dict[str, list[dict[str, Any]]]) -> Iter
             mine = [row["generation_id"] for row in candidates[name]]
             contents, models = [made[id_] for id_ in mine], [row["model"] for row in candidates[name]]
             if isinstance(inputs[name], str):
-                yield Group("image", name, mine, contents, [inputs[name]], models)
+                yield InputWithCandidates("image", name, mine, contents, [inputs[name]], models)
             else:
-                yield Group("text", name, mine, [inputs[name]], contents, models)
+                yield InputWithCandidates("text", name, mine, [inputs[name]], contents, models)
 
 
-def _of_pictures(folder: Path) -> tuple[int, Iterator[Group]]:
+def _of_pictures(folder: Path) -> tuple[int, Iterator[InputWithCandidates]]:
     pictures = {path.relative_to(folder).as_posix(): path for path in files_under(folder, ENDINGS)}
     metadata = folder / METADATA
     prompts = _from_metadata(metadata, pictures) if metadata.is_file() else _from_texts(pictures)
@@ -147,7 +149,7 @@ def _of_pictures(folder: Path) -> tuple[int, Iterator[Group]]:
     for name in pictures:
         groups.setdefault(prompts[name], []).append(name)
     made = (
-        Group("image", prompt, names, [pictures[name] for name in names], [prompt], [""] * len(names))
+        InputWithCandidates("image", prompt, names, [pictures[name] for name in names], [prompt], [""] * len(names))
         for prompt, names in groups.items()
     )
     return len(groups), made

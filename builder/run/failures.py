@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.run.record import FILE, wanted_of
+from builder.run.record import PROGRESS_FILE, wanted_of
 from builder.run.store import Store, flat
 from schemas.errors import CyclePrefError
 from schemas.run_files import ProgressFile
@@ -55,7 +55,7 @@ def failures(store: Store, stage: str | None = None, model: str | None = None) -
 def _wanted(store: Store) -> pa.Table:
     """The failures of what the latest build's stages want and the store does not have."""
     rows = store.rows("failures")
-    notes = store.read_json(FILE, ProgressFile)
+    notes = store.read_json(PROGRESS_FILE, ProgressFile)
     kept = []
     for note in notes["stages"] if notes else ():
         asked = wanted_of(store, note)["id"].combine_chunks()

@@ -10,7 +10,7 @@ from builder.run.folder import StoreError
 from builder.run.seal import UNREADABLE, read_sealed, write_sealed
 from builder.run.store import Store
 
-FILE = "groups.parquet"
+GROUPS_FILE = "groups.parquet"
 
 
 GROUP = pa.schema([("input_id", pa.string()), ("group", pa.string()), ("signature", pa.binary())])
@@ -60,17 +60,19 @@ def read_groups(store: Store) -> list[dict[str, Any]]:
     Raises:
         StoreError: if the record is broken or of another version.
     """
-    if not store.exists(FILE):
+    if not store.exists(GROUPS_FILE):
         return []
     try:
-        table = store.read_file(FILE, lambda file: read_sealed(file, FILE))
+        table = store.read_file(GROUPS_FILE, lambda file: read_sealed(file, GROUPS_FILE))
     except UNREADABLE as error:
-        raise StoreError(f"cannot read {store.address(FILE)} ({error}): restore it, or inputs might move") from error
+        raise StoreError(
+            f"cannot read {store.address(GROUPS_FILE)} ({error}): restore it, or inputs might move"
+        ) from error
     version = (table.schema.metadata or {}).get(b"likeness", b"").decode()
     if version != str(VERSION):
         raise StoreError(
-            f"{store.address(FILE)} was recorded with likeness {version or 'unknown'}, and this is {VERSION}: build "
-            "with the version of CyclePref that recorded it, or in a new directory"
+            f"{store.address(GROUPS_FILE)} was recorded with likeness {version or 'unknown'}, and this is {VERSION}: "
+            "build with the version of CyclePref that recorded it, or in a new directory"
         )
     return table.to_pylist()
 
@@ -78,7 +80,7 @@ def read_groups(store: Store) -> list[dict[str, Any]]:
 def write_groups(store: Store, groups: Groups) -> None:
     """Record the groups, as a whole."""
     table = groups.table().replace_schema_metadata({"likeness": str(VERSION)})
-    store.write_file(FILE, lambda sink: write_sealed(table, FILE, sink, compression="zstd"))
+    store.write_file(GROUPS_FILE, lambda sink: write_sealed(table, GROUPS_FILE, sink, compression="zstd"))
 
 
 def merge_groups(runs: list[Store], into: Store) -> None:

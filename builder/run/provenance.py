@@ -23,7 +23,7 @@ LIBRARIES = (
 OPTIONAL = {"dreamsim"}
 
 
-def _provenance(recipe: Recipe, models: list[Resolved]) -> dict[str, Any]:
+def provenance(recipe: Recipe, models: list[Resolved]) -> dict[str, Any]:
     """What made a run, for run.json: code, recipe, models with their revisions or weights, libraries."""
     return {
         "cyclepref": __version__,
@@ -34,7 +34,7 @@ def _provenance(recipe: Recipe, models: list[Resolved]) -> dict[str, Any]:
     }
 
 
-def _remember(store: Store, models: list[Resolved]) -> None:
+def remember(store: Store, models: list[Resolved]) -> None:
     """Keep what each fingerprint stands for, so that every row can be traced."""
     known = set(store.rows("models", ["fingerprint"])["fingerprint"].to_pylist())
     for model in models:

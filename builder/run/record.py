@@ -18,7 +18,7 @@ from builder.run.lock import LockError
 from builder.run.seal import UNREADABLE, in_a_line, read_sealed, write_sealed
 from builder.run.store import Store
 
-FILE = "progress.json"
+PROGRESS_FILE = "progress.json"
 NOTE_EVERY_S = 5.0
 # Characters of an error that are kept: it may quote whatever a model or a server said.
 MAX_ERROR = 4000
@@ -81,7 +81,7 @@ class Notes:
 
     def _write(self, state: State) -> None:
         self._content.update(state=state, updated=time.time())
-        self.store.write_json(FILE, self._content)
+        self.store.write_json(PROGRESS_FILE, self._content)
         self._written = time.monotonic()
 
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from builder.run.failures import failures
 from builder.run.lock import holders
 from builder.run.notices import notices
-from builder.run.record import FILE, wanted_of
+from builder.run.record import PROGRESS_FILE, wanted_of
 from builder.run.store import Store, StoreError
 from builder.run.upkeep import UpkeepError, unused
 from schemas.run_files import ProgressFile, RunJson
@@ -38,7 +38,7 @@ def status(store: Store) -> dict[str, Any]:
     Raises:
         StoreError: if the directory has no run.
     """
-    notes = store.read_json(FILE, ProgressFile)
+    notes = store.read_json(PROGRESS_FILE, ProgressFile)
     holder = _holder(store)
     if notes is None and holder is None and not any(store.parts(table) for table in ("sources", "generations")):
         raise StoreError(f"{store.root} has no run: `cyclepref build RECIPE --out {store.root}` makes one")

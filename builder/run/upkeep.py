@@ -19,7 +19,7 @@ from builder.run.groups import merge_groups
 from builder.run.ids import IdSet, pack
 from builder.run.lock import hold
 from builder.run.mending import set_damaged_aside
-from builder.run.record import FILE, wanted_of
+from builder.run.record import PROGRESS_FILE, wanted_of
 from builder.run.store import JOINED, TABLES, Store
 from schemas.errors import CyclePrefError
 from schemas.ids import digest
@@ -157,7 +157,7 @@ def _used_rows(store: Store) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
 
 def _asked(store: Store) -> dict[str, IdSet]:
     """The ids that the latest build asked of each table."""
-    notes = store.read_json(FILE, ProgressFile)
+    notes = store.read_json(PROGRESS_FILE, ProgressFile)
     run = store.read_json("run.json", RunJson)
     if notes is None or run is None or notes["state"] != "finished":
         raise UpkeepError(
@@ -218,7 +218,7 @@ def _copy(others: list[Store], into: Store) -> Merged:
     into.write_json("lock.json", _merged_lock([into, *others]))
     merge_groups(others, into)
     # What the last build here asked for is not all that is wanted from now on: pruning waits for the next build.
-    into.remove(FILE)
+    into.remove(PROGRESS_FILE)
     # First, so that a part that is damaged here is taken from the other run.
     damaged, copied, there = set_damaged_aside(into), [], 0
     for run in others:

@@ -13,7 +13,7 @@ from builder.engine.engine import Engine, Lane
 from builder.engine.memory import Fitting
 from builder.engine.plan import Pool, plan
 from builder.metrics import load_metric
-from builder.pairing.scores import _columns
+from builder.pairing.scores import columns
 from builder.run.content import attach, contents, locate
 from builder.run.in_flight import Journal
 from builder.run.store import Store, first_of_each
@@ -34,12 +34,12 @@ class NotANumber(ValueError):
     """A metric returned NaN or infinity."""
 
 
-def want(reconstructions: pa.Table, metrics: list[Resolved]) -> pa.Table:
+def wanted_similarities(reconstructions: pa.Table, metrics: list[Resolved]) -> pa.Table:
     """The comparisons that are needed: each distinct (input, content of a reconstruction, metric) once.
 
     `reconstructions` has input_id and content_id of those that were made.
     """
-    inputs, contents_ = _columns(reconstructions, "input_id", "content_id")
+    inputs, contents_ = columns(reconstructions, "input_id", "content_id")
     tables = []
     for metric in metrics:
         print_ = metric.fingerprint

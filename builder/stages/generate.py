@@ -13,7 +13,8 @@ from builder.common.images import content_id, encode
 from builder.engine.engine import Engine, Lane
 from builder.engine.memory import Fitting
 from builder.engine.plan import Pool, plan
-from builder.models import Caption, NoOutput, Painting, load_model
+from builder.models import load_model
+from builder.models.protocols import Caption, NoOutput, Painting
 from builder.run.content import attach, contents, locate
 from builder.run.in_flight import Journal
 from builder.run.store import Store

@@ -14,7 +14,7 @@ from builder.models import load_model
 from builder.run.in_flight import Journal
 from builder.run.store import Store
 from builder.stages.needs import needs, refuse
-from builder.stages.safety import Judge
+from builder.stages.safety import Classifier
 from builder.stages.steps import receipt
 from schemas.resolved import Resolved
 from schemas.specs import MetricSpec, SafetySpec, Spec
@@ -29,7 +29,7 @@ class Loader:
     """The worker of an actor: loads its models, and has no more to do."""
 
     def __init__(self, specs: list[Spec]):
-        load = {MetricSpec: load_metric, SafetySpec: Judge}
+        load = {MetricSpec: load_metric, SafetySpec: Classifier}
         for spec in specs:
             load.get(type(spec), load_model)(spec)
 

@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 )
 
 from builder.catalog.resolve import metric_spec, model_spec, resolve
-from builder.metrics import DREAMSIM_FILES, OFFLINE_PACKAGE, OFFLINE_REPO, REMOTE_BRANCHES, weight_files
+from builder.metrics.requirements import DREAMSIM_FILES, OFFLINE_PACKAGE, OFFLINE_REPO, REMOTE_BRANCHES, weight_files
 from builder.models.weight_files import cut_short, lacking
 from builder.stages.safety import safety_spec
 from schemas.recipe import Recipe, RecipeError

@@ -36,7 +36,7 @@ from schemas.recipe import SAFETY, RecipeError
 from schemas.resolved import Resolved
 from schemas.specs import SafetySpec
 
-STAGE, NAME, FILE = "safety", SAFETY, "flagged.json"
+STAGE, NAME, FLAGGED_FILE = "safety", SAFETY, "flagged.json"
 ROWS_PER_PART = 512
 FIXED = {"name", "kind", "about", "licence", "evidence", "repo", "label", "parameters", "trust_remote_code"}
 # Where images are: table of the store, and the column that names their content.
@@ -123,7 +123,9 @@ def judge(
             lanes += blocks_of(mine.sort_by([("it_part", "ascending"), ("it_row", "ascending")]), ROWS_PER_PART)
         for wave in plan(specs, {NAME: todo.num_rows}, engine.cluster):
             for pool in wave:
-                lane = Lane(lanes, Judge, **what, actors=pool.actors, num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
+                lane = Lane(
+                    lanes, Classifier, **what, actors=pool.actors, num_cpus=pool.num_cpus, num_gpus=pool.num_gpus
+                )
                 yield from engine.run_pools([lane], partial(_attach, store=store), partial(write_verdicts, store=store))
 
     counts = accountant.run(Work(STAGE, "verdicts", "verdict_id", wanted), do)
@@ -154,7 +156,7 @@ def _attach(block: pa.Table, store: Store) -> pa.Table:
     return attach(block, store, {"it": block["table"][0].as_py()})
 
 
-class Judge:
+class Classifier:
     """The worker of an actor: loads the classifier once, and turns blocks of images into probabilities.
 
     Raises:

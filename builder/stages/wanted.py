@@ -33,7 +33,7 @@ class Use:
     samples: int
 
 
-def want(sources: list[tuple[str, str]], uses: list[Use], recipe_seed: int, role: str) -> pa.Table:
+def wanted_generations(sources: list[tuple[str, str]], uses: list[Use], recipe_seed: int, role: str) -> pa.Table:
     """The generations that a recipe asks for, one row for each distinct id.
 
     `sources` are (source_id, input_id): an input is its own source, a candidate belongs to its input. `role` is
@@ -43,7 +43,7 @@ def want(sources: list[tuple[str, str]], uses: list[Use], recipe_seed: int, role
 
 
 def _wanted_of(use: Use, sources: list[tuple[str, str]], recipe_seed: int, role: str) -> pa.Table:
-    """The generations asked of one model: by columns, since a build may want ten million."""
+    """The generations asked of one model: by columns, since a build may wanted_generations ten million."""
     greedy, samples, print_ = use.model.spec.greedy, use.samples, use.model.fingerprint
     distinct: dict[Any, tuple[str, str]] = {}
     for source, input_ in sources:
@@ -83,7 +83,7 @@ def truncation(store: Store, wanted: pa.Table) -> dict[str, dict[str, Any]]:
     return {model: {**count, "cut_by": dict(sorted(count["cut_by"].items()))} for model, count in counts.items()}
 
 
-def _candidates(store: Store, wanted: pa.Table) -> pa.Table:
+def candidate_view(store: Store, wanted: pa.Table) -> pa.Table:
     """The Candidate view: what became of every wanted candidate."""
     columns = ["generation_id", "seed", "draw", "content_id", "text", "truncated"]
     made = store.rows("generations", columns).drop_columns(["part", "row"])
@@ -93,7 +93,7 @@ def _candidates(store: Store, wanted: pa.Table) -> pa.Table:
     return rows.sort_by([("input_id", "ascending"), ("generation_id", "ascending")])
 
 
-def _with_sources(store: Store, wanted: pa.Table, sources: list[tuple[str, str]], backward: Use) -> pa.Table:
+def made_reconstructions(store: Store, wanted: pa.Table, sources: list[tuple[str, str]], backward: Use) -> pa.Table:
     """The reconstructions that were made, one row for each (candidate content, input) and sample: (source_id,
     input_id, sample_index, model, seed, fingerprint, content_id). A greedy reconstruction of content that two inputs
     share serves both."""

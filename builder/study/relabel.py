@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from builder.dataset.edition import release_bare
-from builder.dataset.views import RECONSTRUCTION, Layout, Views
+from builder.dataset.views import RECONSTRUCTION, Views, WritePlan
 from builder.pairing.scores import SAMPLE
 from builder.run.store import Store, first_of_each
 from builder.study.method import Finished
@@ -60,6 +60,6 @@ def write_pairs(run: Finished, pairs: pa.Table, out: Path) -> Path:
     views = Views(
         run.recipe.shape, names, candidates, scores, pairs, metric, RECONSTRUCTION.empty_table(), SAMPLE.empty_table()
     )
-    plan = Layout(run.recipe.splits, sorted(choice.label for choice in run.recipe.forward))
+    plan = WritePlan(run.recipe.splits, sorted(choice.label for choice in run.recipe.forward))
     release_bare(store, views, plan, "mit", f"{run.recipe.name}, other pairs")
     return out / "dataset"

@@ -75,7 +75,7 @@ def scan(root: str, rows: int, there: float) -> dict[str, float]:
 def hash_ids(root: str, rows: int, there: float) -> dict[str, float]:
     """Make wanted ids as `generate.want` does."""
     # Here, since they bring in the libraries that a scan can do without.
-    from builder.stages.wanted import Use, want
+    from builder.stages.wanted import Use, wanted_generations
     from schemas.resolved import Resolved
     from schemas.specs import PainterSpec
 
@@ -84,7 +84,7 @@ def hash_ids(root: str, rows: int, there: float) -> dict[str, float]:
     sources = [(f"{n:032x}", f"{n:032x}") for n in range(inputs)]
     uses = [Use(Resolved(spec, spec.identity()), 10)]
     begin = time.perf_counter()
-    made = want(sources, uses, 0, "forward").num_rows
+    made = wanted_generations(sources, uses, 0, "forward").num_rows
     return {"hash": time.perf_counter() - begin, "rows": made}
 
 

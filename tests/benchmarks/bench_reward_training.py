@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from builder.reward.model import RewardConfig, RewardModel
 from builder.reward.training import losses
 from builder.reward.training.frozen_layers import begin_images, frozen_half
-from builder.reward.training.step import Reader
+from builder.reward.training.step import TrainingView
 
 AT_LEAST = 3.0
 REFERENCE_LENGTH = 128
@@ -70,7 +70,7 @@ def make_step(inputs: int, candidates: int, device: torch.device) -> Batch:
     return {name: value.to(device) for name, value in batch.items()}
 
 
-def grouped(reader: Reader, batch: Batch, prefix: torch.Tensor | None) -> list[torch.Tensor]:
+def grouped(reader: TrainingView, batch: Batch, prefix: torch.Tensor | None) -> list[torch.Tensor]:
     """The loss in one piece: every candidate's reward once."""
     images = {"pixel_values": batch["pixel_values"]} if prefix is None else {"image_prefix": prefix}
     names = ("input_ids", "attention_mask", "image_index", "text_index")
@@ -78,7 +78,7 @@ def grouped(reader: Reader, batch: Batch, prefix: torch.Tensor | None) -> list[t
     return [losses.bradley_terry(rewards[batch["chosen"]], rewards[batch["rejected"]]).mean()]
 
 
-def one_by_one(reader: Reader, batch: Batch, prefix: torch.Tensor | None, some: int = 8):
+def one_by_one(reader: TrainingView, batch: Batch, prefix: torch.Tensor | None, some: int = 8):
     """The loss in pieces of some pairs: both sides of every pair, each with an image and a text of its own."""
     pairs = len(batch["chosen"])
     missing = REFERENCE_LENGTH - batch["input_ids"].shape[1]
@@ -92,7 +92,9 @@ def one_by_one(reader: Reader, batch: Batch, prefix: torch.Tensor | None, some: 
         yield losses.bradley_terry(*rewards.chunk(2)).sum() / pairs
 
 
-def step(way, reader: Reader, batch: Batch, prefix: torch.Tensor | None, optimiser: torch.optim.Optimizer) -> float:
+def step(
+    way, reader: TrainingView, batch: Batch, prefix: torch.Tensor | None, optimiser: torch.optim.Optimizer
+) -> float:
     """Forward, backward and one update; returns the loss."""
     optimiser.zero_grad()
     total = 0.0
@@ -120,7 +122,7 @@ def main() -> int:
     model = make_model(given.layers, device)
     batch = make_step(given.inputs, given.candidates, device)
     half = frozen_half(model, "image")
-    reader = Reader(model, half)
+    reader = TrainingView(model, half)
     begin = time.perf_counter()
     with torch.no_grad():
         prefix = begin_images(model, half, batch["pixel_values"])

@@ -11,10 +11,10 @@ from PIL import Image
 from builder.catalog.catalog import CATALOG
 from builder.common.images import content_id, encode
 from builder.dataset.card import Facts
-from builder.dataset.views import Layout, Views
+from builder.dataset.views import Views, WritePlan
 from builder.pairing.pair import Direction, pair
+from builder.pairing.scores import SAMPLE, cycle_scores
 from builder.run.store import Store
-from builder.stages import compare as score
 from builder.stages.accounting import Accountant
 from schemas import records
 from schemas.cycle import CYCLES
@@ -35,8 +35,8 @@ class Run:
     views: Views
     facts: Facts
 
-    def plan(self, **changes: Any) -> Layout:
-        return Layout(**{"splits": self.recipe.splits, "models": sorted(MODELS), **changes})
+    def plan(self, **changes: Any) -> WritePlan:
+        return WritePlan(**{"splits": self.recipe.splits, "models": sorted(MODELS), **changes})
 
     def accountant(self) -> Accountant:
         return Accountant(self.store, self.recipe.max_failure_rate)
@@ -92,10 +92,8 @@ def _run(store: Store, cycle: str, keys: list, candidates: list, back: list, sam
     made = pa.Table.from_pylist(
         [{name: row.get(name) for name in records.CANDIDATE.names} for row in candidates], schema=records.CANDIDATE
     )
-    table = pa.Table.from_pylist(
-        [dict(zip(score.SAMPLE.names, row, strict=True)) for row in samples], schema=score.SAMPLE
-    )
-    scores, direction = score.scores(table), Direction("sbert", "f", True)
+    table = pa.Table.from_pylist([dict(zip(SAMPLE.names, row, strict=True)) for row in samples], schema=SAMPLE)
+    scores, direction = cycle_scores(table), Direction("sbert", "f", True)
     pairs, count = pair(made, scores, recipe.shape.candidate, direction, recipe.pairs)
     inputs = pa.table({"input_id": sorted(keys), "source": [f"source {key}" for key in sorted(keys)]})
     views = Views(recipe.shape, inputs, made, scores, pairs, "sbert", pa.Table.from_pylist(back), table)

@@ -12,9 +12,8 @@ from PIL import Image
 
 from builder.engine.engine import Engine, EngineError, Lane, Step
 from builder.engine.plan import Cluster
-from builder.models import Caption, Painting
-from builder.stages import compare as score
-from builder.stages import generate
+from builder.models.protocols import Caption, Painting
+from builder.stages import compare, generate
 from schemas.ids import digest
 from schemas.recipe import Recipe, parse_recipe
 
@@ -69,7 +68,7 @@ class Hashed:
 def put_hashed_models(patch: pytest.MonkeyPatch) -> None:
     """In the place of every model and metric."""
     patch.setattr(generate, "load_model", Hashed)
-    patch.setattr(score, "load_metric", Hashed)
+    patch.setattr(compare, "load_metric", Hashed)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from PIL import Image
 
 from builder.common.images import content_id, encode
 from builder.dataset.edition import release_bare
-from builder.dataset.views import RECONSTRUCTION, Layout, Views
+from builder.dataset.views import RECONSTRUCTION, Views, WritePlan
 from builder.pairing.pair import Direction, pair
 from builder.pairing.scores import SAMPLE
 from builder.run.store import Store
@@ -49,7 +49,7 @@ def make_run(out: Path, cycle_name: str, inputs: int = 40, samples: int = 2, pai
     keyed = [{"source_key": digest(row["input_id"]), **row} for row in named.to_pylist()]
     store.write_part("sources", _table(keyed, records.SOURCE))
     views = Views(cycle, named, candidates, scored, found, metric, RECONSTRUCTION.empty_table(), SAMPLE.empty_table())
-    plan = Layout(Splits(train=0.6, validation=0.2, test=0.2), sorted(MODELS))
+    plan = WritePlan(Splits(train=0.6, validation=0.2, test=0.2), sorted(MODELS))
     counts = {"dataset": release_bare(store, views, plan, "mit", "made")}
     recipe = Recipe.model_validate(
         {

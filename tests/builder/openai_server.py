@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from builder.models import Caption
+from builder.models.protocols import Caption
 from schemas.specs import EndpointSpec
 
 # The red of the picture that a client asks about before all others.

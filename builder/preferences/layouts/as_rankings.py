@@ -18,7 +18,7 @@ from builder.preferences.layouts.detect import OURS, layout_of, open_rows_of
 from builder.preferences.layouts.items import Content, Judged, Picture
 from builder.preferences.layouts.mapped import mapped
 from builder.preferences.layouts.rows import split_names
-from builder.preferences.load import Source, open_source
+from builder.preferences.load import PairSource, open_pairs
 from builder.preferences.rankings import PAIRS, Rankings
 from schemas.cycle import CYCLES
 from schemas.ids import digest, pair_id, text_id
@@ -29,7 +29,7 @@ EVERY_PAIR = Pairing(min_margin=0, poor_chosen=None)
 
 
 @dataclass(frozen=True)
-class Layout:
+class ForeignSplits:
     """A dataset in the layout `name`, one of `builder.preferences.layouts.detect.FORMS`; null: its rows tell which."""
 
     place: str
@@ -60,14 +60,16 @@ class Layout:
         return split_names(self.place, self.revision)
 
 
-def open_layout(dataset: str | Path, revision: str | None = None, progress: Stage = stage) -> Source | Layout:
+def open_layout(
+    dataset: str | Path, revision: str | None = None, progress: Stage = stage
+) -> PairSource | ForeignSplits:
     """A dataset to train on, by the same words as `builder.preferences.layouts.detect.open_judged` evaluates on it.
 
     Raises:
         LoadError: if there is nothing to read there.
     """
     name, place = layout_of(str(dataset), revision)
-    return open_source(place, revision) if name == OURS else Layout(place, name, revision, progress)
+    return open_pairs(place, revision) if name == OURS else ForeignSplits(place, name, revision, progress)
 
 
 def absolute(dataset: str) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 from builder.common.places import may_be_on_hub
 from builder.preferences.filters import Filters
 from builder.preferences.layouts import detailcaps, hpdv2, hpdv3, imagereward, imagerewarddb, pickapic, rlhfv, trl
-from builder.preferences.layouts.items import Form, Judged, JudgedError, Layout
+from builder.preferences.layouts.items import Form, Judged, JudgedDataset, JudgedError
 from builder.preferences.layouts.ours import CyclePref
 from builder.preferences.layouts.rows import Rows, choose, open_rows
-from builder.preferences.load import open_source, select
+from builder.preferences.load import open_pairs, select
 
 # In the order in which they are tried: ImageRewardDB's columns are enough for HPDv2 too, and RLAIF-V's for TRL.
 LAYOUTS = (imagereward, imagerewarddb, hpdv2, hpdv3, pickapic, rlhfv, detailcaps, trl)
@@ -58,7 +58,7 @@ class FormRows:
             yield row
 
 
-def open_judged(dataset: str, split: str | None = None, revision: str | None = None) -> Layout:
+def open_judged(dataset: str, split: str | None = None, revision: str | None = None) -> JudgedDataset:
     """A dataset of judgements: `dataset` is a folder, a file or a repository on the Hub, or FORMAT:one of these.
 
     FORMAT is one of NAMES. Without it, the layout is known by its files and by the keys of its first row. `split` None
@@ -145,7 +145,7 @@ def _is_cycleprefdb(path: Path) -> bool:
 
 
 def _ours(place: str, split: str | None, revision: str | None) -> CyclePref:
-    source = open_source(place, revision)
+    source = open_pairs(place, revision)
     rankings = source.read(choose(place, split, source.splits()))
     pairs, _ = select(rankings, Filters())
     return CyclePref(place, rankings, pairs)

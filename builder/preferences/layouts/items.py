@@ -95,7 +95,7 @@ class Form:
     group: Callable[[Iterable[dict[str, Any]]], Iterable[dict[str, Any]]] = lambda rows: rows
 
 
-class Layout(Protocol):
+class JudgedDataset(Protocol):
     """A dataset that has been opened: the number of its rows, and its inputs, read as asked for.
 
     `scores` says what its candidates' scores are ("cycle score", ...), None if it has none.

@@ -6,7 +6,7 @@ from itertools import islice
 
 import numpy as np
 
-from builder.preferences.layouts.items import Layout
+from builder.preferences.layouts.items import JudgedDataset
 from builder.reward.evaluation.decoded import Shown, Unreadable, show
 from builder.reward.evaluation.errors import EvaluationError
 from builder.reward.evaluation.judges import Judge
@@ -71,7 +71,7 @@ class _Columns:
         return found
 
 
-def collect(layout: Layout, judges: list[Judge], tick: Callable[[int], None] = lambda done: None) -> Collected:
+def collect(layout: JudgedDataset, judges: list[Judge], tick: Callable[[int], None] = lambda done: None) -> Collected:
     """Ask every judge about every candidate of a dataset; `tick` is told of rows done.
 
     Images that do not decode are left out with their pairs, and listed. A cycle judge is left out where the dataset
@@ -111,7 +111,7 @@ def _words(each: Shown, better: int, worse: int) -> float:
     return float(len(str(each.shared).split()))
 
 
-def _refuse(layout: Layout, columns: _Columns, kinds: set[str], ties: int, unreadable: Unreadable) -> None:
+def _refuse(layout: JudgedDataset, columns: _Columns, kinds: set[str], ties: int, unreadable: Unreadable) -> None:
     if not kinds:
         raise EvaluationError(f"{layout.place} is empty: it has no input")
     if len(kinds) > 1:

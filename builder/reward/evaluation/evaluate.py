@@ -7,7 +7,7 @@ from typing import Any
 
 from builder.common.progress import Tick, stage
 from builder.preferences.layouts.detect import open_judged
-from builder.preferences.layouts.items import Layout
+from builder.preferences.layouts.items import JudgedDataset
 from builder.reward.evaluation.best_of import curves
 from builder.reward.evaluation.calibration import calibration
 from builder.reward.evaluation.collect import Collected, collect
@@ -71,7 +71,10 @@ def _models(place: str | Path, against: Sequence[str]) -> dict[str, str | Path]:
 
 
 def _leaks(
-    layout: Layout, seen: dict[str, Seen], allow: bool, progress: Callable[[str, int], AbstractContextManager[Tick]]
+    layout: JudgedDataset,
+    seen: dict[str, Seen],
+    allow: bool,
+    progress: Callable[[str, int], AbstractContextManager[Tick]],
 ) -> dict[str, dict[str, object]]:
     """For each model what a dataset has of its training inputs (see `check_leak`)."""
     inputs = {}
@@ -82,7 +85,7 @@ def _leaks(
     return {name: check_leak(layout.place, inputs, each, allow, who.get(name, name)) for name, each in seen.items()}
 
 
-def about(layout: Layout, found: Collected, cycles: list[str]) -> dict[str, Any]:
+def about(layout: JudgedDataset, found: Collected, cycles: list[str]) -> dict[str, Any]:
     """What a dataset is, what was left out of it, and what to bear in mind."""
     cycle = CYCLE_OF_CANDIDATE[found.kind]
     notes = []

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from builder.common.images import UnreadableImage
-from builder.preferences.layouts.items import Judged, Layout
+from builder.preferences.layouts.items import Judged, JudgedDataset
 from builder.reward.evaluation.decoded import key_of
 from builder.reward.evaluation.errors import LeakError
 from builder.reward.training.seen import Seen
@@ -11,7 +11,7 @@ from builder.reward.training.seen import Seen
 NAMED = 5
 
 
-def inputs_of(layout: Layout, tick: Callable[[int], None] = lambda done: None) -> dict[str, str]:
+def inputs_of(layout: JudgedDataset, tick: Callable[[int], None] = lambda done: None) -> dict[str, str]:
     """The inputs of a dataset: the content id of each, and its dataset's own."""
     found = {}
     for item in layout:

@@ -10,7 +10,7 @@ import torch
 from builder.reward.model import RewardModel
 from builder.reward.training.batches import Collate
 from builder.reward.training.data import PreferenceError, PreferenceSplit, load_preferences
-from builder.reward.training.step import Reader
+from builder.reward.training.step import TrainingView
 
 INPUTS_PER_BATCH = 16
 
@@ -75,7 +75,7 @@ def right_of(pairs: Sequence[list[tuple[int, int]]], rewards: Sequence[torch.Ten
 def input_rewards(
     model: RewardModel,
     split: PreferenceSplit,
-    read: tuple[Reader, Collate] | None = None,
+    read: tuple[TrainingView, Collate] | None = None,
     rows: Sequence[int] | None = None,
     tick: Callable[[int], None] = lambda done: None,
 ) -> list[torch.Tensor]:
@@ -86,7 +86,7 @@ def input_rewards(
     done.
     """
     rows = range(len(split)) if rows is None else rows
-    reader, collate = read or (Reader(model), Collate(model.need_processor(), model.max_text_length, cache_mb=0))
+    reader, collate = read or (TrainingView(model), Collate(model.need_processor(), model.max_text_length, cache_mb=0))
     rewards: list[torch.Tensor] = []
     training = model.training
     model.eval()

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import ProcessorMixin
 
 from builder.reward.preprocess import pad, pixels, tokenise, warn_of_cut
-from builder.reward.training.data import Picture, PreferenceError, PreferenceInput, PreferenceSplit
+from builder.reward.training.data import PreferenceError, PreferenceInput, PreferenceSplit, SplitImage
 from builder.reward.training.frozen_cache import PrefixCache, image_key, open_picture, text_key
 
 # Texts that rules make of one, for the auxiliary loss.
@@ -85,7 +85,7 @@ class Frozen(NamedTuple):
 
     images: PrefixCache | None = None
     texts: PrefixCache | None = None
-    keys: dict[Picture, str] | None = None
+    keys: dict[SplitImage, str] | None = None
 
 
 class Collate:
@@ -114,7 +114,7 @@ class Collate:
     ):
         self.processor, self.max_text_length = processor, max_text_length
         self.frozen, self.perturb = frozen or Frozen(), perturb
-        self._keys: dict[Picture, str] = dict(self.frozen.keys or {})
+        self._keys: dict[SplitImage, str] = dict(self.frozen.keys or {})
         self._pixels: dict[str, torch.Tensor] = {}
         self._room = cache_mb * 2**20
 
@@ -129,7 +129,7 @@ class Collate:
         return self._batch(inputs, None)
 
     def _batch(self, inputs: Sequence[PreferenceInput], perturb: Perturb | None) -> dict[str, torch.Tensor]:
-        rows: list[tuple[Picture, str]] = []
+        rows: list[tuple[SplitImage, str]] = []
         pairs: list[tuple[int, int, float, bool]] = []
         best: list[int] = []
         for each in inputs:
@@ -159,12 +159,12 @@ class Collate:
         }
         return batch if examples is None else {**batch, "examples": examples}
 
-    def _key(self, picture: Picture) -> str:
+    def _key(self, picture: SplitImage) -> str:
         if picture not in self._keys:
             self._keys[picture] = image_key(picture.read())
         return self._keys[picture]
 
-    def _images(self, pictures: dict[str, Picture]) -> dict[str, torch.Tensor]:
+    def _images(self, pictures: dict[str, SplitImage]) -> dict[str, torch.Tensor]:
         known = self.frozen.images
         if known is not None and all(key in known for key in pictures):
             states = torch.stack([known[key] for key in pictures])
@@ -190,7 +190,7 @@ class Collate:
         return batch
 
 
-def _examples(rows: list[tuple[Picture, str]], best: list[int], perturb: Perturb) -> torch.Tensor:
+def _examples(rows: list[tuple[SplitImage, str]], best: list[int], perturb: Perturb) -> torch.Tensor:
     """Add a row for each perturbed text of the best candidates; the places of these and their originals."""
     examples = []
     for at in best:

@@ -24,7 +24,7 @@ class PreferenceError(LoadError):
     """A preference dataset that cannot be learned from; the message names the place, the value and the rule."""
 
 
-class Picture(NamedTuple):
+class SplitImage(NamedTuple):
     """An image of a split, read from where it is when asked for."""
 
     split: "PreferenceSplit"
@@ -52,7 +52,7 @@ class PreferenceInput:
 
     cycle: str
     generation_ids: list[str]
-    images: list[Picture]
+    images: list[SplitImage]
     texts: list[str]
     pairs: list[tuple[int, int]]
     margins: list[float]
@@ -78,10 +78,10 @@ class PreferenceSplit(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> PreferenceInput:
         places = range(self._first[index], self._first[index + 1])
         if self.cycle == "i2t2i":
-            images = [Picture(self, "input", index)]
+            images = [SplitImage(self, "input", index)]
             texts = self.rankings.candidates["text"][places.start : places.stop].to_pylist()
         else:
-            images = [Picture(self, "candidate", place) for place in places]
+            images = [SplitImage(self, "candidate", place) for place in places]
             texts = [self.rankings.inputs["text"][index].as_py()]
         ids = self.generation_ids[places.start : places.stop]
         return PreferenceInput(self.cycle, ids, images, texts, self.pairs[index], self.margins[index])

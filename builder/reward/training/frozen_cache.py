@@ -22,7 +22,7 @@ from builder.common.images import UnreadableImage, decode
 from builder.common.progress import Stage, console, plain
 from builder.reward.errors import RewardError
 from builder.reward.preprocess import pad, pixels, tokenise
-from builder.reward.training.data import Picture
+from builder.reward.training.data import SplitImage
 from builder.reward.training.frozen_layers import Half, begin_images, begin_texts, full_length, half_fingerprint
 from builder.reward.training.writing import writing
 from schemas.ids import digest
@@ -100,7 +100,7 @@ def text_key(text: str) -> str:
     return digest("exact text", text)
 
 
-def keys_of(pictures: Sequence[Picture], progress: Stage) -> dict[Picture, str]:
+def keys_of(pictures: Sequence[SplitImage], progress: Stage) -> dict[SplitImage, str]:
     """The key of each image; reads them all, and decodes none."""
     found = {}
     with progress("reward model: images read", len(pictures)) as tick, ThreadPoolExecutor(THREADS) as pool:
@@ -111,7 +111,7 @@ def keys_of(pictures: Sequence[Picture], progress: Stage) -> dict[Picture, str]:
 
 
 def fill_images(
-    model: Any, cache: PrefixCache, keys: dict[Picture, str], progress: Stage, share: tuple[int, int] = (0, 1)
+    model: Any, cache: PrefixCache, keys: dict[SplitImage, str], progress: Stage, share: tuple[int, int] = (0, 1)
 ) -> None:
     """Compute what is missing of images, as worker `share[0]` of `share[1]`.
 
@@ -159,7 +159,7 @@ def fill_texts(
 
 
 @torch.inference_mode()
-def _images(model: Any, half: Half, pictures: Sequence[Picture]) -> list[torch.Tensor]:
+def _images(model: Any, half: Half, pictures: Sequence[SplitImage]) -> list[torch.Tensor]:
     with ThreadPoolExecutor(THREADS) as pool:  # decoding waits for no other thread
         opened = list(pool.map(open_picture, pictures))
     values = pixels(model.need_processor(), opened)
@@ -193,7 +193,7 @@ def _text_width(model: Any, half: Half) -> int:
     return text.projection_size if model.config.backbone == "siglip" else model.config.projection_dim
 
 
-def open_picture(picture: Picture) -> Any:
+def open_picture(picture: SplitImage) -> Any:
     """The image, decoded.
 
     Raises:

@@ -12,7 +12,7 @@ from builder.reward.training.frozen_cache import PrefixCache, fill_images, fill_
 from builder.reward.training.frozen_layers import frozen_half
 from builder.reward.training.perturb import perturber
 from builder.reward.training.settings import TrainSettings
-from builder.reward.training.step import Reader
+from builder.reward.training.step import TrainingView
 
 
 def prepare(
@@ -21,7 +21,7 @@ def prepare(
     settings: TrainSettings,
     folder: Path,
     progress: Stage,
-) -> tuple[Reader, Collate]:
+) -> tuple[TrainingView, Collate]:
     """How batches are made and read; what the frozen layers make of images and texts is there afterwards."""
     model.eval()
     perturb = None
@@ -47,7 +47,7 @@ def prepare(
             cache.reread()
         frozen = Frozen(caches["image"], caches["text"], keys)
     collate = Collate(model.need_processor(), model.max_text_length, settings.pixel_cache_mb, frozen, perturb)
-    return Reader(model, halves["image"], halves["text"]), collate
+    return TrainingView(model, halves["image"], halves["text"]), collate
 
 
 def worker() -> tuple[int, int]:

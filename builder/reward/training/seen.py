@@ -24,7 +24,7 @@ from builder.preferences.rankings import LoadError, Rankings
 from builder.reward.errors import RewardError
 from schemas.ids import text_id
 
-FILE = "train_inputs.txt"
+TRAIN_INPUTS_FILE = "train_inputs.txt"
 
 
 class Seen(NamedTuple):
@@ -48,7 +48,7 @@ def write_seen(folder: Path, splits: Iterable[Rankings], before: Iterable[str] =
     """Write the ids of all inputs of the splits that a model in `folder` was trained on, and of those that the model it
     began with had seen `before`, a line each, in order."""
     ids = set(before).union(*map(ids_of, splits))
-    (folder / FILE).write_text("".join(f"{id_}\n" for id_ in sorted(ids)), encoding="utf-8")
+    (folder / TRAIN_INPUTS_FILE).write_text("".join(f"{id_}\n" for id_ in sorted(ids)), encoding="utf-8")
 
 
 def ids_of(split: Rankings) -> set[str]:
@@ -71,14 +71,14 @@ def _of_images(split: Rankings) -> set[str]:
 
 
 def read_seen(model: str | Path, revision: str | None = None) -> Seen:
-    """What a model in a folder or on the Hub was trained on: from its FILE, or from the datasets that its metrics.json
-    names, where they still are.
+    """What a model in a folder or on the Hub was trained on: from its TRAIN_INPUTS_FILE, or from the datasets that its
+    metrics.json names, where they still are.
 
     Raises:
-        RewardError: if its FILE is there and lists nothing, or is no text.
+        RewardError: if its TRAIN_INPUTS_FILE is there and lists nothing, or is no text.
     """
     try:
-        listed, told = _file(model, FILE, revision), _told(model, revision)
+        listed, told = _file(model, TRAIN_INPUTS_FILE, revision), _told(model, revision)
     except _NotFetched as error:
         return Seen(set(), f"the list of what the model was trained on could not be fetched ({error})")
     accuracy = told.get("pairwise_accuracy")
@@ -97,7 +97,7 @@ def read_seen(model: str | Path, revision: str | None = None) -> Seen:
 
 
 def _ids_in(file: Path) -> set[str]:
-    """The ids that a model's FILE lists."""
+    """The ids that a model's TRAIN_INPUTS_FILE lists."""
     try:
         ids = set(file.read_text(encoding="utf-8").split())
     except UnicodeDecodeError as error:

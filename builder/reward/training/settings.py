@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from builder.reward.errors import RewardError
-from schemas.rules import Fault, Part, check, rule
+from schemas.rules import Fault, Section, check, rule
 from schemas.settings_file import Settings, read_settings
 
 
-class HeadSettings(Part):
+class HeadSettings(Section):
     """How the joint state of an image and a text becomes one number; fields of `RewardConfig` of the same name.
 
     The form of CycleReward is pooling "first", text_mask "bidirectional", head_sizes (1024, 128, 64, 16) and
@@ -30,7 +30,7 @@ class HeadSettings(Part):
     max_text_length: Annotated[int, Field(ge=3)] = 128
 
 
-class PairSettings(Part):
+class PairSettings(Section):
     """Which of a dataset's pairs are learned from; as in `builder.preferences.filters.Filters`."""
 
     min_margin: Annotated[float, Field(ge=0)] | None = None
@@ -40,7 +40,7 @@ class PairSettings(Part):
     balance_by_model: bool = False
 
 
-class AuxiliarySettings(Part):
+class AuxiliarySettings(Section):
     """Lee et al.'s prompt classification (arXiv 2302.12192), added to the loss times `weight`.
 
     An image with its prompt is told from the same image with up to `prompts` texts that rules made of it (see
@@ -52,7 +52,7 @@ class AuxiliarySettings(Part):
     prompts: Annotated[int, Field(ge=1)] = 8
 
 
-class TrainSettings(Part):
+class TrainSettings(Section):
     """Settings of one training run. The defaults suit the embedded world, in well under a minute.
 
     About 120 inputs a cycle are too few to move a captioner's towers, which forget more than they learn, so all their

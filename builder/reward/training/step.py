@@ -12,7 +12,7 @@ from builder.reward.training.settings import TrainSettings
 Batch = dict[str, torch.Tensor]
 
 
-class Reader(nn.Module):
+class TrainingView(nn.Module):
     """A reward model as training calls it: `reader(**batch)` are the rewards of a batch of `Collate`.
 
     `image_half` and `text_half` say what of its towers is frozen, where batches hold what these made.

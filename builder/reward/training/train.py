@@ -27,7 +27,7 @@ from builder.reward.training.prepare import prepare, wait, worker
 from builder.reward.training.resume import METRICS, WORK, begun_with, claim, finished, go_on_from
 from builder.reward.training.seen import Seen, read_seen, write_seen
 from builder.reward.training.settings import TrainSettings
-from builder.reward.training.step import Reader
+from builder.reward.training.step import TrainingView
 from builder.reward.training.trainer import RewardTrainer
 from builder.reward.training.writing import replace_text, writing
 from schemas.ids import digest, fingerprint
@@ -198,7 +198,7 @@ def _passes(train: list[PreferenceSplit], settings: TrainSettings) -> Passes:
 
 
 def _rewards(
-    reader: Reader, splits: Splits, collate: Collate, names: Sequence[str], progress: Stage
+    reader: TrainingView, splits: Splits, collate: Collate, names: Sequence[str], progress: Stage
 ) -> list[dict[str, list[torch.Tensor]]]:
     """For each dataset: split -> rewards of the candidates of each input."""
     return [
@@ -207,7 +207,9 @@ def _rewards(
     ]
 
 
-def _shared_rewards(reader: Reader, split: PreferenceSplit, collate: Collate, progress: Stage) -> list[torch.Tensor]:
+def _shared_rewards(
+    reader: TrainingView, split: PreferenceSplit, collate: Collate, progress: Stage
+) -> list[torch.Tensor]:
     """As `input_rewards`; each worker scores its share, and all have the whole."""
     rank, count = worker()
     rows = range(rank, len(split), count)

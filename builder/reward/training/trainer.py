@@ -22,7 +22,7 @@ from builder.reward.training.batches import Collate, Passes
 from builder.reward.training.data import PreferenceSplit
 from builder.reward.training.resume import STATE
 from builder.reward.training.settings import TrainSettings
-from builder.reward.training.step import Batch, Reader, counts, loss_of
+from builder.reward.training.step import Batch, TrainingView, counts, loss_of
 from builder.reward.training.writing import writing
 
 log = logging.getLogger("cyclepref.reward")
@@ -31,7 +31,7 @@ WEIGHTS = "model.safetensors"
 
 
 class RewardTrainer(Trainer):
-    """Trains the reward model of a `Reader` on `Passes`; each checkpoint is a reward model of its own.
+    """Trains the reward model of a `TrainingView` on `Passes`; each checkpoint is a reward model of its own.
 
     Raises:
         RewardError: for a loss that is no finite number, or a checkpoint of another shape.
@@ -39,7 +39,7 @@ class RewardTrainer(Trainer):
 
     def __init__(
         self,
-        reader: Reader,
+        reader: TrainingView,
         passes: Passes,
         validation: list[PreferenceSplit],
         collate: Collate,

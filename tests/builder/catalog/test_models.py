@@ -6,8 +6,9 @@ from pydantic import ValidationError
 
 from builder.catalog.catalog import CATALOG
 from builder.engine.memory import Fitting
-from builder.models import Caption, load_model
+from builder.models import load_model
 from builder.models.captioners import GumbelNoise, clean
+from builder.models.protocols import Caption
 from builder.shapeworld import grammar, render, scenes
 from builder.stages.generate import Generator, drawn
 from builder.stages.steps import attempt
@@ -117,7 +118,7 @@ def test_an_empty_caption_and_a_black_image_are_failures_and_not_data(name, refu
     from PIL import Image
 
     from builder.common.images import encode
-    from builder.models import Caption, Painting
+    from builder.models.protocols import Caption, Painting
 
     worker = Generator([])
     worker.specs[name] = CATALOG[name]

@@ -19,7 +19,7 @@ from rich.console import Console
 from builder.catalog.catalog import CATALOG
 from builder.common import progress
 from builder.common.markdown import escape
-from builder.dataset import examples as picture
+from builder.dataset import examples
 from builder.dataset.card import Facts, card
 from builder.dataset.format import metadata
 from builder.dataset.statistics import Tally
@@ -178,10 +178,10 @@ def test_reasons_of_failures_in_an_error_are_one_line_each(tmp_path):
 def test_any_picture_and_any_text_can_be_drawn(size):
     sheet = Image.new("RGB", (200, 200), "white")
     draw = ImageDraw.Draw(sheet)
-    assert picture._content(sheet, draw, 5, 5, Image.new("RGB", size, "red"), "black") < 200
+    assert examples._content(sheet, draw, 5, 5, Image.new("RGB", size, "red"), "black") < 200
     assert sheet.getpixel((70, 70)) == (255, 0, 0)
     for text in HOSTILE:
-        assert picture._content(sheet, draw, 5, 5, text, "black") < 200
+        assert examples._content(sheet, draw, 5, 5, text, "black") < 200
 
 
 @pytest.mark.slow  # test_ray_job looks for one in what a job leaves

@@ -15,7 +15,7 @@ from PIL import Image
 from builder.common.images import UnreadableImage, decode, to_store
 from builder.run.store import Store
 from builder.sources.open import open_source
-from builder.stages import ingest as inputs
+from builder.stages import ingest
 from builder.stages.accounting import Accountant
 from schemas.sources import ImageFolder
 
@@ -133,7 +133,7 @@ def test_a_folder_of_mutated_pictures_is_accounted_for(tmp_path):
     source, store = open_source(ImageFolder(source="images", path=str(folder)), "image"), Store(tmp_path / "run")
     listed = source.items()
     engine = InOrder()
-    _, count = inputs.ingest(source, listed, "image", Accountant(store, 1.0), engine)
+    _, count = ingest.ingest(source, listed, "image", Accountant(store, 1.0), engine)
     assert count.read == len(listed) == 60 == count.unique + count.duplicate + count.failed
     assert min(count.unique, count.duplicate, count.failed) > 0
     assert store.rows("inputs").num_rows == count.unique

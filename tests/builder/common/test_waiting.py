@@ -21,7 +21,7 @@ from builder.preferences.layouts.items import JudgedError
 from builder.preferences.rankings import LoadError
 from builder.run.store import Store
 from builder.sources.open import open_source
-from builder.stages import ingest as inputs
+from builder.stages import ingest
 from builder.stages.accounting import BuildError
 from schemas.recipe import RecipeError
 from schemas.sources import DatasetColumn, DciFolder, ImageFolder, ParquetColumn, PromptFile
@@ -83,9 +83,9 @@ class Slow:
 def test_an_item_that_is_never_read_fails_alone_and_the_others_are_read(monkeypatch):
     monkeypatch.setattr(waiting, "READING_S", 1.6)
     names = ["a", "stuck 1", "b", "broken", *(f"stuck {at}" for at in range(2, 6)), "c"]
-    items = inputs._items(Slow(), [(name, "") for name in names], "text")
+    items = ingest._items(Slow(), [(name, "") for name in names], "text")
     began = time.monotonic()
-    found = inputs.identify(items, Slow(), "text")
+    found = ingest.identify(items, Slow(), "text")
     assert [at for at, id_ in enumerate(found["input_id"].to_pylist()) if id_] == [0, 2, 8]
     assert found["error_class"].to_pylist() == [
         None, "TooSlow", None, "OSError", *["TooSlow"] * 4, None,
@@ -98,21 +98,21 @@ def test_an_item_that_cannot_be_read_a_second_time_stops_the_build_with_the_reas
     monkeypatch.setattr(waiting, "READING_S", 0.2)
     block = pa.table({"source": ["stuck"], "input_id": ["x"]})
     with pytest.raises(BuildError, match=r"^stuck changed while it was read \(TooSlow: not read within 0\.2 s"):
-        inputs.write_inputs(block, Slow(), "text", Store(tmp_path))
+        ingest.write_inputs(block, Slow(), "text", Store(tmp_path))
 
 
 def test_a_source_that_is_never_listed_is_told_and_ends_the_build(monkeypatch, caplog):
-    monkeypatch.setattr(inputs, "LISTING_S", 0.5)
-    monkeypatch.setattr(inputs, "TOLD_AFTER_S", 0.1)
+    monkeypatch.setattr(ingest, "LISTING_S", 0.5)
+    monkeypatch.setattr(ingest, "TOLD_AFTER_S", 0.1)
     with pytest.raises(RecipeError, match=r"not listed within 0\.5 s"):
-        inputs.list_items(Slow())
+        ingest.list_items(Slow())
     assert caplog.messages == ["still listing the inputs"]
 
 
 def test_a_source_that_raises_is_heard_and_leaves_no_thread_behind(tmp_path):
     source = open_source(PromptFile(source="prompts", path=str(tmp_path / "none.txt")), "text")
     with pytest.raises(RecipeError, match="no such file"):
-        inputs.list_items(source)
+        ingest.list_items(source)
     (tmp_path / "p.txt").write_text("a cat\na dog\n" * 100)
     source = open_source(PromptFile(source="prompts", path=str(tmp_path / "p.txt")), "text")
     before = set(threading.enumerate())

@@ -11,9 +11,8 @@ import yaml
 from dataset_run import MODELS, Run, make_run
 
 from builder.common.images import decode
-from builder.dataset import format as layout
-from builder.dataset import shards
-from builder.dataset import write as dataset
+from builder.dataset import format as dataset_format
+from builder.dataset import shards, write
 from builder.dataset.edition import groups_wanted, release
 from builder.dataset.format import size_category
 from builder.dataset.views import split_of
@@ -152,7 +151,7 @@ def test_all_that_is_published_is_hardly_larger_than_each_image_and_text_once(tm
 def test_images_are_neither_compressed_again_nor_in_statistics_and_pages_have_an_index(run):
     for path in Path(run.store.root, "dataset", "rankings").glob("*.parquet"):
         file = pq.ParquetFile(path)
-        images = layout.image_columns(file.schema_arrow)
+        images = dataset_format.image_columns(file.schema_arrow)
         columns = {
             c.path_in_schema: c for c in map(file.metadata.row_group(0).column, range(file.metadata.num_columns))
         }
@@ -218,7 +217,7 @@ def test_sizes_have_the_names_of_the_hub(rows, name):
 def test_memory_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
     """Seven times the inputs: views are joined for a block of them at a time, content is read for some of it."""
     monkeypatch.setattr(shards, "BATCH_BYTES", 2**18)
-    monkeypatch.setattr(dataset, "INPUTS_PER_BLOCK", 100)
+    monkeypatch.setattr(write, "INPUTS_PER_BLOCK", 100)
     peaks = []
     for inputs in (200, 1400):
         made = make_run(tmp_path / str(inputs), "t2i2t", inputs, side=32)
@@ -242,7 +241,7 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
 def test_blocks_of_inputs_write_the_same_bytes_as_all_at_once(tmp_path, monkeypatch, cycle):
     written = []
     for size in (1000, 7):
-        monkeypatch.setattr(dataset, "INPUTS_PER_BLOCK", size)
+        monkeypatch.setattr(write, "INPUTS_PER_BLOCK", size)
         made = make_run(tmp_path / str(size), cycle, 40)
         write_splits(made.store, made.views, made.plan(reconstructions=True), "edition")
         root = tmp_path / str(size) / "dataset"

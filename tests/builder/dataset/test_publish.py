@@ -14,8 +14,7 @@ import pytest
 from dataset_run import make_run
 from hub_server import READER, WRITER, Hub, hub_server
 
-from builder.dataset import shards
-from builder.dataset import write as dataset
+from builder.dataset import shards, write
 from builder.dataset.edition import release
 from builder.dataset.publish import PublishError, check_name, prepare
 from builder.dataset.reader import DatasetError
@@ -271,7 +270,7 @@ def test_few_inputs_are_published_with_fewer_splits_and_that_is_said(cli, tmp_pa
 
 @pytest.mark.parametrize("into", ["train", "validation"])
 def test_a_split_that_should_not_be_empty_is_refused_unless_asked_for(tmp_path, monkeypatch, into):
-    monkeypatch.setattr(dataset, "split_of", lambda *_: into)
+    monkeypatch.setattr(write, "split_of", lambda *_: into)
     place = make_finished(tmp_path, splits={"train": 0.5, "validation": 0.5, "test": 0.0})
     other = {"train": "validation", "validation": "train"}[into]
     for folder in (place, place / "dataset"):
@@ -281,7 +280,7 @@ def test_a_split_that_should_not_be_empty_is_refused_unless_asked_for(tmp_path, 
 
 
 def test_a_dataset_without_a_split_to_learn_from_is_refused_however_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset, "split_of", lambda *_: "test")
+    monkeypatch.setattr(write, "split_of", lambda *_: "test")
     place = make_finished(tmp_path, inputs=2, splits={"train": 0.5, "validation": 0.25, "test": 0.25})
     with pytest.raises(PublishError, match="the split train has no inputs"):
         prepare(str(place))

@@ -9,7 +9,7 @@ from dataset_run import MODELS, make_run
 
 from builder.dataset.charts import histograms
 from builder.dataset.edition import release
-from builder.dataset.reader import DatasetError, Published
+from builder.dataset.reader import DatasetError, DatasetFolder
 from builder.dataset.statistics import Tally, identity_share, near_duplicates, statistics, triangles, warnings
 from builder.run.folder import Folder
 
@@ -19,7 +19,7 @@ def found(request, tmp_path_factory) -> tuple[dict, Path]:
     place = tmp_path_factory.mktemp(request.param)
     made = make_run(place, request.param)
     release(made.facts, made.views, made.accountant(), None, None)
-    return statistics(Published.of(Folder(place / "dataset"))), place
+    return statistics(DatasetFolder.of(Folder(place / "dataset"))), place
 
 
 def test_counts_are_those_of_the_run(found):
@@ -55,15 +55,15 @@ def test_statistics_are_plain_json(found):
 
 def test_a_folder_without_a_dataset_or_with_a_file_missing_says_so(found, tmp_path):
     with pytest.raises(DatasetError, match=r"holds no dataset: there is no README\.md"):
-        Published.of(Folder(tmp_path))
+        DatasetFolder.of(Folder(tmp_path))
     (tmp_path / "README.md").write_bytes((found[1] / "dataset" / "README.md").read_bytes())
     with pytest.raises(
         DatasetError, match=r"the card names rankings/train-.* and there is no file rankings/train-.*-00000"
     ):
-        Published.of(Folder(tmp_path))
+        DatasetFolder.of(Folder(tmp_path))
     (tmp_path / "README.md").write_text("---\nconfigs: 3\n---\n")
     with pytest.raises(DatasetError, match="has a head that cannot be read"):
-        Published.of(Folder(tmp_path))
+        DatasetFolder.of(Folder(tmp_path))
 
 
 def candidates(*texts: str) -> list[dict]:

@@ -10,7 +10,7 @@ from PIL import Image
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer
 
 from builder.exports.export import PROMPT, export
-from builder.preferences.load import load_pairs, open_source
+from builder.preferences.load import load_pairs, open_pairs
 
 STEPS = 3
 
@@ -94,7 +94,7 @@ def test_margins_of_the_reward_trainer_can_be_left_out_or_be_in_standard_deviati
         export(runs["i2t2i"], "trl-reward", tmp_path / margin, margin=margin)
     none, raw, standard = (datasets.load_dataset(str(tmp_path / kind)) for kind in ("none", "raw", "standardised"))
     assert none["train"].column_names == ["prompt", "chosen", "rejected", "pair_id"]
-    scores = open_source(runs["i2t2i"]).read("train").candidates.to_pandas()
+    scores = open_pairs(runs["i2t2i"]).read("train").candidates.to_pandas()
     about = scores["value"] - scores.groupby("row")["value"].transform("mean")
     spread = ((about**2).sum() / (len(scores) - scores["row"].nunique())) ** 0.5
     for split in raw:

@@ -9,7 +9,8 @@ from dreamsim.feature_extraction.vision_transformer import vit_base
 from builder.catalog.catalog import CATALOG
 from builder.catalog.metrics import METRICS
 from builder.catalog.resolve import metric_spec, resolve
-from builder.metrics import DREAMSIM_FILES, REMOTE_BRANCHES, check_metric, load_metric
+from builder.metrics import load_metric
+from builder.metrics.requirements import DREAMSIM_FILES, REMOTE_BRANCHES, check_metric
 from builder.models.loading import ModelError
 from schemas.recipe import MetricChoice, RecipeError
 

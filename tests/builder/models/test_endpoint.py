@@ -14,7 +14,8 @@ from PIL import Image
 from builder.catalog.resolve import model_spec, resolve
 from builder.common.images import encode
 from builder.engine.supervisor import trouble
-from builder.models import Caption, load_model
+from builder.models import load_model
+from builder.models.protocols import Caption
 from builder.run.store import Store
 from builder.stages.generate import Generator, write_generations
 from builder.stages.steps import attempt

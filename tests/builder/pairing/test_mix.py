@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from builder.catalog.metrics import METRICS
 from builder.pairing.mix import Mix, add_mix, mix_of, rank
 from builder.pairing.pair import Direction, pair
-from builder.pairing.scores import SAMPLE, of_metric, scores
+from builder.pairing.scores import SAMPLE, cycle_scores, of_metric
 from schemas import records
 from schemas.recipe import MIX, Pairing
 from schemas.resolved import Resolved
@@ -47,9 +47,9 @@ def samples(rows: list[dict]) -> pa.Table:
 
 
 def mixed(rows: list[dict], scale: str) -> tuple[pa.Table, pa.Table]:
-    """The mix's samples and scores."""
+    """The mix's samples and cycle_scores."""
     drawn = samples(rows)
-    found = add_mix(mix(scale), drawn, scores(drawn), candidates(rows), "text")
+    found = add_mix(mix(scale), drawn, cycle_scores(drawn), candidates(rows), "text")
     return tuple(of_metric(table, MIX) for table in found)
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from builder.common.images import decode, encode
 from builder.preferences import as_dataset
-from builder.preferences.load import load_pairs, open_source
+from builder.preferences.load import load_pairs, open_pairs
 from builder.preferences.rankings import LoadError, cache
 
 CYCLES = pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])
@@ -28,7 +28,7 @@ CYCLES = pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])
 def both(request, own_cache, tmp_path_factory) -> tuple[datasets.Dataset, datasets.Dataset]:
     """The pairs of a run, and the same built plainly: from lists of values, its images as PIL images."""
     run = make_run(tmp_path_factory.mktemp(request.param), request.param, inputs=5)
-    loaded, rankings = load_pairs(run), open_source(run).read("train")
+    loaded, rankings = load_pairs(run), open_pairs(run).read("train")
     row_of = {id_: row for row, id_ in enumerate(rankings.inputs["input_id"].to_pylist())}
     place_of = {id_: place for place, id_ in enumerate(rankings.candidates["generation_id"].to_pylist())}
     columns = {name: loaded[name][:] for name in loaded.column_names if name not in ("image", "chosen", "rejected")}
@@ -247,7 +247,7 @@ def test_what_is_no_picture_is_refused_before_any_row_is_read(tmp_path, own_cach
 
 
 def test_a_cache_that_cannot_be_written_to_is_one_clear_error(runs, tmp_path, monkeypatch):
-    rankings = open_source(runs["i2t2i"]).read("train")
+    rankings = open_pairs(runs["i2t2i"]).read("train")
     (tmp_path / "file").touch()
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file")
     with pytest.raises(LoadError, match=r"cannot write pairs to .*name another place in the .* HF_DATASETS_CACHE"):

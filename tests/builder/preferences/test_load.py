@@ -16,7 +16,7 @@ from builder.dataset.reader import head_of
 from builder.preferences.filters import FilterError, Filters
 from builder.preferences.layouts.as_rankings import open_layout
 from builder.preferences.layouts.detect import open_judged
-from builder.preferences.load import load_pairs, open_source, select
+from builder.preferences.load import load_pairs, open_pairs, select
 from builder.preferences.rankings import LoadError
 from builder.run.store import Store
 from schemas.recipe import Pairing
@@ -168,7 +168,7 @@ def test_a_dataset_of_pairs_survives_another_process_and_the_usual_operations(ru
 
 
 def test_the_order_of_rows_in_the_dataset_changes_nothing(runs, tmp_path):
-    source = open_source(runs["t2i2t"])
+    source = open_pairs(runs["t2i2t"])
     rankings = source.read("train")
     expected, _ = select(rankings, Filters(max_pairs_per_input=1, balance_by_model=True))
     turned = rankings.pairs.take(list(range(rankings.pairs.num_rows))[::-1])

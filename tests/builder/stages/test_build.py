@@ -17,7 +17,7 @@ from builder.run.store import Store
 from builder.shapeworld import render, scenes
 from builder.shapeworld.models import WEIGHTS
 from builder.sources.open import open_source
-from builder.stages import load_check as loading
+from builder.stages import load_check
 from builder.stages.accounting import BuildError
 from builder.stages.ingest import _items
 from schemas.ids import fingerprint, generation_id, sample_seed
@@ -246,7 +246,7 @@ def test_another_threshold_is_another_dataset_for_readers_too_and_needs_no_clust
 def test_a_long_build_finds_a_backward_model_that_cannot_be_loaded_before_it_makes_a_candidate(
     folder, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(loading, "LONG_BUILD", 1)
+    monkeypatch.setattr(load_check, "LONG_BUILD", 1)
     broken = tmp_path / "sd3"
     shutil.copytree(WEIGHTS / "sd3", broken)
     weights = next((broken / "transformer").glob("*.safetensors"))

@@ -26,9 +26,7 @@ from builder.models import load_model
 from builder.pairing.pair import UNIT, Direction, pair
 from builder.run.store import Store
 from builder.shapeworld import grammar, render, scenes
-from builder.stages import compare as score
-from builder.stages import generate
-from builder.stages import ingest as inputs
+from builder.stages import compare, generate, ingest
 from schemas import records
 from schemas.recipe import Pairing, Recipe, parse_recipe
 
@@ -74,8 +72,8 @@ def test_workers_shards_and_the_order_of_inputs_and_models_change_no_id_seed_val
             PICTURES[which].save(photos / f"{at}.png")
         if size:
             monkeypatch.setattr(generate, "BATCHES_PER_PART", size)
-            monkeypatch.setattr(score, "ROWS_PER_PART", size)
-            monkeypatch.setattr(inputs, "ITEMS_PER_PART", size)
+            monkeypatch.setattr(compare, "ROWS_PER_PART", size)
+            monkeypatch.setattr(ingest, "ITEMS_PER_PART", size)
         engine = Engine()
         vars(engine)["cluster"] = Cluster(cpus=cpus, gpus=0)
         build(recipe(photos, forward_reversed=name == "one"), tmp_path / name, engine=engine)

@@ -16,7 +16,7 @@ from builder.dataset.edition import release
 from builder.engine.engine import Engine
 from builder.models.loading import ModelError
 from builder.run.store import Store
-from builder.stages.safety import Judge, resolve_safety, write_verdicts
+from builder.stages.safety import Classifier, resolve_safety, write_verdicts
 from schemas.ids import image_id, verdict_id
 from schemas.publishing import Safety
 from schemas.recipe import RecipeError, parse_recipe
@@ -47,7 +47,7 @@ def block(images) -> pa.Table:
 
 
 def test_a_probability_does_not_depend_on_the_batch_that_an_image_is_in(classifier):
-    judge = Judge(resolve_safety(safety(classifier, batch_size=4), {}).spec)
+    judge = Classifier(resolve_safety(safety(classifier, batch_size=4), {}).spec)
     images = [noise(at) for at in range(6)]
     together = judge(block(images))["value"].to_pylist()
     alone = [judge(block([image]))["value"][0].as_py() for image in images]
@@ -58,7 +58,7 @@ def test_a_probability_does_not_depend_on_the_batch_that_an_image_is_in(classifi
 
 def test_a_batch_that_does_not_fit_in_memory_is_halved_and_no_image_is_lost(classifier):
     spec = resolve_safety(safety(classifier, batch_size=8), {}).spec
-    roomy, small = Judge(spec), Judge(spec)
+    roomy, small = Classifier(spec), Classifier(spec)
     judged = small.judge.call
 
     def with_room_for_two(images):
@@ -75,7 +75,7 @@ def test_a_batch_that_does_not_fit_in_memory_is_halved_and_no_image_is_lost(clas
 
 def test_a_model_that_computes_nan_fails_its_rows_with_the_reason(classifier, tmp_path):
     spec = resolve_safety(safety(classifier), {}).spec
-    judge = Judge(spec)
+    judge = Classifier(spec)
     torch.nn.init.constant_(judge.model.classifier.weight, float("nan"))
     made = judge(block([noise(0)]))
     assert made["value"].to_pylist() == [None]
@@ -99,7 +99,7 @@ def test_a_label_or_setting_or_model_that_is_not_is_refused_before_anything_runs
         resolve_safety(safety(tmp_path), {})
     (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "unsafe"}}))
     with pytest.raises(ModelError, match="safety: cannot load"):
-        Judge(resolve_safety(safety(tmp_path), {}).spec)
+        Classifier(resolve_safety(safety(tmp_path), {}).spec)
 
 
 @pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])

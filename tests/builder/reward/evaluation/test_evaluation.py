@@ -19,7 +19,7 @@ from transformers import AutoProcessor, CLIPImageProcessor
 from builder.common.images import content_id
 from builder.exports.export import export
 from builder.preferences.layouts.as_rankings import open_layout
-from builder.preferences.load import open_source
+from builder.preferences.load import open_pairs
 from builder.reward.errors import RewardError
 from builder.reward.evaluation.decoded import Shown
 from builder.reward.evaluation.draw import draw
@@ -27,7 +27,15 @@ from builder.reward.evaluation.errors import EvaluationError, LeakError
 from builder.reward.evaluation.evaluate import evaluate
 from builder.reward.evaluation.judges import make_judges
 from builder.reward.model import RewardModel
-from builder.reward.training.seen import FILE, NOT_SAID, NOT_SAID_BEFORE, Seen, ids_of, read_seen, write_seen
+from builder.reward.training.seen import (
+    NOT_SAID,
+    NOT_SAID_BEFORE,
+    TRAIN_INPUTS_FILE,
+    Seen,
+    ids_of,
+    read_seen,
+    write_seen,
+)
 
 CPU = torch.device("cpu")
 
@@ -127,15 +135,15 @@ def test_images_of_a_dataset_that_names_them_by_path_are_known_by_their_pixels(t
     for line in lines:
         line["id"] = "named otherwise"
     (tmp_path / "out" / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    theirs = open_source(tmp_path / "out").read("train")
-    assert ids_of(theirs) - {"named otherwise"} <= ids_of(open_source(run).read("train"))
+    theirs = open_pairs(tmp_path / "out").read("train")
+    assert ids_of(theirs) - {"named otherwise"} <= ids_of(open_pairs(run).read("train"))
     assert len(ids_of(theirs)) == len(lines) + 1
 
 
 def test_images_in_a_layout_of_others_are_listed_by_their_pixels_alone(judged, tmp_path):
     write_seen(tmp_path, [open_layout(judged).read("test")])
     images = {content_id(Image.open(path).convert("RGB")) for path in judged.glob("*.png")}
-    assert set((tmp_path / FILE).read_text().split()) <= images
+    assert set((tmp_path / TRAIN_INPUTS_FILE).read_text().split()) <= images
 
 
 def test_other_images_under_the_same_names_are_no_leak(model, tmp_path):
@@ -145,7 +153,7 @@ def test_other_images_under_the_same_names_are_no_leak(model, tmp_path):
         row = {"input": "0.png", "generations": [caption("red"), caption("blue")], "scores": [0.1, 0.9]}
         (tmp_path / folder / f"{split}.jsonl").write_text(json.dumps(row))
     (tmp_path / "model").mkdir()
-    write_seen(tmp_path / "model", [open_source(tmp_path / "trained").read("train")])
+    write_seen(tmp_path / "model", [open_pairs(tmp_path / "trained").read("train")])
     [entry] = evaluate(model, tmp_path / "model", [str(tmp_path / "tested")])["datasets"]
     assert (entry["leak"]["checked"], entry["leak"]["leaked"]) == (True, 0)
 
@@ -154,7 +162,7 @@ def test_other_images_under_the_same_names_are_no_leak(model, tmp_path):
 def test_inputs_that_the_model_was_trained_on_are_refused_with_their_count_and_ids(model, tmp_path, cycle):
     run, folder = make_run(tmp_path / "run", cycle, inputs=20), tmp_path / "model"
     folder.mkdir()
-    source = open_source(run)
+    source = open_pairs(run)
     write_seen(folder, [source.read("train")])
     [entry] = evaluate(model, folder, [str(run)])["datasets"]
     assert (entry["leak"]["checked"], entry["leak"]["leaked"]) == (True, 0)
@@ -170,7 +178,7 @@ def test_inputs_that_the_model_was_trained_on_are_refused_with_their_count_and_i
 def test_inputs_that_a_model_to_compare_with_was_trained_on_are_refused(model, tmp_path):
     run, other = make_run(tmp_path / "run", "i2t2i", inputs=20), f"reward:{tmp_path / 'other'}"
     model.save_pretrained(tmp_path / "other")
-    write_seen(tmp_path / "other", [open_source(run).read("train")])
+    write_seen(tmp_path / "other", [open_pairs(run).read("train")])
     with pytest.raises(LeakError, match=rf"are among those that {other} was trained on"):
         evaluate(model, tmp_path, [str(run)], against=(other,), split="train")
     [entry] = evaluate(model, tmp_path, [str(run)], against=(other,))["datasets"]
@@ -180,7 +188,7 @@ def test_inputs_that_a_model_to_compare_with_was_trained_on_are_refused(model, t
 
 def test_a_model_whose_start_does_not_say_what_it_saw_is_checked_for_the_rest_and_that_is_said(model, judged, tmp_path):
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / FILE).write_text("something else\n")
+    (tmp_path / "model" / TRAIN_INPUTS_FILE).write_text("something else\n")
     (tmp_path / "model" / "metrics.json").write_text(json.dumps({"seen_before": "unknown"}))
     [entry] = evaluate(model, tmp_path / "model", [str(judged)])["datasets"]
     assert (entry["leak"]["checked"], entry["leak"]["missing"]) == (True, NOT_SAID_BEFORE)
@@ -195,7 +203,7 @@ def test_a_list_that_cannot_be_fetched_is_not_taken_for_one_that_is_not_there():
 def test_a_leak_is_found_by_content_in_another_layout(model, judged, tmp_path):
     folder, shown = tmp_path / "model", Image.open(judged / "4.png")
     folder.mkdir()
-    (folder / FILE).write_text(content_id(shown.convert("RGB")) + "\n")
+    (folder / TRAIN_INPUTS_FILE).write_text(content_id(shown.convert("RGB")) + "\n")
     with pytest.raises(LeakError, match="1 of the 12 inputs"):
         evaluate(model, folder, [str(judged)])
 
@@ -205,7 +213,7 @@ def test_without_a_list_the_training_datasets_tell_what_was_seen(tmp_path):
     folder.mkdir()
     assert read_seen(folder) == Seen(set(), NOT_SAID)
     (folder / "metrics.json").write_text(json.dumps({"datasets": [str(run)]}))
-    assert read_seen(folder).ids >= set(open_source(run).read("train").inputs["input_id"].to_pylist())
+    assert read_seen(folder).ids >= set(open_pairs(run).read("train").inputs["input_id"].to_pylist())
     (folder / "metrics.json").write_text(json.dumps({"datasets": [str(run), str(tmp_path / "gone")]}))
     assert read_seen(folder) == Seen(set(), NOT_SAID)
 

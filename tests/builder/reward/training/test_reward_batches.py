@@ -7,7 +7,7 @@ import torch
 from builder.reward.model import RewardModel
 from builder.reward.training.batches import Collate, Passes, inputs_for_pairs
 from builder.reward.training.data import PreferenceError, load_preferences
-from builder.reward.training.step import Reader
+from builder.reward.training.step import TrainingView
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_a_pass_without_an_input_has_one_whose_pairs_are_left_out(splits, model)
     assert empty
     batch = Collate(model.processor, 16, cache_mb=0)(empty[0])
     assert batch["chosen"].shape == batch["margin"].shape == (0,)
-    assert len(Reader(model)(**batch)) == 4
+    assert len(TrainingView(model)(**batch)) == 4
 
 
 def test_pairs_a_step_become_inputs_a_step(splits):

@@ -11,7 +11,7 @@ from builder.reward.model import RewardModel
 from builder.reward.training.accuracy import candidate_rewards, pairwise_accuracy
 from builder.reward.training.batches import Collate
 from builder.reward.training.data import load_preferences
-from builder.reward.training.step import Reader
+from builder.reward.training.step import TrainingView
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_two_folders_of_one_name_are_two_datasets(tmp_path):
 @pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])
 def test_a_batch_scores_each_candidate_as_it_is_scored_alone(build, model, cycle):
     split = load_preferences(build(cycle, train=3))["train"]
-    collate, reader = Collate(model.processor, model.max_text_length, cache_mb=1), Reader(model)
+    collate, reader = Collate(model.processor, model.max_text_length, cache_mb=1), TrainingView(model)
     for _ in range(2):  # the second time with cached pixels
         batch = collate([split[index] for index in range(3)])
         distinct = {picture.read() for index in range(3) for picture in split[index].images}

@@ -24,7 +24,7 @@ from builder.reward.training.frozen_layers import (
     half_fingerprint,
 )
 from builder.reward.training.settings import TrainSettings
-from builder.reward.training.step import Reader, counts, loss_of
+from builder.reward.training.step import TrainingView, counts, loss_of
 
 IMAGES = [picture(colour, seed) for seed, colour in enumerate(COLOURS)]
 TEXTS = [caption(colour) for colour in COLOURS] + ["red", "a plain picture of a shade of green"]
@@ -102,7 +102,7 @@ def cached(model, splits, folder, dtype) -> Collate:
 
 def reference(model, splits) -> torch.Tensor:
     """The loss as CycleReward computes it: for every pair both images and both texts, each on its own."""
-    collate, reader, sums = Collate(model.processor, 16, cache_mb=0), Reader(model), {}
+    collate, reader, sums = Collate(model.processor, 16, cache_mb=0), TrainingView(model), {}
     for split in splits:
         for row in split.with_pairs:
             each = split[row]
@@ -132,7 +132,7 @@ def test_grouped_and_cached_pairs_give_the_loss_and_gradients_of_pairs_taken_one
     batch = collate([split[row] for split in splits for row in range(2)])
     assert "image_prefix" in batch
     assert ("text_prefix" in batch) == (backbone != "blip")
-    reader = Reader(model, frozen_half(model, "image"), frozen_half(model, "text"))
+    reader = TrainingView(model, frozen_half(model, "image"), frozen_half(model, "text"))
     found = loss_of(reader(**batch), batch, TrainSettings(), counts(batch))
     expected = reference(model, splits)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
@@ -149,7 +149,7 @@ def test_half_precision_on_disk_is_as_close_as_its_numbers(build, captioner, tmp
     split = load_preferences(build("t2i2t", train=2))["train"]
     model = make("blip", captioner, 0.5)
     batch = cached(model, [split], tmp_path, dtype)([split[0], split[1]])
-    reader = Reader(model, frozen_half(model, "image"))
+    reader = TrainingView(model, frozen_half(model, "image"))
     expected = reader(**Collate(model.processor, 16, cache_mb=0)([split[0], split[1]]))
     torch.testing.assert_close(reader(**batch), expected, atol=close, rtol=0)
 
