@@ -204,8 +204,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from jobs.build import run_build
     from jobs.changes import parse_changes
+    from jobs.run_build import run_build
 
     limit = {"inputs.limit": arguments.limit} if arguments.limit else {}
     run_build(arguments.recipe, arguments.out, arguments.retry_failed, parse_changes(arguments.set) | limit)

@@ -20,7 +20,7 @@ from builder.reward.training.settings import TrainSettings
 from builder.run.store import Store
 from builder.study import agreement
 from builder.study.agreement import Share
-from jobs.build import counts_table
+from jobs.run_build import counts_table
 from schemas.cycle import CYCLES
 from schemas.ids import generation_id, sample_seed
 from schemas.recipe import Recipe, load_recipe

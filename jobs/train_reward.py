@@ -1,10 +1,5 @@
-"""Train a reward model: what `cyclepref train-reward` calls, and the script that a Ray job runs.
+"""What `cyclepref train-reward` does: training, and a table of what came of it."""
 
-ray job submit --working-dir . -- python -m jobs.train_reward /shared/run --out /shared/reward --workers 8 \
-  --recipe cyclereward
-"""
-
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +60,3 @@ def accuracy_table(metrics: dict[str, Any]) -> Table:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}%"
-
-
-if __name__ == "__main__":
-    from jobs.cli import main
-
-    sys.exit(main(["train-reward", *sys.argv[1:]]))

@@ -28,8 +28,8 @@ from builder.reward.card import write_card
 from builder.run.store import Store
 from builder.stages.accounting import Accountant, BuildError, Work
 from builder.stages.steps import failure, receipt
-from jobs.build import counts_table
 from jobs.cli import main
+from jobs.run_build import counts_table
 from schemas import records
 from schemas.errors import visible
 from schemas.recipe import parse_recipe

@@ -1,0 +1,1 @@
+"""Preference data for image-text alignment without human labels, by cycle consistency."""

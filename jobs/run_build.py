@@ -1,0 +1,67 @@
+"""What `cyclepref build` does: the build, its counts as a table, what to know of it, and the commands that come
+next."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from builder.build import build
+from builder.common.progress import console, plain
+from builder.recipe_check import read_recipe
+from builder.run.notices import notices
+from builder.run.store import Store
+from jobs.recipe_names import recipe_path
+from schemas.recipe import Recipe
+
+
+def run_build(name: str, out: str | Path, retry_failed: bool = False, changes: Mapping[str, Any] | None = None) -> None:
+    """Build the recipe of a name or path, with `changes` ("inputs.limit": value) in place of what it says, and print
+    what became of every row, and where the results are."""
+    recipe = read_recipe(recipe_path(name, "build"), changes)
+    run = build(recipe, out, retry_failed)
+    console.print(counts_table(f"{recipe.name}: {out}", run["counts"]))
+    address = Store(out).address("dataset")
+    load = "" if "://" in address else f"   (datasets.load_dataset({address!r}))"
+    console.print(plain(f"dataset: {address}{load}"), soft_wrap=True)
+    for notice in notices(run["counts"]):
+        console.print(plain(f"warning: {notice}"), style="yellow", soft_wrap=True)
+    console.print(plain(_next(out, recipe, run["counts"])), soft_wrap=True)
+
+
+def _next(out: str | Path, recipe: Recipe, counts: dict[str, Any]) -> str:
+    """The commands that come after a build."""
+    place = shlex.quote(str(out))
+    layout = "trl-dpo-vision" if recipe.cycle == "i2t2i" else "diffusion-dpo"
+    steps = [
+        (f"cyclepref stats {place}", "what the pairs are like"),
+        (f"cyclepref export {place} --format {layout} --out {place}-{layout}", "the pairs as a trainer reads them"),
+        (f"cyclepref train-reward {place} --out {place}-reward --start MODEL", "a reward model"),
+        (f"cyclepref publish {place} --repo ORG/NAME --dry-run", "what would go to the Hub"),
+    ]
+    stages = ("candidates", "reconstructions", "scores")
+    if counts["inputs"]["failed"] or any(count["failed"] for stage in stages for count in counts[stage].values()):
+        steps.insert(0, (f"cyclepref failures {place}", "what failed, and why"))
+    width = max(len(command) for command, _ in steps)
+    return "next:\n" + "\n".join(f"  {command:<{width}}  {what}" for command, what in steps)
+
+
+def counts_table(title: str, counts: dict[str, Any]) -> Table:
+    """Every stage's accounting as a table."""
+    table = Table(title=plain(title), title_justify="left")
+    for name in ("stage", "model", "wanted", "ok", "failed", "reused"):
+        table.add_column(name, justify="left" if name in ("stage", "model") else "right")
+    inputs = counts["inputs"]
+    ok = inputs["unique"] + inputs["duplicate"]
+    note = f"{inputs['unique']} unique"
+    table.add_row("inputs", note, str(inputs["read"]), str(ok), str(inputs["failed"]), "")
+    for stage in ("candidates", "reconstructions", "scores", "safety"):
+        for model, count in counts.get(stage, {}).items():
+            table.add_row(stage, plain(model), *(str(count[name]) for name in ("wanted", "ok", "failed", "reused")))
+    pairs = counts["pairs"]
+    reasons = [name for name in pairs if name not in ("possible", "kept")]
+    left_out = ", ".join(f"{pairs[name]} {name.replace('_', ' ')}" for name in reasons)
+    table.add_row("pairs", left_out, str(pairs["possible"]), str(pairs["kept"]), "", "")
+    return table
