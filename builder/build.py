@@ -9,34 +9,34 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder import __version__
-from builder.catalog.resolve import metric_spec, model_spec, resolve
-from builder.dataset.card import Facts
-from builder.dataset.edition import release
-from builder.dataset.licences import inputs_licence
-from builder.dataset.views import Views
-from builder.engine.engine import Engine, EngineError
-from builder.pairing.mix import Mix, add_mix, mix_of
-from builder.pairing.pair import Direction, pair
-from builder.pairing.scores import cycle_scores, of_metric, samples_of
-from builder.run.lock import hold
-from builder.run.mending import MENDS, set_damaged_aside
-from builder.run.provenance import provenance, remember
-from builder.run.record import Notes
-from builder.run.store import DamagedPart, Store, without
-from builder.run.upkeep import join_small
-from builder.sources.open import open_source
-from builder.stages import compare, generate
-from builder.stages.accounting import Accountant, BuildError
-from builder.stages.ingest import ingest, list_items
-from builder.stages.load_check import LoadCheck
-from builder.stages.needs import require
-from builder.stages.safety import resolve_safety
-from builder.stages.wanted import Use, candidate_view, made_reconstructions, truncation, wanted_generations
-from schemas.ids import digest
-from schemas.recipe import MIX, Recipe, RecipeError
-from schemas.resolved import Resolved
-from schemas.run_files import LockFile, RunJson
+from cyclepref.builder import __version__
+from cyclepref.builder.catalog.resolve import metric_spec, model_spec, resolve
+from cyclepref.builder.dataset.card import Facts
+from cyclepref.builder.dataset.edition import release
+from cyclepref.builder.dataset.licences import inputs_licence
+from cyclepref.builder.dataset.views import Views
+from cyclepref.builder.engine.engine import Engine, EngineError
+from cyclepref.builder.pairing.mix import Mix, add_mix, mix_of
+from cyclepref.builder.pairing.pair import Direction, pair
+from cyclepref.builder.pairing.scores import cycle_scores, of_metric, samples_of
+from cyclepref.builder.run.lock import hold
+from cyclepref.builder.run.mending import MENDS, set_damaged_aside
+from cyclepref.builder.run.provenance import provenance, remember
+from cyclepref.builder.run.record import Notes
+from cyclepref.builder.run.store import DamagedPart, Store, without
+from cyclepref.builder.run.upkeep import join_small
+from cyclepref.builder.sources.open import open_source
+from cyclepref.builder.stages import compare, generate
+from cyclepref.builder.stages.accounting import Accountant, BuildError
+from cyclepref.builder.stages.ingest import ingest, list_items
+from cyclepref.builder.stages.load_check import LoadCheck
+from cyclepref.builder.stages.needs import require
+from cyclepref.builder.stages.safety import resolve_safety
+from cyclepref.builder.stages.wanted import Use, candidate_view, made_reconstructions, truncation, wanted_generations
+from cyclepref.schemas.ids import digest
+from cyclepref.schemas.recipe import MIX, Recipe, RecipeError
+from cyclepref.schemas.resolved import Resolved
+from cyclepref.schemas.run_files import LockFile, RunJson
 
 
 def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: Engine | None = None) -> dict[str, Any]:

@@ -4,17 +4,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from builder.catalog.catalog import CATALOG
-from builder.catalog.resolve import metric_spec, model_spec
-from builder.common.files import path_fault
-from builder.dataset.licences import inputs_licence
-from builder.metrics.requirements import check_metric
-from builder.stages.safety import safety_spec
-from schemas.cycle import CYCLES, Cycle
-from schemas.publishing import Safety
-from schemas.recipe import VALID, MetricChoice, ModelChoice, Recipe, RecipeError, recipe_settings
-from schemas.rules import Fault, Place, check, salvage
-from schemas.sources import SOURCES, modality_fault
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.builder.catalog.resolve import metric_spec, model_spec
+from cyclepref.builder.common.files import path_fault
+from cyclepref.builder.dataset.licences import inputs_licence
+from cyclepref.builder.metrics.requirements import check_metric
+from cyclepref.builder.stages.safety import safety_spec
+from cyclepref.schemas.cycle import CYCLES, Cycle
+from cyclepref.schemas.publishing import Safety
+from cyclepref.schemas.recipe import VALID, MetricChoice, ModelChoice, Recipe, RecipeError, recipe_settings
+from cyclepref.schemas.rules import Fault, Place, check, salvage
+from cyclepref.schemas.sources import SOURCES, modality_fault
 
 # What `inputs.path` must be. A dataset's may be more than a path: its source says what is wrong.
 PATHS = {"images": "folder", "prompts": "file", "parquet": "file or folder", "dci": "folder", "tsv": "file"}

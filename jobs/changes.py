@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from schemas.recipe import RecipeError
+from cyclepref.schemas.recipe import RecipeError
 
 
 def parse_changes(given: list[str]) -> dict[str, Any]:

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from builder import __version__
-from jobs.arguments import path, place, positive
-from jobs.dataset_commands import add_dataset_commands
-from jobs.lookup_commands import add_lookup_commands
-from jobs.reward_commands import add_reward_commands
-from jobs.train_command import add_train_command
-from schemas.errors import CyclePrefError, visible
+from cyclepref.builder import __version__
+from cyclepref.jobs.arguments import path, place, positive
+from cyclepref.jobs.dataset_commands import add_dataset_commands
+from cyclepref.jobs.lookup_commands import add_lookup_commands
+from cyclepref.jobs.reward_commands import add_reward_commands
+from cyclepref.jobs.train_command import add_train_command
+from cyclepref.schemas.errors import CyclePrefError, visible
 
 EXAMPLES = """examples:
   cyclepref demo                                          both cycles on the embedded world, on any machine
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 stopped by an error, 2 wrong usage, 130 interrupted."""
     arguments = make_parser().parse_args(argv)
     again = _again(arguments.command, sys.argv[1:] if argv is None else argv)
-    from builder.engine.watch import goes_on
+    from cyclepref.builder.engine.watch import goes_on
 
     goes_on(again)
     logging.basicConfig(format="%(message)s", level=logging.INFO if arguments.verbose else logging.WARNING)
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        from jobs.last_resort import report
+        from cyclepref.jobs.last_resort import report
 
         log.info("the whole trace:", exc_info=error)
         print(report(error, command), file=sys.stderr)
@@ -96,7 +96,7 @@ def _again(command: str, argv: list[str]) -> str:
 
 def _program() -> list[str]:
     """How this program was called."""
-    return ["cyclepref"] if Path(sys.argv[0]).stem == "cyclepref" else [sys.executable, "-m", "jobs.cli"]
+    return ["cyclepref"] if Path(sys.argv[0]).stem == "cyclepref" else [sys.executable, "-m", "cyclepref.jobs.cli"]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -197,15 +197,15 @@ def _folder(value: str) -> Path:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from jobs.demo import run_demo
+    from cyclepref.jobs.demo import run_demo
 
     run_demo(arguments.out, arguments.inputs)
     return 0
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from jobs.changes import parse_changes
-    from jobs.run_build import run_build
+    from cyclepref.jobs.changes import parse_changes
+    from cyclepref.jobs.run_build import run_build
 
     limit = {"inputs.limit": arguments.limit} if arguments.limit else {}
     run_build(arguments.recipe, arguments.out, arguments.retry_failed, parse_changes(arguments.set) | limit)
@@ -213,33 +213,33 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from jobs.runs import print_status
+    from cyclepref.jobs.runs import print_status
 
     print_status(arguments.directory, arguments.json)
     return 0
 
 
 def _failures(arguments: argparse.Namespace) -> int:
-    from jobs.runs import print_failures
+    from cyclepref.jobs.runs import print_failures
 
     print_failures(arguments.directory, arguments.stage, arguments.model, arguments.json)
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from jobs.verify import run_verify
+    from cyclepref.jobs.verify import run_verify
 
     return run_verify(arguments.directory, arguments.json)
 
 
 def _prune(arguments: argparse.Namespace) -> int:
-    from jobs.runs import run_prune
+    from cyclepref.jobs.runs import run_prune
 
     return run_prune(arguments.directory, arguments.yes)
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    from jobs.runs import run_merge
+    from cyclepref.jobs.runs import run_merge
 
     return run_merge(arguments.first, arguments.second, arguments.into)
 

@@ -4,8 +4,8 @@ import argparse
 
 import shtab
 
-from builder.catalog.catalog import CATALOG
-from jobs.recipe_names import shipped_recipes
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.jobs.recipe_names import shipped_recipes
 
 # Arguments that are no files, by their destinations.
 NO_FILES = {"repo", "revision", "split", "prompt", "text", "texts", "set", "against", "kind", "device", "name", "shell"}

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from jobs.arguments import number, number_or_none, path, place, positive
+from cyclepref.jobs.arguments import number, number_or_none, path, place, positive
 
 
 def add_dataset_commands(commands, add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -67,14 +67,14 @@ def _place_or_id(value: str) -> str:
 
 
 def _stats(arguments: argparse.Namespace) -> int:
-    from jobs.publish import print_statistics
+    from cyclepref.jobs.publish import print_statistics
 
     print_statistics(arguments.directory, arguments.json)
     return 0
 
 
 def _publish(arguments: argparse.Namespace) -> int:
-    from jobs.publish import run_publish
+    from cyclepref.jobs.publish import run_publish
 
     run_publish(
         arguments.directory, arguments.repo, arguments.private, arguments.revision, arguments.dry_run, arguments.partial
@@ -83,7 +83,7 @@ def _publish(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from jobs.export import run_export
+    from cyclepref.jobs.export import run_export
 
     names = ("min_margin", "max_margin", "top_vs_bottom", "max_pairs_per_input", "balance_by_model")
     filters = {name: getattr(arguments, name) for name in names}

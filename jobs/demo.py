@@ -10,20 +10,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.table import Table
 
-from builder.build import build
-from builder.catalog.resolve import model_spec
-from builder.common import progress
-from builder.common.progress import console, plain
-from builder.dataset.examples import draw_run
-from builder.engine.engine import Engine
-from builder.reward.training.settings import TrainSettings
-from builder.run.store import Store
-from builder.study import agreement
-from builder.study.agreement import Share
-from jobs.run_build import counts_table
-from schemas.cycle import CYCLES
-from schemas.ids import generation_id, sample_seed
-from schemas.recipe import Recipe, load_recipe
+from cyclepref.builder.build import build
+from cyclepref.builder.catalog.resolve import model_spec
+from cyclepref.builder.common import progress
+from cyclepref.builder.common.progress import console, plain
+from cyclepref.builder.dataset.examples import draw_run
+from cyclepref.builder.engine.engine import Engine
+from cyclepref.builder.reward.training.settings import TrainSettings
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.study import agreement
+from cyclepref.builder.study.agreement import Share
+from cyclepref.jobs.run_build import counts_table
+from cyclepref.schemas.cycle import CYCLES
+from cyclepref.schemas.ids import generation_id, sample_seed
+from cyclepref.schemas.recipe import Recipe, load_recipe
 
 RECIPES = Path(__file__).parent / "recipes"
 # Small steps, and pairs of images at a quarter: what SBERT and a captioner say of unclear pictures is wrong in a
@@ -81,7 +81,7 @@ def _reward(out: Path, cycles: list[str]) -> dict[str, Any]:
     import torch
     import transformers
 
-    from builder.reward.training.train import train_reward
+    from cyclepref.builder.reward.training.train import train_reward
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
@@ -103,7 +103,7 @@ def _reward(out: Path, cycles: list[str]) -> dict[str, Any]:
 
 def _summary(out: Path, name: str, run: dict[str, Any]) -> dict[str, Any]:
     """The truth about one cycle's pairs; the reward's on inputs that it was not trained on."""
-    from builder.reward.model import RewardModel
+    from cyclepref.builder.reward.model import RewardModel
 
     store, cycle = Store(out / name), CYCLES[name]
     pairs, truth, length = store.read_view("pairs"), agreement.truths(store, cycle), agreement.lengths(store, cycle)
@@ -133,7 +133,7 @@ def _summary(out: Path, name: str, run: dict[str, Any]) -> dict[str, Any]:
 
 def _test_rewards(model: Any, folder: Path, run: dict[str, Any]) -> dict[str, float]:
     """The reward of every candidate of the test split, by its id."""
-    from builder.reward.training.accuracy import candidate_rewards
+    from cyclepref.builder.reward.training.accuracy import candidate_rewards
 
     if "test" not in run["counts"]["dataset"]["splits"]:  # a very small demo may have no input there
         return {}

@@ -7,11 +7,11 @@ from typing import Any
 import datasets as hf_datasets
 from rich.table import Table
 
-from builder.common.progress import plain
-from builder.reward.evaluation.draw import draw
-from builder.reward.evaluation.evaluate import evaluate
-from builder.reward.evaluation.names import REWARD
-from jobs.reward import console, open_model
+from cyclepref.builder.common.progress import plain
+from cyclepref.builder.reward.evaluation.draw import draw
+from cyclepref.builder.reward.evaluation.evaluate import evaluate
+from cyclepref.builder.reward.evaluation.names import REWARD
+from cyclepref.jobs.reward import console, open_model
 
 MODEL_PAIRS = 20  # on the screen; --json has all
 
@@ -20,7 +20,8 @@ def run_evaluate(
     model: str, datasets: list[str], against: tuple[str, ...], json_file: Path | None, picture: Path | None,
     device: str | None, **options: Any,
 ) -> None:  # fmt: skip
-    """Evaluate, print, and write what was asked for; `options` are the others of `builder.reward.evaluation`."""
+    """Evaluate, print, and write what was asked for; `options` are the others of
+    `cyclepref.builder.reward.evaluation`."""
     hf_datasets.disable_progress_bars()
     result = evaluate(open_model(model, device), model, datasets, against=against, **options)
     for entry in result["datasets"]:

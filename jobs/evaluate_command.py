@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from builder.reward.evaluation.names import DEFAULT, check_names
-from jobs.arguments import positive
+from cyclepref.builder.reward.evaluation.names import DEFAULT, check_names
+from cyclepref.jobs.arguments import positive
 
 EXAMPLES = """examples:
   cyclepref evaluate runs/demo/reward runs/demo/i2t2i runs/demo/t2i2t
@@ -42,7 +42,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     given = arguments.against
     against = DEFAULT if given is None else tuple(name for name in given.split(",") if name)
     check_names(against)
-    from jobs.evaluate import run_evaluate
+    from cyclepref.jobs.evaluate import run_evaluate
 
     options = {name: getattr(arguments, name) for name in ("split", "allow_leak", "batch_size")}
     run_evaluate(

@@ -6,10 +6,10 @@ import datasets
 from rich.console import Console
 from rich.table import Table
 
-from builder.common.progress import plain
-from builder.exports.export import export
-from builder.preferences.filters import Filters
-from builder.preferences.load import AS_BUILT, Poor
+from cyclepref.builder.common.progress import plain
+from cyclepref.builder.exports.export import export
+from cyclepref.builder.preferences.filters import Filters
+from cyclepref.builder.preferences.load import AS_BUILT, Poor
 
 console = Console(highlight=False)
 
@@ -17,7 +17,8 @@ console = Console(highlight=False)
 def run_export(
     place: str, format_name: str, out: str, filters: dict[str, Any], poor_chosen: str | None = None, **options: Any
 ) -> None:
-    """Write an export and print what became of each split; `options` are the others of `builder.exports.export`."""
+    """Write an export and print what became of each split; `options` are the others of
+    `cyclepref.builder.exports.export`."""
     datasets.disable_progress_bars()  # ours count what matters
     poor: Poor = AS_BUILT if poor_chosen is None else None if poor_chosen == "none" else float(poor_chosen)
     done = export(place, format_name, out, filters=Filters(**filters), poor_chosen=poor, **options)

@@ -6,8 +6,8 @@ import tempfile
 import traceback
 from datetime import UTC, datetime
 
-from builder import __version__
-from schemas.errors import visible
+from cyclepref.builder import __version__
+from cyclepref.schemas.errors import visible
 
 # Variables whose values are not for files, by their names.
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)

@@ -40,21 +40,21 @@ def add_lookup_commands(
 
 
 def _models(arguments: argparse.Namespace) -> int:
-    from jobs.models import print_models
+    from cyclepref.jobs.models import print_models
 
     print_models(arguments.name, arguments.kind, arguments.json)
     return 0
 
 
 def _recipes(arguments: argparse.Namespace) -> int:
-    from jobs.recipes_list import print_recipes
+    from cyclepref.jobs.recipes_list import print_recipes
 
     print_recipes(arguments.name, arguments.json)
     return 0
 
 
 def _completion(arguments: argparse.Namespace) -> int:
-    from jobs.completion import completion_script
+    from cyclepref.jobs.completion import completion_script
 
     print(completion_script(arguments.shell, arguments.make_parser()))
     return 0

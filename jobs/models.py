@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from builder.catalog.catalog import CATALOG, WEIGHTS
-from schemas.nearest import did_you_mean
-from schemas.recipe import RecipeError
-from schemas.specs import EndpointSpec, GeneratorSpec, MetricSpec, ModelSpec
+from cyclepref.builder.catalog.catalog import CATALOG, WEIGHTS
+from cyclepref.schemas.nearest import did_you_mean
+from cyclepref.schemas.recipe import RecipeError
+from cyclepref.schemas.specs import EndpointSpec, GeneratorSpec, MetricSpec, ModelSpec
 
-# `memory` is an estimate (schemas.specs.ModelSpec.memory_gb); `evidence` is explained by ModelSpec too.
+# `memory` is an estimate (cyclepref.schemas.specs.ModelSpec.memory_gb); `evidence` is explained by ModelSpec too.
 COLUMNS = ("name", "kind", "weights", "revision", "parameters", "memory", "licence", "prompt", "evidence")
 # Which of them a narrow terminal shows.
 FIRST_TO_SHOW = ("name", "kind", "memory", "licence", "weights", "parameters", "evidence", "prompt", "revision")

@@ -5,14 +5,14 @@ from typing import Any
 
 from rich.table import Table
 
-from builder.common.progress import plain
-from builder.dataset.publish import check_name, prepare, publish
-from builder.dataset.reader import DatasetFolder
-from builder.dataset.statistics import statistics
-from builder.run.folder import Folder
-from builder.run.record import PROGRESS_FILE as NOTES
-from builder.run.store import Store
-from jobs.screen import console, size_text
+from cyclepref.builder.common.progress import plain
+from cyclepref.builder.dataset.publish import check_name, prepare, publish
+from cyclepref.builder.dataset.reader import DatasetFolder
+from cyclepref.builder.dataset.statistics import statistics
+from cyclepref.builder.run.folder import Folder
+from cyclepref.builder.run.record import PROGRESS_FILE as NOTES
+from cyclepref.builder.run.store import Store
+from cyclepref.jobs.screen import console, size_text
 
 
 def print_statistics(place: str, as_json: bool = False) -> None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from schemas.nearest import did_you_mean
-from schemas.recipe import RecipeError
+from cyclepref.schemas.nearest import did_you_mean
+from cyclepref.schemas.recipe import RecipeError
 
 RecipeKind = Literal["build", "reward"]
 

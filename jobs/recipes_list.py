@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from builder.common.progress import plain
-from jobs.recipe_names import COMMANDS, RecipeKind, shipped_recipes
-from schemas.nearest import did_you_mean
-from schemas.recipe import RecipeError
+from cyclepref.builder.common.progress import plain
+from cyclepref.jobs.recipe_names import COMMANDS, RecipeKind, shipped_recipes
+from cyclepref.schemas.nearest import did_you_mean
+from cyclepref.schemas.recipe import RecipeError
 
 
 def print_recipes(name: str | None = None, as_json: bool = False) -> None:

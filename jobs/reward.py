@@ -10,16 +10,16 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 
-from builder.common.progress import plain, stage
-from builder.reward.best_of_n import Kept, best_of_groups, open_groups
-from builder.reward.card import write_plain_card
-from builder.reward.kept import BestOfN, new_folder, row_of
-from builder.reward.model import RewardModel
-from builder.reward.origin import Origin
-from builder.reward.released.checkpoint import read_tokenizer, read_weights
-from builder.reward.released.convert import convert, kind_of
-from builder.reward.released.load import usable_device
-from builder.reward.scoring import Ranking, paired
+from cyclepref.builder.common.progress import plain, stage
+from cyclepref.builder.reward.best_of_n import Kept, best_of_groups, open_groups
+from cyclepref.builder.reward.card import write_plain_card
+from cyclepref.builder.reward.kept import BestOfN, new_folder, row_of
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.origin import Origin
+from cyclepref.builder.reward.released.checkpoint import read_tokenizer, read_weights
+from cyclepref.builder.reward.released.convert import convert, kind_of
+from cyclepref.builder.reward.released.load import usable_device
+from cyclepref.builder.reward.scoring import Ranking, paired
 
 # What a command answers goes to stdout, and what it says of its work to stderr.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)

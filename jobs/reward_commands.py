@@ -4,11 +4,11 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from builder.reward.errors import ImageNotFound
-from builder.reward.given import check_text, pair_count
-from jobs.arguments import positive
-from jobs.evaluate_command import add_evaluate
-from schemas.errors import CyclePrefError
+from cyclepref.builder.reward.errors import ImageNotFound
+from cyclepref.builder.reward.given import check_text, pair_count
+from cyclepref.jobs.arguments import positive
+from cyclepref.jobs.evaluate_command import add_evaluate
+from cyclepref.schemas.errors import CyclePrefError
 
 KINDS = ("cyclereward-combo", "cyclereward-i2t", "cyclereward-t2i", "imagereward")
 
@@ -76,7 +76,7 @@ def _model(parser: argparse.ArgumentParser) -> None:
 def _score(arguments: argparse.Namespace) -> int:
     pair_count(len(arguments.image), len(arguments.text))
     _look_at(arguments.image, arguments.text)
-    from jobs.reward import run_score
+    from cyclepref.jobs.reward import run_score
 
     run_score(arguments.image, arguments.text, _opened(arguments), arguments.batch_size, arguments.json)
     return 0
@@ -88,7 +88,7 @@ def _rank(arguments: argparse.Namespace) -> int:
     if not images and not texts:
         raise UsageError("rank takes --prompt with --images, or --image with --texts, and not parts of both")
     _look_at(arguments.images or [arguments.image], arguments.texts or [arguments.prompt])
-    from jobs.reward import run_rank
+    from cyclepref.jobs.reward import run_rank
 
     one, many = (arguments.prompt, arguments.images) if images else (arguments.image, arguments.texts)
     run_rank("image" if images else "text", one, many, _opened(arguments), arguments.json)
@@ -96,7 +96,7 @@ def _rank(arguments: argparse.Namespace) -> int:
 
 
 def _best(arguments: argparse.Namespace) -> int:
-    from jobs.reward import new_folder, open_groups, run_best_of_n
+    from cyclepref.jobs.reward import new_folder, open_groups, run_best_of_n
 
     open_groups(arguments.directory)
     if arguments.out is not None:
@@ -108,7 +108,7 @@ def _best(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from jobs.reward import run_convert
+    from cyclepref.jobs.reward import run_convert
 
     run_convert(arguments.checkpoint, arguments.kind, arguments.out, arguments.tokenizer)
     return 0
@@ -124,6 +124,6 @@ def _look_at(images: list[str], texts: list[str]) -> None:
 
 
 def _opened(arguments: argparse.Namespace):
-    from jobs.reward import open_model
+    from cyclepref.jobs.reward import open_model
 
     return open_model(arguments.model, arguments.device)

@@ -8,13 +8,13 @@ from typing import Any
 
 from rich.table import Table
 
-from builder.build import build
-from builder.common.progress import console, plain
-from builder.recipe_check import read_recipe
-from builder.run.notices import notices
-from builder.run.store import Store
-from jobs.recipe_names import recipe_path
-from schemas.recipe import Recipe
+from cyclepref.builder.build import build
+from cyclepref.builder.common.progress import console, plain
+from cyclepref.builder.recipe_check import read_recipe
+from cyclepref.builder.run.notices import notices
+from cyclepref.builder.run.store import Store
+from cyclepref.jobs.recipe_names import recipe_path
+from cyclepref.schemas.recipe import Recipe
 
 
 def run_build(name: str, out: str | Path, retry_failed: bool = False, changes: Mapping[str, Any] | None = None) -> None:

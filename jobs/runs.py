@@ -8,13 +8,13 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from builder.run.failures import failures
-from builder.run.lock import hold
-from builder.run.record import PROGRESS_FILE as PROGRESS
-from builder.run.status import status
-from builder.run.store import Store, StoreError
-from builder.run.upkeep import Unused, merge, prune, unused
-from jobs.screen import console, size_text
+from cyclepref.builder.run.failures import failures
+from cyclepref.builder.run.lock import hold
+from cyclepref.builder.run.record import PROGRESS_FILE as PROGRESS
+from cyclepref.builder.run.status import status
+from cyclepref.builder.run.store import Store, StoreError
+from cyclepref.builder.run.upkeep import Unused, merge, prune, unused
+from cyclepref.jobs.screen import console, size_text
 
 
 def print_status(out: str, as_json: bool = False) -> None:

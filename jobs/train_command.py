@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from jobs.recipe_names import recipe_path
+from cyclepref.jobs.recipe_names import recipe_path
 
 
 def add_train_command(commands, add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -36,8 +36,8 @@ def add_train_command(commands, add: Callable[..., argparse.ArgumentParser]) -> 
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from jobs.changes import parse_changes
-    from jobs.train_reward import run_train_reward
+    from cyclepref.jobs.changes import parse_changes
+    from cyclepref.jobs.train_reward import run_train_reward
 
     changes = parse_changes(arguments.set) | ({"start": arguments.start} if arguments.start else {})
     recipe = recipe_path(arguments.recipe, "reward") if arguments.recipe else None

@@ -5,9 +5,9 @@ from typing import Any
 
 from rich.table import Table
 
-from builder.common.progress import console, plain
-from builder.reward.start_names import start_of_recipe
-from builder.reward.training.settings import TrainRecipe, load_train_recipe
+from cyclepref.builder.common.progress import console, plain
+from cyclepref.builder.reward.start_names import start_of_recipe
+from cyclepref.builder.reward.training.settings import TrainRecipe, load_train_recipe
 
 
 def run_train_reward(
@@ -23,7 +23,7 @@ def run_train_reward(
     if recipe_path is not None and "start" not in changes:
         recipe = recipe.model_copy(update={"start": start_of_recipe(recipe.start, recipe_path.parent)})
     if workers > 1:
-        from builder.reward.training.workers import train_with_workers
+        from cyclepref.builder.reward.training.workers import train_with_workers
 
         metrics = train_with_workers(sources, recipe, out, workers, cache)
     else:
@@ -36,7 +36,7 @@ def _train_here(sources: list[str], recipe: TrainRecipe, out: Path, cache: Path 
     import datasets
     import transformers
 
-    from builder.reward.training.train import train_reward
+    from cyclepref.builder.reward.training.train import train_reward
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()

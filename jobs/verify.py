@@ -4,11 +4,11 @@ import json
 
 from rich.table import Table
 
-from builder.common.progress import plain
-from builder.dataset.verify import verify
-from builder.run.findings import Report
-from builder.run.store import Store
-from jobs.screen import console
+from cyclepref.builder.common.progress import plain
+from cyclepref.builder.dataset.verify import verify
+from cyclepref.builder.run.findings import Report
+from cyclepref.builder.run.store import Store
+from cyclepref.jobs.screen import console
 
 
 def run_verify(out: str, as_json: bool = False) -> int:

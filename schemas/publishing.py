@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from schemas.rules import Section
+from cyclepref.schemas.rules import Section
 
 
 class DatasetOptions(Section):
@@ -32,7 +32,7 @@ class Safety(Section):
 
     `model` is a Hub id or a folder that transformers' AutoModelForImageClassification loads, `label` one of its
     labels, and `threshold` the probability of that label from which on an image is flagged. `settings` are those of
-    `schemas.specs.SafetySpec` (batch_size, num_gpus, dtype, revision...).
+    `cyclepref.schemas.specs.SafetySpec` (batch_size, num_gpus, dtype, revision...).
     """
 
     model: str

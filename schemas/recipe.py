@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.cycle import CYCLES, Cycle
-from schemas.errors import CyclePrefError
-from schemas.publishing import DatasetOptions, Safety
-from schemas.rules import Fault, Section, check, rule
-from schemas.settings_file import Settings, read_settings
-from schemas.sources import Inputs
+from cyclepref.schemas.cycle import CYCLES, Cycle
+from cyclepref.schemas.errors import CyclePrefError
+from cyclepref.schemas.publishing import DatasetOptions, Safety
+from cyclepref.schemas.rules import Fault, Section, check, rule
+from cyclepref.schemas.settings_file import Settings, read_settings
+from cyclepref.schemas.sources import Inputs
 
 # What an error calls it, and where recipes that work are listed.
 VALID, EXAMPLES = "a valid recipe", "cyclepref recipes"
@@ -96,7 +96,8 @@ class Pairing(Section):
     those of a mix in [0, 1]. (CyclePrefDB: 0.005, and DreamSim 0.7 or SBERT 0.4.)
 
     `min_margin_sd`: pairs whose margin is smaller than this many standard errors may be the backward model's noise,
-    see `builder.pairing.pair.paired_errors`; null keeps them. It needs two reconstructions of a candidate at least.
+    see `cyclepref.builder.pairing.pair.paired_errors`; null keeps them. It needs two reconstructions of a candidate at
+    least.
     """
 
     min_margin: Annotated[float, Field(ge=0, description="the least difference of scores that makes a pair, 0 or more")]
@@ -256,7 +257,7 @@ def load_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> R
 
     Raises:
         RecipeError: one message with every fault: line and column, what was given, what is allowed. Whether models,
-            metrics and paths exist is found by `builder.recipe_check.read_recipe`.
+            metrics and paths exist is found by `cyclepref.builder.recipe_check.read_recipe`.
     """
     return checked(recipe_settings(path, changes))
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.ids import fingerprint
+from cyclepref.schemas.ids import fingerprint
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple, get_args
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from schemas.wording import missing, unknown, worded
+from cyclepref.schemas.wording import missing, unknown, worded
 
 Place = tuple[int | str, ...]
 

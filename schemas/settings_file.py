@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from schemas.errors import CyclePrefError, visible
-from schemas.rules import Fault, Place
+from cyclepref.schemas.errors import CyclePrefError, visible
+from cyclepref.schemas.rules import Fault, Place
 
 # Aliases can make a file of a few lines hold more than memory does.
 MOST_NODES = 100_000

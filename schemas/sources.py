@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.cycle import Modality
-from schemas.rules import Section
+from cyclepref.schemas.cycle import Modality
+from cyclepref.schemas.rules import Section
 
 
 class ImageFolder(Section):

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
-from schemas.cycle import Modality
-from schemas.rules import Fault, Section, rule
+from cyclepref.schemas.cycle import Modality
+from cyclepref.schemas.rules import Fault, Section, rule
 
 # The question that CyclePrefDB asked its captioners (CycleReward, arXiv 2506.02095).
 QUESTION = "Write a detailed description of the given image."

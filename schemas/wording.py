@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
-from schemas.nearest import did_you_mean
+from cyclepref.schemas.nearest import did_you_mean
 
 # Longer values say no more.
 SHOWN = 80

@@ -12,7 +12,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# pytest puts tests/ on the path, which mirrors the source: `import builder` would find the folder tests/builder.
+# pytest puts tests/ on the path, which mirrors the source: `import cyclepref.builder` would find the folder
+# tests/builder.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # Read at import by the libraries below, so set before any test module is. HF_HUB_OFFLINE=0 in the environment wins:

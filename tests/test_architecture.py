@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from builder.catalog.resolve import metric_spec, model_spec
-from builder.reward.training.settings import load_train_recipe
-from schemas.recipe import MetricChoice, load_recipe
+from cyclepref.builder.catalog.resolve import metric_spec, model_spec
+from cyclepref.builder.reward.training.settings import load_train_recipe
+from cyclepref.schemas.recipe import MetricChoice, load_recipe
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("schemas", "builder", "jobs")
@@ -119,8 +119,8 @@ def test_schemas_bring_in_neither_torch_nor_ray():
 @pytest.mark.parametrize("arguments", ["--help", "--version", *(f"{name} --help" for name in COMMANDS)])
 def test_the_command_line_explains_itself_before_it_loads_anything(arguments):
     # sys.exit ends the command after --help; what was loaded until then is printed all the same.
-    run = f"try:\n    jobs.cli.main({arguments.split()!r})\nexcept SystemExit as exit:\n    assert not exit.code"
-    assert loaded_by(f"import jobs.cli\n{run}") == set()
+    run = f"try:\n    cyclepref.jobs.cli.main({arguments.split()!r})\nexcept SystemExit as exit:\n    assert not exit.code"
+    assert loaded_by(f"import cyclepref.jobs.cli\n{run}") == set()
 
 
 def loaded_by(code: str) -> set[str]:
@@ -188,8 +188,10 @@ def test_there_are_recipes_of_rewards():
 
 
 def test_the_scan_of_imports_sees_those_within_functions():
-    assert upward("schemas", ast.parse("def late():\n    from builder.engine.engine import Engine")) == {"builder"}
-    assert upward("jobs", ast.parse("import builder.build, schemas.ids")) == set()
+    assert upward("schemas", ast.parse("def late():\n    from cyclepref.builder.engine.engine import Engine")) == {
+        "builder"
+    }
+    assert upward("jobs", ast.parse("import cyclepref.builder.build, cyclepref.schemas.ids")) == set()
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import ray
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from builder.engine.nodes import launcher_workers, waiting_told
-from builder.engine.plan import Node
+from cyclepref.builder.engine.nodes import launcher_workers, waiting_told
+from cyclepref.builder.engine.plan import Node
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "ray_cluster.yaml").read_text()

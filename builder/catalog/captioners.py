@@ -4,7 +4,7 @@ Licences are what the models' cards say, in short; parameters are of all weights
 template needs a row here and no code.
 """
 
-from schemas.specs import QUESTION, CaptionerSpec
+from cyclepref.schemas.specs import QUESTION, CaptionerSpec
 
 PAPER = "captioner of CyclePrefDB; greedy, 77 new tokens"
 

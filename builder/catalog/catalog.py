@@ -6,10 +6,10 @@ folder also works directly in a recipe, with its settings given there.
 
 from pathlib import Path
 
-from builder.catalog.captioners import HUB_CAPTIONERS
-from builder.catalog.metrics import METRICS
-from builder.catalog.painters import HUB_PAINTERS
-from schemas.specs import QUESTION, CaptionerSpec, EndpointSpec, GeneratorSpec, MetricSpec, PainterSpec
+from cyclepref.builder.catalog.captioners import HUB_CAPTIONERS
+from cyclepref.builder.catalog.metrics import METRICS
+from cyclepref.builder.catalog.painters import HUB_PAINTERS
+from cyclepref.schemas.specs import QUESTION, CaptionerSpec, EndpointSpec, GeneratorSpec, MetricSpec, PainterSpec
 
 WEIGHTS = Path(__file__).parent.parent / "shapeworld" / "weights"
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from schemas.specs import MetricSpec
+from cyclepref.schemas.specs import MetricSpec
 
 SHAPEWORLD_LPIPS = Path(__file__).parent.parent / "shapeworld" / "weights" / "lpips"
 

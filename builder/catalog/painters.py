@@ -3,7 +3,7 @@
 Steps and guidance are those of the models' cards, but for the pipelines of CyclePrefDB, which have the paper's.
 """
 
-from schemas.specs import PainterSpec
+from cyclepref.schemas.specs import PainterSpec
 
 PAPER = "pipeline of CyclePrefDB"
 # As the captions are: PixArt's and Lumina's cleaning lower-cases a prompt, and needs packages of its own.

@@ -13,16 +13,16 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from builder.catalog.catalog import CATALOG
-from builder.catalog.metrics import BY_MODALITY, LPIPS_OWN_HIGH
-from builder.metrics.requirements import check_metric, weight_files
-from schemas.cycle import Modality, ModelKind
-from schemas.ids import digest
-from schemas.nearest import did_you_mean
-from schemas.recipe import MetricChoice, ModelChoice, RecipeError
-from schemas.resolved import Resolved
-from schemas.rules import Fault, check
-from schemas.specs import CaptionerSpec, EndpointSpec, MetricSpec, PainterSpec, Spec
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.builder.catalog.metrics import BY_MODALITY, LPIPS_OWN_HIGH
+from cyclepref.builder.metrics.requirements import check_metric, weight_files
+from cyclepref.schemas.cycle import Modality, ModelKind
+from cyclepref.schemas.ids import digest
+from cyclepref.schemas.nearest import did_you_mean
+from cyclepref.schemas.recipe import MetricChoice, ModelChoice, RecipeError
+from cyclepref.schemas.resolved import Resolved
+from cyclepref.schemas.rules import Fault, check
+from cyclepref.schemas.specs import CaptionerSpec, EndpointSpec, MetricSpec, PainterSpec, Spec
 
 log = logging.getLogger("cyclepref.models")
 

@@ -11,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any
 
-from schemas.errors import visible
-from schemas.recipe import RecipeError
+from cyclepref.schemas.errors import visible
+from cyclepref.schemas.recipe import RecipeError
 
 log = logging.getLogger("cyclepref.inputs")
 

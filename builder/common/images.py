@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from schemas.errors import CyclePrefError
-from schemas.ids import image_id
+from cyclepref.schemas.errors import CyclePrefError
+from cyclepref.schemas.ids import image_id
 
 # The only decoders that untrusted bytes reach; Pillow has others that start programs (EPS: Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")

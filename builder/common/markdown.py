@@ -2,7 +2,7 @@
 
 import re
 
-from schemas.errors import visible
+from cyclepref.schemas.errors import visible
 
 
 def escape(text: str) -> str:

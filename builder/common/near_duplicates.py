@@ -18,8 +18,8 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
-from schemas.cycle import Modality
-from schemas.ids import digest
+from cyclepref.schemas.cycle import Modality
+from cyclepref.schemas.ids import digest
 
 # A new version makes new signatures, and so other likenesses.
 VERSION = 1

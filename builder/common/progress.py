@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
-from schemas.errors import visible
+from cyclepref.schemas.errors import visible
 
 LOG_EVERY_S = 15
 # Columns from which on a bar has room for its whole name.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from builder.common.progress import console
+from cyclepref.builder.common.progress import console
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -7,12 +7,12 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from builder.common.markdown import escape
-from builder.dataset.licences import UNKNOWN, strictest
-from builder.pairing.pair import Direction
-from builder.run.notices import notices
-from schemas.recipe import Pairing, Recipe
-from schemas.resolved import Resolved
+from cyclepref.builder.common.markdown import escape
+from cyclepref.builder.dataset.licences import UNKNOWN, strictest
+from cyclepref.builder.pairing.pair import Direction
+from cyclepref.builder.run.notices import notices
+from cyclepref.schemas.recipe import Pairing, Recipe
+from cyclepref.schemas.resolved import Resolved
 
 CITATION = """@inproceedings{bahng2025cyclereward,
   title = {Cycle Consistency as Reward: Learning Image-Text Alignment without Human Preferences},

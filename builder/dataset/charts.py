@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from schemas.errors import visible
+from cyclepref.schemas.errors import visible
 
 INK, FAINT, LINE, BAR = "#1b1f24", "#57606a", "#d0d7de", "#0969da"
 LOW, HIGH = np.array([245, 247, 250]), np.array([9, 105, 218])
@@ -15,7 +15,7 @@ CELL, LABEL_CHARACTERS = 58, 30
 
 def histograms(scores: dict[str, dict[str, Any]]) -> Image.Image:
     """A histogram for each metric, one below the other; `scores` are those of
-    `builder.dataset.statistics.statistics`."""
+    `cyclepref.builder.dataset.statistics.statistics`."""
     sheet = Image.new("RGB", (WIDTH, max(1, len(scores)) * HEIGHT), "white")
     draw = ImageDraw.Draw(sheet)
     for at, (metric, found) in enumerate(scores.items()):

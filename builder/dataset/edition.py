@@ -13,22 +13,22 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from builder.dataset import charts
-from builder.dataset import format as dataset_format
-from builder.dataset.card import Facts, card
-from builder.dataset.examples import examples
-from builder.dataset.format import PICTURES
-from builder.dataset.grouping import group
-from builder.dataset.reader import CARD, DatasetError, DatasetFolder
-from builder.dataset.statistics import statistics
-from builder.dataset.views import Views, WritePlan, among
-from builder.dataset.write import write_splits
-from builder.engine.engine import Engine
-from builder.run.folder import Folder
-from builder.run.store import Store
-from builder.stages.accounting import Accountant
-from builder.stages.safety import FLAGGED_FILE, Verdicts, judge
-from schemas.recipe import Recipe
+from cyclepref.builder.dataset import charts
+from cyclepref.builder.dataset import format as dataset_format
+from cyclepref.builder.dataset.card import Facts, card
+from cyclepref.builder.dataset.examples import examples
+from cyclepref.builder.dataset.format import PICTURES
+from cyclepref.builder.dataset.grouping import group
+from cyclepref.builder.dataset.reader import CARD, DatasetError, DatasetFolder
+from cyclepref.builder.dataset.statistics import statistics
+from cyclepref.builder.dataset.views import Views, WritePlan, among
+from cyclepref.builder.dataset.write import write_splits
+from cyclepref.builder.engine.engine import Engine
+from cyclepref.builder.run.folder import Folder
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.stages.accounting import Accountant
+from cyclepref.builder.stages.safety import FLAGGED_FILE, Verdicts, judge
+from cyclepref.schemas.recipe import Recipe
 
 
 def release(

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from builder.pairing.scores import of_metric
-from builder.run.content import content_by_id
-from builder.run.store import Store
-from schemas.errors import visible
+from cyclepref.builder.pairing.scores import of_metric
+from cyclepref.builder.run.content import content_by_id
+from cyclepref.builder.run.store import Store
+from cyclepref.schemas.errors import visible
 
 CELL, GAP, LINE, WRAP = 132, 14, 13, 22
 LINES = 6

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from schemas.cycle import Cycle, Modality
-from schemas.recipe import Pairing
+from cyclepref.schemas.cycle import Cycle, Modality
+from cyclepref.schemas.recipe import Pairing
 
 # Goes into an edition's name: counted up when the same views are published as other columns.
 VERSION = 2

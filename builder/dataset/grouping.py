@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from builder.common import progress
-from builder.common.near_duplicates import signature
-from builder.run.content import attach, contents, locate
-from builder.run.groups import Groups, read_groups, write_groups
-from builder.run.store import Store
-from builder.stages.steps import blocks_of
-from schemas.cycle import Modality
+from cyclepref.builder.common import progress
+from cyclepref.builder.common.near_duplicates import signature
+from cyclepref.builder.run.content import attach, contents, locate
+from cyclepref.builder.run.groups import Groups, read_groups, write_groups
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.stages.steps import blocks_of
+from cyclepref.schemas.cycle import Modality
 
 if TYPE_CHECKING:  # it loads ray, which merging two records does not need
-    from builder.engine.engine import Engine
+    from cyclepref.builder.engine.engine import Engine
 
 ROWS_PER_TASK = 256
 READ = pa.schema([("input_id", pa.string()), ("signature", pa.binary())])

@@ -6,9 +6,9 @@ card lists them all.
 
 from dataclasses import dataclass
 
-from schemas.nearest import did_you_mean
-from schemas.recipe import RecipeError
-from schemas.rules import Fault
+from cyclepref.schemas.nearest import did_you_mean
+from cyclepref.schemas.recipe import RecipeError
+from cyclepref.schemas.rules import Fault
 
 # What a licence asks for, from the least to the most; unknown is stricter than all.
 STEPS = ("public domain", "notice", "attribution", "share alike", "use restrictions", "limited", "non-commercial")

@@ -28,15 +28,15 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import logging, validate_repo_id
 
-from builder.dataset import format as dataset_format
-from builder.dataset.format import PICTURES
-from builder.dataset.reader import CARD, DatasetFolder
-from builder.run.folder import Folder
-from builder.run.record import PROGRESS_FILE as NOTES
-from builder.run.status import status
-from builder.run.store import Store
-from schemas.errors import CyclePrefError
-from schemas.run_files import ProgressFile, RunJson
+from cyclepref.builder.dataset import format as dataset_format
+from cyclepref.builder.dataset.format import PICTURES
+from cyclepref.builder.dataset.reader import CARD, DatasetFolder
+from cyclepref.builder.run.folder import Folder
+from cyclepref.builder.run.record import PROGRESS_FILE as NOTES
+from cyclepref.builder.run.status import status
+from cyclepref.builder.run.store import Store
+from cyclepref.schemas.errors import CyclePrefError
+from cyclepref.schemas.run_files import ProgressFile, RunJson
 
 FOLDERS = (*dataset_format.CONFIGS, PICTURES)
 # A later edition removes these from a repository; whatever else lies there is not ours.

@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from builder.dataset.format import OWN, ROWS, SPLITS
-from builder.run.folder import Folder
-from builder.run.seal import UNREADABLE
-from schemas.errors import CyclePrefError
+from cyclepref.builder.dataset.format import OWN, ROWS, SPLITS
+from cyclepref.builder.run.folder import Folder
+from cyclepref.builder.run.seal import UNREADABLE
+from cyclepref.schemas.errors import CyclePrefError
 
 CARD = "README.md"
 # Few, since a row of images may be large.

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from builder.dataset import format as dataset_format
-from builder.run.store import Store
+from cyclepref.builder.dataset import format as dataset_format
+from cyclepref.builder.run.store import Store
 
 INPUTS_PER_BATCH = 64
 # A row group is written once it holds this much: large enough to be read fast, small enough for the Hub's viewer, which

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from builder.common import progress
-from builder.common.near_duplicates import alike, signature
-from builder.dataset.format import SPLITS
-from builder.dataset.reader import DatasetFolder
-from builder.pairing.pair import same_text
-from schemas.errors import visible
-from schemas.ids import digest
+from cyclepref.builder.common import progress
+from cyclepref.builder.common.near_duplicates import alike, signature
+from cyclepref.builder.dataset.format import SPLITS
+from cyclepref.builder.dataset.reader import DatasetFolder
+from cyclepref.builder.pairing.pair import same_text
+from cyclepref.schemas.errors import visible
+from cyclepref.schemas.ids import digest
 
 QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 BINS = 20
@@ -232,7 +232,7 @@ def _output(candidate: dict[str, Any]) -> str | bytes:
 def _signature(candidate: dict[str, Any]) -> bytes:
     if "text" in candidate:
         return signature(candidate["text"], "text")
-    from builder.common.images import decode
+    from cyclepref.builder.common.images import decode
 
     return signature(decode(candidate["image"]["bytes"]), "image")
 

@@ -12,21 +12,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from builder.common.progress import Stage, stage
-from builder.dataset import format as dataset_format
-from builder.dataset import grouping as groups
-from builder.dataset.format import SPLITS
-from builder.dataset.reader import CARD, DatasetError, DatasetFolder
-from builder.run.findings import DERIVED, NEW_DATASET, Report
-from builder.run.folder import Folder
-from builder.run.lock import FOLDER, holders
-from builder.run.record import PROGRESS_FILE, wanted_of
-from builder.run.seal import UNREADABLE, in_a_line
-from builder.run.store import TABLES, VIEWS, Store, StoreError
-from builder.run.verify_store import CANDIDATE, Held, gist, read_store, wrong_content
-from schemas.ids import similarity_id
-from schemas.recipe import MIX
-from schemas.run_files import InFlight, LockFile, ProgressFile, RunJson
+from cyclepref.builder.common.progress import Stage, stage
+from cyclepref.builder.dataset import format as dataset_format
+from cyclepref.builder.dataset import grouping as groups
+from cyclepref.builder.dataset.format import SPLITS
+from cyclepref.builder.dataset.reader import CARD, DatasetError, DatasetFolder
+from cyclepref.builder.run.findings import DERIVED, NEW_DATASET, Report
+from cyclepref.builder.run.folder import Folder
+from cyclepref.builder.run.lock import FOLDER, holders
+from cyclepref.builder.run.record import PROGRESS_FILE, wanted_of
+from cyclepref.builder.run.seal import UNREADABLE, in_a_line
+from cyclepref.builder.run.store import TABLES, VIEWS, Store, StoreError
+from cyclepref.builder.run.verify_store import CANDIDATE, Held, gist, read_store, wrong_content
+from cyclepref.schemas.ids import similarity_id
+from cyclepref.schemas.recipe import MIX
+from cyclepref.schemas.run_files import InFlight, LockFile, ProgressFile, RunJson
 
 ROWS_PER_BATCH = 64
 ROWS_AT_ONCE = 100_000

@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.dataset import format as dataset_format
-from builder.pairing.pair import distinct_outputs
-from builder.pairing.scores import of_metric
-from builder.run.content import locate
-from builder.run.store import Store, flat
-from schemas.cycle import Cycle
-from schemas.ids import digest
-from schemas.recipe import Splits
+from cyclepref.builder.dataset import format as dataset_format
+from cyclepref.builder.pairing.pair import distinct_outputs
+from cyclepref.builder.pairing.scores import of_metric
+from cyclepref.builder.run.content import locate
+from cyclepref.builder.run.store import Store, flat
+from cyclepref.schemas.cycle import Cycle
+from cyclepref.schemas.ids import digest
+from cyclepref.schemas.recipe import Splits
 
 
 def among(rows: pa.Table, column: str, ids: pa.ChunkedArray) -> pa.Table:

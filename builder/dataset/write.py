@@ -18,14 +18,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.common import progress
-from builder.dataset import format as dataset_format
-from builder.dataset.format import SCORE_FIELDS, SPLITS
-from builder.dataset.shards import in_batches, write_shards
-from builder.dataset.views import PAIRS_PER_BATCH, Block, Views, WritePlan, among, split_of
-from builder.pairing.scores import of_metric
-from builder.run.store import Store, flat
-from schemas.cycle import Cycle
+from cyclepref.builder.common import progress
+from cyclepref.builder.dataset import format as dataset_format
+from cyclepref.builder.dataset.format import SCORE_FIELDS, SPLITS
+from cyclepref.builder.dataset.shards import in_batches, write_shards
+from cyclepref.builder.dataset.views import PAIRS_PER_BATCH, Block, Views, WritePlan, among, split_of
+from cyclepref.builder.pairing.scores import of_metric
+from cyclepref.builder.run.store import Store, flat
+from cyclepref.schemas.cycle import Cycle
 
 # Inputs whose views are joined together: each block is looked up in all of the views, so few blocks, and small ones.
 INPUTS_PER_BLOCK = 20_000

@@ -24,17 +24,17 @@ from ray._private import worker as ray_worker
 from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, Config, get_authentication_mode
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from builder.common.progress import silent_stderr
-from builder.common.stopping import Gate, Interrupted, handlers_kept, stop_requests
-from builder.engine.access import tell_if_open, token_of_its_own
-from builder.engine.gated import Gated, Step, admitted, guarded, while_open
-from builder.engine.nodes import launcher_workers, node_of, waiting_told
-from builder.engine.plan import Cluster, Node
-from builder.engine.supervisor import is_trouble
-from builder.engine.watch import Watch, end_all, vital_of
-from builder.run.in_flight import Journal
-from schemas.errors import CyclePrefError
-from schemas.specs import Spec
+from cyclepref.builder.common.progress import silent_stderr
+from cyclepref.builder.common.stopping import Gate, Interrupted, handlers_kept, stop_requests
+from cyclepref.builder.engine.access import tell_if_open, token_of_its_own
+from cyclepref.builder.engine.gated import Gated, Step, admitted, guarded, while_open
+from cyclepref.builder.engine.nodes import launcher_workers, node_of, waiting_told
+from cyclepref.builder.engine.plan import Cluster, Node
+from cyclepref.builder.engine.supervisor import is_trouble
+from cyclepref.builder.engine.watch import Watch, end_all, vital_of
+from cyclepref.builder.run.in_flight import Journal
+from cyclepref.schemas.errors import CyclePrefError
+from cyclepref.schemas.specs import Spec
 
 log = logging.getLogger("cyclepref.engine")
 
@@ -61,7 +61,7 @@ class EngineError(CyclePrefError, RuntimeError):
 
 @dataclass(frozen=True)
 class Lane:
-    """Blocks for one pool of actors: `worker(**kwargs)` makes a `builder.engine.supervisor.Worker`.
+    """Blocks for one pool of actors: `worker(**kwargs)` makes a `cyclepref.builder.engine.supervisor.Worker`.
 
     `specs` are the settings of its models by name, `key` is the column of the rows' ids.
     """
@@ -193,7 +193,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Stream:
-    """One of an engine's streams at the gate; a `builder.engine.gated.Door`."""
+    """One of an engine's streams at the gate; a `cyclepref.builder.engine.gated.Door`."""
 
     gate: Any
     number: int

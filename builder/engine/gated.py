@@ -6,13 +6,13 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from builder.engine.supervisor import Supervised, is_trouble, trouble
+from cyclepref.builder.engine.supervisor import Supervised, is_trouble, trouble
 
 Step = Callable[[pa.Table], pa.Table]
 
 
 class Door(Protocol):
-    """One stream's door, of which `builder.common.stopping.Gate` knows whether it is open."""
+    """One stream's door, of which `cyclepref.builder.common.stopping.Gate` knows whether it is open."""
 
     def is_open(self) -> bool:
         """Whether anything may begin."""

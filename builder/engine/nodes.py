@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from builder.common.progress import console, plain
-from builder.engine.plan import Node
+from cyclepref.builder.common.progress import console, plain
+from cyclepref.builder.engine.plan import Node
 
 LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml").expanduser()
 

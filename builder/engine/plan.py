@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from schemas.errors import CyclePrefError
-from schemas.specs import Spec
+from cyclepref.schemas.errors import CyclePrefError
+from cyclepref.schemas.specs import Spec
 
 SHARED_BELOW = 0.5
 

@@ -8,7 +8,7 @@ import psutil
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
-from schemas.specs import Spec
+from cyclepref.schemas.specs import Spec
 
 # So much is one; less is what a process that hangs may still say to itself.
 SIGN_BYTES = 2**20

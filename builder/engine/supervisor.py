@@ -22,11 +22,11 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.engine.memory import Fitting
-from builder.engine.signs_of_life import Signs
-from builder.run.in_flight import ALONE_AFTER, Journal
-from schemas.errors import CyclePrefError, visible
-from schemas.specs import Spec
+from cyclepref.builder.engine.memory import Fitting
+from cyclepref.builder.engine.signs_of_life import Signs
+from cyclepref.builder.run.in_flight import ALONE_AFTER, Journal
+from cyclepref.schemas.errors import CyclePrefError, visible
+from cyclepref.schemas.specs import Spec
 
 # Deaths in a row without one finished piece, and deaths before the models were loaded: then it is not the rows.
 MAX_FRUITLESS = 20
@@ -48,7 +48,7 @@ class WorkerDied(RuntimeError):
 class Worker(Protocol):
     """What is supervised: made from keyword arguments in the child, then called with a block at a time.
 
-    It calls its models through `builder.engine.memory.Fitting`, so that every batch is seen to begin.
+    It calls its models through `cyclepref.builder.engine.memory.Fitting`, so that every batch is seen to begin.
     """
 
     def __call__(self, block: pa.Table) -> pa.Table:

@@ -16,8 +16,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from builder.exports.writing import Counted, ExportSplit, ImageFiles, write_json_list
-from builder.pairing.pair import UNIT
+from cyclepref.builder.exports.writing import Counted, ExportSplit, ImageFiles, write_json_list
+from cyclepref.builder.pairing.pair import UNIT
 
 # The reader's default thresholds: it makes no pair of scores that are closer, or whose better one is worse.
 SIMILAR, POOR = 0.005, {"i2t2i": 0.7, "t2i2t": 0.4}

@@ -13,16 +13,16 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from builder import __version__
-from builder.common.markdown import escape
-from builder.common.progress import stage
-from builder.exports.formats import FORMATS, JSON, Column
-from builder.exports.writing import Exported, ExportSplit, json_name
-from builder.preferences.filters import Filters
-from builder.preferences.load import AS_BUILT, PairSource, Poor, open_pairs, refuse_empty, select
-from builder.preferences.rankings import Rankings
-from builder.run.folder import NO_SPACE
-from schemas.errors import CyclePrefError
+from cyclepref.builder import __version__
+from cyclepref.builder.common.markdown import escape
+from cyclepref.builder.common.progress import stage
+from cyclepref.builder.exports.formats import FORMATS, JSON, Column
+from cyclepref.builder.exports.writing import Exported, ExportSplit, json_name
+from cyclepref.builder.preferences.filters import Filters
+from cyclepref.builder.preferences.load import AS_BUILT, PairSource, Poor, open_pairs, refuse_empty, select
+from cyclepref.builder.preferences.rankings import Rankings
+from cyclepref.builder.run.folder import NO_SPACE
+from cyclepref.schemas.errors import CyclePrefError
 
 # What CyclePrefDB's captioners were asked (hjbahng/cyclereward).
 PROMPT = "Write a detailed description of the given image."
@@ -49,8 +49,8 @@ def export(
     revision: str | None = None,
     margin: Margin | None = None,
 ) -> list[Exported]:
-    """Write the pairs of a place (as in `builder.preferences.load.load_pairs`) in a format of FORMATS to a new or empty
-    folder.
+    """Write the pairs of a place (as in `cyclepref.builder.preferences.load.load_pairs`) in a format of FORMATS to a
+    new or empty folder.
 
     All splits, or one. The folder appears whole or not at all. `prompt` is what captions answer to in TRL's
     conversations; `seed` decides which side wins in diffusion-dpo. `margin` is for trl-reward, whose trainer takes the

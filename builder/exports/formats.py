@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from builder.exports import cycleprefdb, images, readme, trl
-from builder.exports.writing import Counted, Exported, ExportSplit
-from schemas.cycle import Cycle, Modality
+from cyclepref.builder.exports import cycleprefdb, images, readme, trl
+from cyclepref.builder.exports.writing import Counted, Exported, ExportSplit
+from cyclepref.schemas.cycle import Cycle, Modality
 
 # A column's type in the head of a card: the name of one, or a list of it.
 Column = str | list["Column"]

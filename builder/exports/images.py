@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from builder.exports.writing import ExportSplit, ImageFiles, write_json_list, write_shards
-from builder.pairing.pair import UNIT
-from schemas.ids import digest
+from cyclepref.builder.exports.writing import ExportSplit, ImageFiles, write_json_list, write_shards
+from cyclepref.builder.pairing.pair import UNIT
+from cyclepref.schemas.ids import digest
 
 TEXT, FLOAT, BOOL = pa.string(), pa.float64(), pa.bool_()
 PICKAPIC = pa.schema(

@@ -5,9 +5,9 @@ Each takes a split that was written and what became of all that have pairs, and 
 
 import math
 
-from builder.common.markdown import escape
-from builder.exports.cycleprefdb import POOR, SIMILAR, higher_wins, turned
-from builder.exports.writing import Exported, ExportSplit, json_name
+from cyclepref.builder.common.markdown import escape
+from cyclepref.builder.exports.cycleprefdb import POOR, SIMILAR, higher_wins, turned
+from cyclepref.builder.exports.writing import Exported, ExportSplit, json_name
 
 # Thresholds are printed with six digits, rounded away from the value that must pass, and by more than doubles differ.
 STEP, SLACK = 1e6, 1e-9

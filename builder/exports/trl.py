@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from builder.exports.writing import ExportSplit, ImageFiles, write_parquet, write_shards
+from cyclepref.builder.exports.writing import ExportSplit, ImageFiles, write_parquet, write_shards
 
 TEXT, BOOL, FLOAT = pa.string(), pa.bool_(), pa.float64()
 PLAIN = pa.list_(pa.struct([("role", TEXT), ("content", TEXT)]))

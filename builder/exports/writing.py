@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from builder.common.images import FORMATS
-from builder.preferences.rankings import LoadError, Rankings
-from schemas.ids import digest
+from cyclepref.builder.common.images import FORMATS
+from cyclepref.builder.preferences.rankings import LoadError, Rankings
+from cyclepref.schemas.ids import digest
 
 # Names of files come from ids alone; one that is no id of ours, but of a dataset from elsewhere, is hashed.
 SAFE_ID = re.compile(r"[0-9a-f]{32}")

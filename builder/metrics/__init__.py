@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from schemas.specs import MetricSpec
+from cyclepref.schemas.specs import MetricSpec
 
 
 class Metric(Protocol):
@@ -15,17 +15,17 @@ class Metric(Protocol):
 def load_metric(spec: MetricSpec) -> Metric:
     """The metric of a spec; what it needs is imported only now."""
     if spec.kind == "sbert":
-        from builder.metrics.sbert import Sbert
+        from cyclepref.builder.metrics.sbert import Sbert
 
         return Sbert(spec)
     if spec.kind == "lpips":
-        from builder.metrics.lpips import Lpips
+        from cyclepref.builder.metrics.lpips import Lpips
 
         return Lpips(spec)
     if spec.kind == "dreamsim":
-        from builder.metrics.dreamsim import DreamSim
+        from cyclepref.builder.metrics.dreamsim import DreamSim
 
         return DreamSim(spec)
-    from builder.metrics.embedding import ImageEmbedding
+    from cyclepref.builder.metrics.embedding import ImageEmbedding
 
     return ImageEmbedding(spec)

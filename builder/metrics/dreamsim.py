@@ -1,7 +1,8 @@
 """DreamSim, a perceptual distance tuned on human judgements (Fu et al. 2023, arXiv 2306.09344), by its package.
 
 The package loads its checkpoints with `torch.load(weights_only=True)`, so that reading them runs no code; the models
-in `builder.metrics.requirements.REMOTE_BRANCHES` are built by the code of a repository, for which the spec must ask.
+in `cyclepref.builder.metrics.requirements.REMOTE_BRANCHES` are built by the code of a repository, for which the spec
+must ask.
 """
 
 import contextlib
@@ -16,11 +17,11 @@ from dreamsim import dreamsim
 from filelock import FileLock
 from PIL import Image
 
-from builder.common.images import content_id
-from builder.metrics.requirements import check_metric
-from builder.metrics.vectors import Vectors
-from builder.models.loading import device, loading, pad_batch
-from schemas.specs import MetricSpec
+from cyclepref.builder.common.images import content_id
+from cyclepref.builder.metrics.requirements import check_metric
+from cyclepref.builder.metrics.vectors import Vectors
+from cyclepref.builder.models.loading import device, loading, pad_batch
+from cyclepref.schemas.specs import MetricSpec
 
 
 class DreamSim:

@@ -5,10 +5,10 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
-from builder.common.images import content_id
-from builder.metrics.vectors import Vectors
-from builder.models.loading import device, loading, pad_batch, quiet, source_of
-from schemas.specs import MetricSpec
+from cyclepref.builder.common.images import content_id
+from cyclepref.builder.metrics.vectors import Vectors
+from cyclepref.builder.models.loading import device, loading, pad_batch, quiet, source_of
+from cyclepref.schemas.specs import MetricSpec
 
 
 class ImageEmbedding:

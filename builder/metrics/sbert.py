@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from builder.metrics.requirements import OFFLINE_PACKAGE, OFFLINE_REPO
-from builder.metrics.vectors import Vectors
-from builder.models.loading import device, loading, pad_batch, quiet, source_of
-from schemas.specs import MetricSpec
+from cyclepref.builder.metrics.requirements import OFFLINE_PACKAGE, OFFLINE_REPO
+from cyclepref.builder.metrics.vectors import Vectors
+from cyclepref.builder.models.loading import device, loading, pad_batch, quiet, source_of
+from cyclepref.schemas.specs import MetricSpec
 
 
 class Sbert:

@@ -3,20 +3,20 @@
 Two operations on content: `caption(image) -> text` and `paint(text) -> image`. Batch in, same length and order out.
 """
 
-from builder.models.protocols import Captioner, TextToImage
-from schemas.specs import CaptionerSpec, EndpointSpec, GeneratorSpec
+from cyclepref.builder.models.protocols import Captioner, TextToImage
+from cyclepref.schemas.specs import CaptionerSpec, EndpointSpec, GeneratorSpec
 
 
 def load_model(spec: GeneratorSpec) -> Captioner | TextToImage:
     """The model of a spec; torch, transformers and diffusers are imported only now."""
     if isinstance(spec, EndpointSpec):
-        from builder.models.endpoint import Endpoint
+        from cyclepref.builder.models.endpoint import Endpoint
 
         return Endpoint(spec)
     if isinstance(spec, CaptionerSpec):
-        from builder.models.captioners import TransformersCaptioner
+        from cyclepref.builder.models.captioners import TransformersCaptioner
 
         return TransformersCaptioner(spec)
-    from builder.models.painters import DiffusersPipeline
+    from cyclepref.builder.models.painters import DiffusersPipeline
 
     return DiffusersPipeline(spec)

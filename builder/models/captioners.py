@@ -8,10 +8,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeatur
 from transformers.generation import TemperatureLogitsWarper, TopPLogitsWarper
 from transformers.quantizers import AutoQuantizationConfig
 
-from builder.models.cleaning import clean
-from builder.models.loading import check_fits, device, loading, pad_batch, quiet, source_of, spread
-from builder.models.protocols import Caption
-from schemas.specs import CaptionerSpec
+from cyclepref.builder.models.cleaning import clean
+from cyclepref.builder.models.loading import check_fits, device, loading, pad_batch, quiet, source_of, spread
+from cyclepref.builder.models.protocols import Caption
+from cyclepref.schemas.specs import CaptionerSpec
 
 
 class TransformersCaptioner:

@@ -9,12 +9,12 @@ from typing import Any
 import httpx2
 from PIL import Image
 
-from builder.common.images import encode
-from builder.models.cleaning import clean
-from builder.models.http import Answer, BadAnswer, Http
-from builder.models.protocols import Caption, NoOutput
-from schemas.errors import CyclePrefError, Unavailable
-from schemas.specs import EndpointSpec
+from cyclepref.builder.common.images import encode
+from cyclepref.builder.models.cleaning import clean
+from cyclepref.builder.models.http import Answer, BadAnswer, Http
+from cyclepref.builder.models.protocols import Caption, NoOutput
+from cyclepref.schemas.errors import CyclePrefError, Unavailable
+from cyclepref.schemas.specs import EndpointSpec
 
 # As much of a server's own words as a failure row keeps: some servers answer with the whole request.
 MAX_WORDS = 300

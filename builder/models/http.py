@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import httpx2
 
-from builder import __version__
+from cyclepref.builder import __version__
 
 # Many times a chat completion with all that models think before it; decompressed, and parsed in memory.
 MAX_BODY = 8 * 2**20

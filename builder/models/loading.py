@@ -9,9 +9,9 @@ import diffusers
 import torch
 import transformers
 
-from builder.models.weights import Watched, watched
-from schemas.errors import CyclePrefError
-from schemas.specs import MetricSpec, ModelSpec
+from cyclepref.builder.models.weights import Watched, watched
+from cyclepref.schemas.errors import CyclePrefError
+from cyclepref.schemas.specs import MetricSpec, ModelSpec
 
 Item = TypeVar("Item")
 
@@ -44,8 +44,8 @@ def source_of(spec: ModelSpec | MetricSpec) -> tuple[str, dict[str, Any]]:
 def loading(spec: ModelSpec | MetricSpec, leave_out: Iterable[str] = ()) -> Iterator[Watched]:
     """Load a model: what its libraries raise, or keep quiet about, becomes one clear line.
 
-    `leave_out` names parts that may be missing whole, since they are not used (see `builder.models.weights`); to what
-    is given, differences that are found in another way may be added.
+    `leave_out` names parts that may be missing whole, since they are not used (see `cyclepref.builder.models.weights`);
+    to what is given, differences that are found in another way may be added.
 
     Raises:
         ModelError: for a package that is missing, a repo or folder that is gated, absent or no such model, and for

@@ -9,10 +9,10 @@ from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING, _get_task_class
 from transformers import PreTrainedTokenizerBase
 
-from builder.models.loading import ModelError, check_fits, device, loading, pad_batch, quiet, source_of
-from builder.models.prompt_limits import CutWatch, watch
-from builder.models.protocols import Painting
-from schemas.specs import PainterSpec
+from cyclepref.builder.models.loading import ModelError, check_fits, device, loading, pad_batch, quiet, source_of
+from cyclepref.builder.models.prompt_limits import CutWatch, watch
+from cyclepref.builder.models.protocols import Painting
+from cyclepref.schemas.specs import PainterSpec
 
 # What the spec's own fields are called in a pipeline, so `arguments` cannot say them a second time.
 OWN = {"prompt", "num_inference_steps", "width", "height", "generator", "negative_prompt", "max_sequence_length",

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from schemas.specs import PainterSpec
+from cyclepref.schemas.specs import PainterSpec
 
 # "model.fp16-00001-of-00002.safetensors": the variant is what stands between the name and the shard's number.
 VARIANT = re.compile(r"^[^.]+(?:\.(?P<variant>[^.-]+))?(?:-\d+-of-\d+)?\.safetensors$")

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from builder.pairing.pair import Direction, distinct_outputs, same_output
-from builder.pairing.scores import SAMPLE, cycle_scores, of_metric, score_view
-from schemas.cycle import Modality
-from schemas.ids import fingerprint
-from schemas.recipe import MIX, Pairing
-from schemas.resolved import Resolved
+from cyclepref.builder.pairing.pair import Direction, distinct_outputs, same_output
+from cyclepref.builder.pairing.scores import SAMPLE, cycle_scores, of_metric, score_view
+from cyclepref.schemas.cycle import Modality
+from cyclepref.schemas.ids import fingerprint
+from cyclepref.schemas.recipe import MIX, Pairing
+from cyclepref.schemas.resolved import Resolved
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Metrics and their weights, which add up to 1; `scale` as in `schemas.recipe.Pairing`."""
+    """Metrics and their weights, which add up to 1; `scale` as in `cyclepref.schemas.recipe.Pairing`."""
 
     metrics: tuple[Resolved, ...]
     weights: tuple[float, ...]
@@ -106,8 +106,8 @@ def mix_by_rank(mix: Mix, scored: pa.Table, candidates: pa.Table, modality: Moda
 def rank(scored: pa.Table, modality: Modality, direction: Direction) -> dict[str, float]:
     """The share in [0, 1] of the other distinct outputs of its input that each candidate beats, by generation_id.
 
-    `scored` as for `builder.pairing.pair.distinct_outputs`. Scores equal to 1e-6 count half; alone, a candidate gets
-    0.5.
+    `scored` as for `cyclepref.builder.pairing.pair.distinct_outputs`. Scores equal to 1e-6 count half; alone, a
+    candidate gets 0.5.
     """
     distinct = distinct_outputs(scored, modality)
     firsts = set(distinct["generation_id"].to_pylist())

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pyarrow as pa
 
-from schemas import records
-from schemas.cycle import Modality
-from schemas.ids import pair_id
-from schemas.recipe import Pairing
+from cyclepref.schemas import records
+from cyclepref.schemas.cycle import Modality
+from cyclepref.schemas.ids import pair_id
+from cyclepref.schemas.recipe import Pairing
 
 # Scores are compared as integers of this unit. On one type of CPU a score is the same to the last bit, whatever ran
 # beside it. Where it is made again elsewhere, noise below a unit moves a gap by two units at most, and by none nearly

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas import records
-from schemas.ids import similarity_id
-from schemas.resolved import Resolved
+from cyclepref.schemas import records
+from cyclepref.schemas.ids import similarity_id
+from cyclepref.schemas.resolved import Resolved
 
 # A candidate's similarity by one metric and one reconstruction.
 SAMPLE = pa.schema(

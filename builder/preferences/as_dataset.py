@@ -19,14 +19,14 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, Image, List, NamedSplit, Value
 
-from builder.common.images import UnreadableImage, shows_itself, to_store
-from builder.common.progress import stage
-from builder.preferences.rankings import Images, LoadError, Rankings, cache
-from schemas.cycle import Cycle, Modality
-from schemas.ids import digest
+from cyclepref.builder.common.images import UnreadableImage, shows_itself, to_store
+from cyclepref.builder.common.progress import stage
+from cyclepref.builder.preferences.rankings import Images, LoadError, Rankings, cache
+from cyclepref.schemas.cycle import Cycle, Modality
+from cyclepref.schemas.ids import digest
 
 ROWS_PER_BATCH = 10_000
-# How files of the kinds begin that are kept as they are (`builder.common.images.KEEP`).
+# How files of the kinds begin that are kept as they are (`cyclepref.builder.common.images.KEEP`).
 ENDINGS = {b"\x89PNG": "png", b"\xff\xd8": "jpg", b"RIFF": "webp"}
 SIDES = ("chosen", "rejected")
 # What a row says of either side, and the column of the candidates that it is in.
@@ -34,8 +34,8 @@ OF_SIDE = {"id": "generation_id", "model": "model", "models": "models", "score":
 
 
 def as_dataset(rankings: Rankings, pairs: pa.Table) -> Dataset:
-    """The pairs (a table of `builder.preferences.rankings.PAIRS`), in their order;
-    `builder.preferences.load.load_pairs` names the columns.
+    """The pairs (a table of `cyclepref.builder.preferences.rankings.PAIRS`), in their order;
+    `cyclepref.builder.preferences.load.load_pairs` names the columns.
 
     Raises:
         LoadError: if an image of a pair cannot be read, or the cache cannot be written to.

@@ -19,13 +19,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.common.files import MAX_BYTES, file_of_export, from_json, not_a_file, read_file_of_export
-from builder.common.images import ENDINGS
-from builder.pairing.pair import UNIT
-from builder.preferences.rankings import PAIRS, LoadError, Rankings, identity_of
-from schemas.cycle import CYCLES, Cycle
-from schemas.ids import digest, pair_id, text_id
-from schemas.recipe import Pairing
+from cyclepref.builder.common.files import MAX_BYTES, file_of_export, from_json, not_a_file, read_file_of_export
+from cyclepref.builder.common.images import ENDINGS
+from cyclepref.builder.pairing.pair import UNIT
+from cyclepref.builder.preferences.rankings import PAIRS, LoadError, Rankings, identity_of
+from cyclepref.schemas.cycle import CYCLES, Cycle
+from cyclepref.schemas.ids import digest, pair_id, text_id
+from cyclepref.schemas.recipe import Pairing
 
 NAMES = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
 INPUT_KEYS = ("input", "image", "prompt")
@@ -88,11 +88,11 @@ class FileImages:
         self.folder, self.paths = folder, paths
 
     def of_input(self, row: int) -> bytes:
-        """As in `builder.preferences.rankings.Images`."""
+        """As in `cyclepref.builder.preferences.rankings.Images`."""
         return self._read(self.paths[row])
 
     def of_candidate(self, place: int) -> bytes:
-        """As in `builder.preferences.rankings.Images`."""
+        """As in `cyclepref.builder.preferences.rankings.Images`."""
         return self._read(self.paths[place])
 
     def file_of(self, at: int) -> Path | None:

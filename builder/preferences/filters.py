@@ -10,10 +10,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pyarrow as pa
 
-from builder.pairing.pair import UNIT
-from builder.preferences.rankings import Rankings
-from schemas.errors import CyclePrefError
-from schemas.ids import digest
+from cyclepref.builder.pairing.pair import UNIT
+from cyclepref.builder.preferences.rankings import Rankings
+from cyclepref.schemas.errors import CyclePrefError
+from cyclepref.schemas.ids import digest
 
 
 class FilterError(CyclePrefError, ValueError):
@@ -62,7 +62,8 @@ class Filters:
         }
 
     def apply(self, rankings: Rankings, pairs: pa.Table) -> tuple[pa.Table, dict[str, int]]:
-        """The pairs (a table of `builder.preferences.rankings.PAIRS`) that are kept, and how many each filter removed.
+        """The pairs (a table of `cyclepref.builder.preferences.rankings.PAIRS`) that are kept, and how many each filter
+        removed.
 
         Raises:
             FilterError: if models are to be balanced and a candidate's is not known.

@@ -14,17 +14,17 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from builder.common.places import may_be_on_hub, not_here
-from builder.pairing.pair import UNIT, Direction, pair
-from builder.preferences.as_dataset import as_dataset
-from builder.preferences.cycleprefdb import CyclePrefDB
-from builder.preferences.filters import FilterError, Filters
-from builder.preferences.published import HubDataset
-from builder.preferences.rankings import PAIRS, LoadError, Rankings
-from builder.run.folder import Folder
-from builder.run.record import PROGRESS_FILE
-from schemas.recipe import Pairing
-from schemas.run_files import ProgressFile, RunJson
+from cyclepref.builder.common.places import may_be_on_hub, not_here
+from cyclepref.builder.pairing.pair import UNIT, Direction, pair
+from cyclepref.builder.preferences.as_dataset import as_dataset
+from cyclepref.builder.preferences.cycleprefdb import CyclePrefDB
+from cyclepref.builder.preferences.filters import FilterError, Filters
+from cyclepref.builder.preferences.published import HubDataset
+from cyclepref.builder.preferences.rankings import PAIRS, LoadError, Rankings
+from cyclepref.builder.run.folder import Folder
+from cyclepref.builder.run.record import PROGRESS_FILE
+from cyclepref.schemas.recipe import Pairing
+from cyclepref.schemas.run_files import ProgressFile, RunJson
 
 # Pairs whose chosen candidate is poor stay left out as they were when the dataset was built.
 AS_BUILT: Literal["as-built"] = "as-built"
@@ -55,7 +55,8 @@ def load_pairs(
     `min_margin` may be below what the dataset was built with: then pairs are made again from its rankings, by the
     rules of builder/pairing/pair.py and without a model. `poor_chosen`, a score, leaves out pairs whose chosen
     candidate is worse; None keeps them. Saying it always makes the pairs again. A pair that was not published has an id
-    made of its candidates and the metric. The other filters are those of `builder.preferences.filters.Filters`.
+    made of its candidates and the metric. The other filters are those of
+    `cyclepref.builder.preferences.filters.Filters`.
 
     `path_or_repo` is a finished run directory, a dataset folder, a folder in CyclePrefDB's layout (thresholds of the
     paper where nothing else is said), or a repository on the Hub, at `revision`. `higher_is_better` is of the score;
@@ -141,7 +142,8 @@ def _finished(path: Path) -> dict[str, Any] | None:
 def select(
     rankings: Rankings, filters: Filters, poor_chosen: Poor = AS_BUILT, higher_is_better: bool | None = None
 ) -> tuple[pa.Table, dict[str, int]]:
-    """The pairs (a table of `builder.preferences.rankings.PAIRS`) of a split, and how many were removed by which rule.
+    """The pairs (a table of `cyclepref.builder.preferences.rankings.PAIRS`) of a split, and how many were removed by
+    which rule.
 
     Raises:
         LoadError: if they have to be made again and something is not known that this takes.

@@ -13,12 +13,12 @@ import yaml
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
-from builder.common.places import not_here
-from builder.dataset.format import OWN
-from builder.dataset.reader import CARD, head_of
-from builder.preferences.rankings import PAIRS, LoadError, Rankings, cache, identity_of
-from schemas.cycle import CYCLES, Cycle
-from schemas.recipe import MIX, Pairing, Recipe
+from cyclepref.builder.common.places import not_here
+from cyclepref.builder.dataset.format import OWN
+from cyclepref.builder.dataset.reader import CARD, head_of
+from cyclepref.builder.preferences.rankings import PAIRS, LoadError, Rankings, cache, identity_of
+from cyclepref.schemas.cycle import CYCLES, Cycle
+from cyclepref.schemas.recipe import MIX, Pairing, Recipe
 
 # The column that holds the input tells the cycle.
 CYCLE_OF_COLUMN = {"image": "i2t2i", "prompt": "t2i2t"}

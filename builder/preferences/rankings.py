@@ -10,10 +10,10 @@ from typing import Protocol
 import datasets
 import pyarrow as pa
 
-from schemas.cycle import Cycle
-from schemas.errors import CyclePrefError
-from schemas.ids import digest
-from schemas.recipe import Pairing
+from cyclepref.schemas.cycle import Cycle
+from cyclepref.schemas.errors import CyclePrefError
+from cyclepref.schemas.ids import digest
+from cyclepref.schemas.recipe import Pairing
 
 
 class LoadError(CyclePrefError, ValueError):

@@ -1,6 +1,6 @@
 """The interface of the package `cyclereward` (hjbahng/cyclereward), on today's libraries.
 
-from builder.reward.as_cyclereward import cyclereward
+from cyclepref.builder.reward.as_cyclereward import cyclereward
 
 model, preprocess = cyclereward(device="cuda", model_type="CycleReward-Combo")
 image = preprocess(Image.open("cat.jpg")).unsqueeze(0).to("cuda")
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from builder.reward.errors import RewardError
-from builder.reward.opening import ImageLike
-from builder.reward.released.checkpoint import TOKENIZER
-from builder.reward.released.load import load_published, published_repo
-from builder.reward.released.stand_in import StandIn
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.opening import ImageLike
+from cyclepref.builder.reward.released.checkpoint import TOKENIZER
+from cyclepref.builder.reward.released.load import load_published, published_repo
+from cyclepref.builder.reward.released.stand_in import StandIn
 
 MODELS = {
     "CycleReward-Combo": "cyclereward-combo",

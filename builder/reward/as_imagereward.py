@@ -1,6 +1,6 @@
 """The interface of the package `image-reward` (THUDM/ImageReward), on today's libraries.
 
-import builder.reward.as_imagereward as RM
+import cyclepref.builder.reward.as_imagereward as RM
 
 model = RM.load("ImageReward-v1.0")
 ranking, rewards = model.inference_rank(prompt, ["1.webp", "2.webp"])
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from builder.reward.opening import ImageLike
-from builder.reward.released.checkpoint import TOKENIZER
-from builder.reward.released.load import load_published, published_repo
-from builder.reward.released.stand_in import StandIn
+from cyclepref.builder.reward.opening import ImageLike
+from cyclepref.builder.reward.released.checkpoint import TOKENIZER
+from cyclepref.builder.reward.released.load import load_published, published_repo
+from cyclepref.builder.reward.released.stand_in import StandIn
 
 MODELS = {"ImageReward-v1.0": "imagereward"}
 # Where the package keeps the checkpoint.

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
-from builder.common.files import files_under, from_json, read_file
-from builder.common.images import ENDINGS
-from builder.reward.errors import RewardError
-from builder.reward.model import RewardModel, best
-from builder.reward.opening import ImageLike
-from builder.reward.scoring import Scores
-from builder.run.content import content_by_id
-from builder.run.store import Store
-from schemas.cycle import Modality
+from cyclepref.builder.common.files import files_under, from_json, read_file
+from cyclepref.builder.common.images import ENDINGS
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.model import RewardModel, best
+from cyclepref.builder.reward.opening import ImageLike
+from cyclepref.builder.reward.scoring import Scores
+from cyclepref.builder.run.content import content_by_id
+from cyclepref.builder.run.store import Store
+from cyclepref.schemas.cycle import Modality
 
 METADATA = "metadata.jsonl"
 GROUPS_AT_ONCE = 16

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from builder.common.markdown import escape
-from builder.reward.origin import Origin, about_training, head
+from cyclepref.builder.common.markdown import escape
+from cyclepref.builder.reward.origin import Origin, about_training, head
 
 USE = """\
 ```python
-from builder.reward.model import RewardModel
+from cyclepref.builder.reward.model import RewardModel
 
 model = RewardModel.from_pretrained("path/to/this/folder")
 model.score(images="a.png", texts=["one caption", "another"])

@@ -13,7 +13,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from builder.reward.errors import RewardError
+from cyclepref.builder.reward.errors import RewardError
 
 TOWERS: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedConfig]]] = {
     "blip": (BlipTextConfig, BlipVisionConfig),

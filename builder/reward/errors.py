@@ -1,6 +1,6 @@
 """What can be wrong with what a reward model is given."""
 
-from schemas.errors import CyclePrefError
+from cyclepref.schemas.errors import CyclePrefError
 
 
 class RewardError(CyclePrefError, ValueError):

@@ -1,6 +1,6 @@
 """What a reward model is given, looked at before anything is loaded."""
 
-from builder.reward.errors import RewardError, WrongType
+from cyclepref.builder.reward.errors import RewardError, WrongType
 
 
 def pair_count(images: int, texts: int) -> int:

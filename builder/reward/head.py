@@ -8,8 +8,8 @@ from transformers import BlipTextConfig
 from transformers.activations import ACT2FN
 from transformers.models.blip.modeling_blip_text import BlipTextPredictionHeadTransform
 
-from builder.reward.config import RewardConfig
-from builder.reward.errors import RewardError
+from cyclepref.builder.reward.config import RewardConfig
+from cyclepref.builder.reward.errors import RewardError
 
 
 def make_head(config: RewardConfig, width: int) -> nn.Sequential:

@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from builder.common.images import content_id, encode
-from builder.reward.best_of_n import METADATA, Choice, Kept
-from builder.reward.errors import RewardError
-from builder.reward.opening import open_image
-from schemas.ids import digest
+from cyclepref.builder.common.images import content_id, encode
+from cyclepref.builder.reward.best_of_n import METADATA, Choice, Kept
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.opening import open_image
+from cyclepref.schemas.ids import digest
 
 
 def new_folder(out: Path) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 from huggingface_hub import HfApi
 from transformers import AutoConfig, AutoModel
 
-from builder.reward.card import write_plain_card
-from builder.reward.config import RewardConfig
-from builder.reward.errors import RewardError
-from builder.reward.network import HUB_OPTIONS, RewardNetwork
-from builder.reward.opening import ImageLike, image_list
-from builder.reward.remote import AUTO_MAP, write_code
-from builder.reward.scoring import Ranking, Scores, paired, ranking, score_pairs
-from builder.reward.start import read_config, start
+from cyclepref.builder.reward.card import write_plain_card
+from cyclepref.builder.reward.config import RewardConfig
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.network import HUB_OPTIONS, RewardNetwork
+from cyclepref.builder.reward.opening import ImageLike, image_list
+from cyclepref.builder.reward.remote import AUTO_MAP, write_code
+from cyclepref.builder.reward.scoring import Ranking, Scores, paired, ranking, score_pairs
+from cyclepref.builder.reward.start import read_config, start
 
 
 class RewardModel(RewardNetwork):

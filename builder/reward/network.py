@@ -14,12 +14,12 @@ from torch import nn
 from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers import initialization as init
 
-from builder.reward.backbones import BACKBONES, Backbone
-from builder.reward.config import RewardConfig
-from builder.reward.errors import RewardError
-from builder.reward.head import make_head
-from builder.reward.preprocess import normalised, pixels, tokens
-from builder.reward.weights import load_whole
+from cyclepref.builder.reward.backbones import BACKBONES, Backbone
+from cyclepref.builder.reward.config import RewardConfig
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.head import make_head
+from cyclepref.builder.reward.preprocess import normalised, pixels, tokens
+from cyclepref.builder.reward.weights import load_whole
 
 # What `from_pretrained` takes that says where to find a model and its processor.
 HUB_OPTIONS = (

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from builder.common.files import read_file
-from builder.common.images import UnreadableImage, decode, encode
-from builder.reward.errors import ImageNotFound, RewardError, WrongType
+from cyclepref.builder.common.files import read_file
+from cyclepref.builder.common.images import UnreadableImage, decode, encode
+from cyclepref.builder.reward.errors import ImageNotFound, RewardError, WrongType
 
 ImageLike = Image.Image | str | Path | np.ndarray | torch.Tensor
 

@@ -9,8 +9,8 @@ import yaml
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from builder.dataset.licences import UNKNOWN, strictest
-from builder.reward.start_names import EMBEDDED
+from cyclepref.builder.dataset.licences import UNKNOWN, strictest
+from cyclepref.builder.reward.start_names import EMBEDDED
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Of models whose card on the Hub names none, or cannot be asked: the licence that their authors released them under.

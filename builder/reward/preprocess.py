@@ -10,8 +10,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
 from transformers import ProcessorMixin
 
-from builder.reward.errors import RewardError
-from builder.reward.given import check_text
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.given import check_text
 
 logger = logging.getLogger(__name__)
 

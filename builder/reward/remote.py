@@ -6,9 +6,9 @@ import inspect
 from functools import cache
 from pathlib import Path
 
-from builder import __version__
-from builder.reward import backbones, config, given, head, network, preprocess, weights
-from builder.reward.backbones import blip, clip, dual, siglip, tower
+from cyclepref.builder import __version__
+from cyclepref.builder.reward import backbones, config, given, head, network, preprocess, weights
+from cyclepref.builder.reward.backbones import blip, clip, dual, siglip, tower
 
 FILE = "modeling_cyclepref_reward.py"
 AUTO_MAP = {

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from builder.common.images import content_id
-from builder.reward.errors import RewardError
-from builder.reward.given import check_text, pair_count
-from builder.reward.opening import ImageLike, image_list, open_image, read_image
-from builder.reward.preprocess import pad, pixels, tokenise, warn_of_cut
-from schemas.ids import digest
+from cyclepref.builder.common.images import content_id
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.given import check_text, pair_count
+from cyclepref.builder.reward.opening import ImageLike, image_list, open_image, read_image
+from cyclepref.builder.reward.preprocess import pad, pixels, tokenise, warn_of_cut
+from cyclepref.schemas.ids import digest
 
 # What the images of one block may take as keys and values: some 35 images of BLIP-large in single precision.
 BLOCK_BYTES = 512 * 2**20

@@ -15,12 +15,12 @@ from transformers import (
     SiglipModel,
 )
 
-from builder.catalog.resolve import COMMIT, commit_of
-from builder.reward.config import RewardConfig
-from builder.reward.errors import RewardError
-from builder.reward.network import read_processor
-from builder.reward.weights import load_whole
-from schemas.recipe import RecipeError
+from cyclepref.builder.catalog.resolve import COMMIT, commit_of
+from cyclepref.builder.reward.config import RewardConfig
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.network import read_processor
+from cyclepref.builder.reward.weights import load_whole
+from cyclepref.schemas.recipe import RecipeError
 
 Parts = dict[str, dict[str, torch.Tensor]]
 DUAL_PARTS = ("vision_model", "text_model", "visual_projection", "text_projection")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from builder.catalog.catalog import WEIGHTS
-from builder.reward.errors import RewardError
+from cyclepref.builder.catalog.catalog import WEIGHTS
+from cyclepref.builder.reward.errors import RewardError
 
 # How weights that come with the package are named: shapeworld/blip.
 EMBEDDED = "shapeworld/"

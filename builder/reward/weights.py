@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
-from builder.reward.errors import RewardError
+from cyclepref.builder.reward.errors import RewardError
 
 # Buffers that older versions of transformers stored, and newer ones compute.
 NO_WEIGHTS = re.compile(r"(.+\.)?position_ids")

@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from builder.common.images import decode
-from builder.run.store import Store, first_of_each
+from cyclepref.builder.common.images import decode
+from cyclepref.builder.run.store import Store, first_of_each
 
 
 def attach(block: pa.Table, store: Store, tables: dict[str, str]) -> pa.Table:

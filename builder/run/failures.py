@@ -6,10 +6,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.run.record import PROGRESS_FILE, wanted_of
-from builder.run.store import Store, flat
-from schemas.errors import CyclePrefError
-from schemas.run_files import ProgressFile
+from cyclepref.builder.run.record import PROGRESS_FILE, wanted_of
+from cyclepref.builder.run.store import Store, flat
+from cyclepref.schemas.errors import CyclePrefError
+from cyclepref.schemas.run_files import ProgressFile
 
 # From a failed comparison to its input it is reconstruction -> candidate -> input.
 MOST_STEPS = 3

@@ -18,8 +18,8 @@ import pyarrow as pa
 from pyarrow import fs
 from pydantic import BaseModel
 
-from schemas.errors import CyclePrefError, visible
-from schemas.run_files import RunFile, what_is_wrong
+from cyclepref.schemas.errors import CyclePrefError, visible
+from cyclepref.schemas.run_files import RunFile, what_is_wrong
 
 TEMPORARY = ".tmp-"
 # What a run directory's address may say beside the place; who may read and write there is for the environment to say.

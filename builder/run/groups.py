@@ -5,10 +5,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from builder.common.near_duplicates import VERSION, alike, bands, distance
-from builder.run.folder import StoreError
-from builder.run.seal import UNREADABLE, read_sealed, write_sealed
-from builder.run.store import Store
+from cyclepref.builder.common.near_duplicates import VERSION, alike, bands, distance
+from cyclepref.builder.run.folder import StoreError
+from cyclepref.builder.run.seal import UNREADABLE, read_sealed, write_sealed
+from cyclepref.builder.run.store import Store
 
 GROUPS_FILE = "groups.parquet"
 

@@ -11,9 +11,9 @@ given up only by the worker that saw it kill its process while it was alone (see
 import uuid
 from collections import Counter
 
-from builder.run.store import Store
-from schemas.ids import digest
-from schemas.run_files import InFlight
+from cyclepref.builder.run.store import Store
+from cyclepref.schemas.ids import digest
+from cyclepref.schemas.run_files import InFlight
 
 # A row that was in flight at this many deaths runs alone; if it is in flight at one more, it is a failure.
 ALONE_AFTER = 2

@@ -33,9 +33,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from builder.run.folder import Folder, StoreError
-from schemas.errors import CyclePrefError
-from schemas.run_files import Announcement
+from cyclepref.builder.run.folder import Folder, StoreError
+from cyclepref.schemas.errors import CyclePrefError
+from cyclepref.schemas.run_files import Announcement
 
 log = logging.getLogger("cyclepref.lock")
 

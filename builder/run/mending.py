@@ -9,8 +9,8 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from builder.common import progress
-from builder.run.store import READERS, TABLES, DamagedPart, Store
+from cyclepref.builder.common import progress
+from cyclepref.builder.run.store import READERS, TABLES, DamagedPart, Store
 
 log = logging.getLogger("cyclepref.store")
 

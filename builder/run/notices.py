@@ -3,7 +3,7 @@ warns of. Told at the end of a build, by `cyclepref status`, and in the card."""
 
 from typing import Any
 
-from schemas.errors import visible
+from cyclepref.schemas.errors import visible
 
 # Reconstructions of cut prompts are of less than the candidate; from this share of them on it is told.
 CUT_WARNING = 0.01

@@ -8,11 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from builder import __version__
-from builder.run.store import Store
-from schemas import records
-from schemas.recipe import Recipe
-from schemas.resolved import Resolved
+from cyclepref.builder import __version__
+from cyclepref.builder.run.store import Store
+from cyclepref.schemas import records
+from cyclepref.schemas.recipe import Recipe
+from cyclepref.schemas.resolved import Resolved
 
 LIBRARIES = (
     "torch", "transformers", "diffusers", "sentence-transformers", "lpips", "ray", "datasets", "pyarrow",

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from builder.run.folder import StoreError
-from builder.run.lock import LockError
-from builder.run.seal import UNREADABLE, in_a_line, read_sealed, write_sealed
-from builder.run.store import Store
+from cyclepref.builder.run.folder import StoreError
+from cyclepref.builder.run.lock import LockError
+from cyclepref.builder.run.seal import UNREADABLE, in_a_line, read_sealed, write_sealed
+from cyclepref.builder.run.store import Store
 
 PROGRESS_FILE = "progress.json"
 NOTE_EVERY_S = 5.0

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from xxhash import xxh3_64
 
-from schemas.errors import CyclePrefError
+from cyclepref.schemas.errors import CyclePrefError
 
 KEY = b"cyclepref"
 # Rows of a row group where nobody reads one alone: parquet's own default.

@@ -7,13 +7,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.run.failures import failures
-from builder.run.lock import holders
-from builder.run.notices import notices
-from builder.run.record import PROGRESS_FILE, wanted_of
-from builder.run.store import Store, StoreError
-from builder.run.upkeep import UpkeepError, unused
-from schemas.run_files import ProgressFile, RunJson
+from cyclepref.builder.run.failures import failures
+from cyclepref.builder.run.lock import holders
+from cyclepref.builder.run.notices import notices
+from cyclepref.builder.run.record import PROGRESS_FILE, wanted_of
+from cyclepref.builder.run.store import Store, StoreError
+from cyclepref.builder.run.upkeep import UpkeepError, unused
+from cyclepref.schemas.run_files import ProgressFile, RunJson
 
 # Failures are told by reason, the most frequent first.
 REASONS = 20

@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from builder.run.folder import TEMPORARY, Folder, StoreError
-from builder.run.ids import IdSet, pack
-from builder.run.seal import UNREADABLE, Damaged, Seal, in_a_line, read_sealed, write_sealed
-from schemas import records
-from schemas.ids import digest
+from cyclepref.builder.run.folder import TEMPORARY, Folder, StoreError
+from cyclepref.builder.run.ids import IdSet, pack
+from cyclepref.builder.run.seal import UNREADABLE, Damaged, Seal, in_a_line, read_sealed, write_sealed
+from cyclepref.schemas import records
+from cyclepref.schemas.ids import digest
 
 # table -> (schema, id column)
 TABLES: dict[str, tuple[pa.Schema, str]] = {
@@ -135,7 +135,7 @@ class Store(Folder):
         return found
 
     def ids_by_part(self, table: str) -> dict[str, np.ndarray]:
-        """The packed ids of every part (see `builder.run.ids.pack`), in order of name."""
+        """The packed ids of every part (see `cyclepref.builder.run.ids.pack`), in order of name."""
         key = TABLES[table][1]
         return self._every_part(table, lambda part: pack(self.read_part(table, part, [key])[key]))
 

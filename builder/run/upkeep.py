@@ -15,15 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.run.groups import merge_groups
-from builder.run.ids import IdSet, pack
-from builder.run.lock import hold
-from builder.run.mending import set_damaged_aside
-from builder.run.record import PROGRESS_FILE, wanted_of
-from builder.run.store import JOINED, TABLES, Store
-from schemas.errors import CyclePrefError
-from schemas.ids import digest
-from schemas.run_files import LockFile, ProgressFile, RunJson
+from cyclepref.builder.run.groups import merge_groups
+from cyclepref.builder.run.ids import IdSet, pack
+from cyclepref.builder.run.lock import hold
+from cyclepref.builder.run.mending import set_damaged_aside
+from cyclepref.builder.run.record import PROGRESS_FILE, wanted_of
+from cyclepref.builder.run.store import JOINED, TABLES, Store
+from cyclepref.schemas.errors import CyclePrefError
+from cyclepref.schemas.ids import digest
+from cyclepref.schemas.run_files import LockFile, ProgressFile, RunJson
 
 # A part is written once it would have this many bytes in memory; files come out between 64 and 256 MB, as images are
 # compressed already and text packs to half or less.

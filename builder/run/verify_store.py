@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow as pa
 from xxhash import xxh3_64_intdigest
 
-from builder.common.images import UnreadableImage, content_id, decode
-from builder.common.progress import Stage
-from builder.run.findings import AGAIN, BY_HAND, Report
-from builder.run.seal import in_a_line
-from builder.run.store import PART, SEALED, TABLES, DamagedPart, Store
-from schemas.ids import fingerprint, generation_id, similarity_id, text_id, verdict_id
+from cyclepref.builder.common.images import UnreadableImage, content_id, decode
+from cyclepref.builder.common.progress import Stage
+from cyclepref.builder.run.findings import AGAIN, BY_HAND, Report
+from cyclepref.builder.run.seal import in_a_line
+from cyclepref.builder.run.store import PART, SEALED, TABLES, DamagedPart, Store
+from cyclepref.schemas.ids import fingerprint, generation_id, similarity_id, text_id, verdict_id
 
 # Each holds a part, 256 MB at most, and decodes its pictures on a core.
 READERS = min(8, os.cpu_count() or 1)

@@ -1,7 +1,7 @@
-"""Write a model card beside each folder of weights: python -m builder.shapeworld.cards RESULTS
+"""Write a model card beside each folder of weights: python -m cyclepref.builder.shapeworld.cards RESULTS
 
-RESULTS is what `python -m builder.study.evaluate --json RESULTS` wrote; steps and times come from the checkpoints
-of the training run, so every figure of a card was measured.
+RESULTS is what `python -m cyclepref.builder.study.evaluate --json RESULTS` wrote; steps and times come from the
+checkpoints of the training run, so every figure of a card was measured.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from builder.shapeworld import models
-from builder.shapeworld.training import autoencoder, captioners, features, painters, recogniser
+from cyclepref.builder.shapeworld import models
+from cyclepref.builder.shapeworld.training import autoencoder, captioners, features, painters, recogniser
 
 _BATCH = {
     "autoencoder": autoencoder.BATCH,
@@ -57,10 +57,10 @@ def card(name: str, about: str, load: str, quality: list[str], making: Made, har
 
 - Data: renders of scenes outside the held-out side (`builder/shapeworld/scenes.py`), {making.examples:,} examples seen.
 - Training: {making.steps:,} steps, {making.seconds / 60:.0f} minutes of wall-clock time on {hardware}.
-- Command: `python -m builder.shapeworld.train --only {job}`
+- Command: `python -m cyclepref.builder.shapeworld.train --only {job}`
 - Load: `{load}`
 
-Measured on held-out scenes with `python -m builder.study.evaluate`:
+Measured on held-out scenes with `python -m cyclepref.builder.study.evaluate`:
 
 {measured}
 """
@@ -116,7 +116,9 @@ def write(results: dict, weights: Path, work: Path, hardware: str) -> None:
     row = results["image oracle"]
     quality = [f"{attribute} right: {share:.1%}" for attribute, share in row.items()]
     about = "The image oracle: a convolutional classifier that recovers a scene from a 64x64 picture."
-    text = card("oracle", about, "builder.shapeworld.oracle.recover(images)", quality, made("oracle", work), hardware)
+    text = card(
+        "oracle", about, "cyclepref.builder.shapeworld.oracle.recover(images)", quality, made("oracle", work), hardware
+    )
     (weights / "oracle" / "README.md").write_text(text)
     row = results["lpips"]
     quality = [f"pairs of renders with 0 to 3 wrong attributes ordered truly: {row['ordered']:.1%}"]
@@ -131,8 +133,10 @@ def write(results: dict, weights: Path, work: Path, hardware: str) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Write the cards."""
-    parser = argparse.ArgumentParser(prog="python -m builder.shapeworld.cards", description=__doc__.split("\n")[0])
-    parser.add_argument("results", type=Path, help="JSON written by builder.study.evaluate --json")
+    parser = argparse.ArgumentParser(
+        prog="python -m cyclepref.builder.shapeworld.cards", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("results", type=Path, help="JSON written by cyclepref.builder.study.evaluate --json")
     parser.add_argument("--weights", type=Path, default=models.WEIGHTS)
     parser.add_argument("--work", type=Path, default=Path(".shapeworld"), help="folder of checkpoints (%(default)s)")
     parser.add_argument("--hardware", default="an unnamed machine", help='such as "one core of a Xeon with AMX"')

@@ -11,7 +11,7 @@ import random
 import re
 from dataclasses import dataclass, field
 
-from builder.shapeworld.scenes import BACKGROUNDS, COLOURS, OPPOSITE, SHAPES, Group, Scene
+from cyclepref.builder.shapeworld.scenes import BACKGROUNDS, COLOURS, OPPOSITE, SHAPES, Group, Scene
 
 COUNT_WORDS = {1: "one", 2: "two", 3: "three", 4: "four"}
 PLURALS = {shape: "crosses" if shape == "cross" else shape + "s" for shape in SHAPES}

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from builder.shapeworld.grammar import Claims, claims, describe
-from builder.shapeworld.scenes import OPPOSITE, Scene
+from cyclepref.builder.shapeworld.grammar import Claims, claims, describe
+from cyclepref.builder.shapeworld.scenes import OPPOSITE, Scene
 
 WEIGHTS = Path(__file__).parent / "weights" / "oracle"
 _BATCH = 64
@@ -79,7 +79,7 @@ def recover(images: Sequence[Image.Image]) -> list[Scene]:
     Pictures of any size are resized to 64x64. The most likely scene is found among all consistent ones, so the answer
     is a scene even where the classifier's heads contradict each other.
     """
-    from builder.shapeworld import recogniser  # imports torch: only when pictures are judged
+    from cyclepref.builder.shapeworld import recogniser  # imports torch: only when pictures are judged
 
     network = _network()
     scenes = []
@@ -90,6 +90,6 @@ def recover(images: Sequence[Image.Image]) -> list[Scene]:
 
 @functools.cache
 def _network():
-    from builder.shapeworld import recogniser
+    from cyclepref.builder.shapeworld import recogniser
 
     return recogniser.load(WEIGHTS)

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from builder.shapeworld.render import SIZE
-from builder.shapeworld.scenes import BACKGROUNDS, COLOURS, COUNTS, SHAPES, Group, Scene
+from cyclepref.builder.shapeworld.render import SIZE
+from cyclepref.builder.shapeworld.scenes import BACKGROUNDS, COLOURS, COUNTS, SHAPES, Group, Scene
 
 LAYOUTS = ("alone", "above", "left of")
 _PART = {"count": COUNTS, "colour": COLOURS, "shape": SHAPES}
@@ -77,7 +77,9 @@ def load(folder: Path) -> Recogniser:
     """The trained classifier of a folder. Raises FileNotFoundError, with the command that makes it, without weights."""
     path = folder / "model.safetensors"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: make it with python -m builder.shapeworld.train --only oracle")
+        raise FileNotFoundError(
+            f"{path} is missing: make it with python -m cyclepref.builder.shapeworld.train --only oracle"
+        )
     model = Recogniser()
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
     return model.eval()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from builder.shapeworld.scenes import Group, Scene
+from cyclepref.builder.shapeworld.scenes import Group, Scene
 
 SIZE = 64
 _FINE = 8  # supersampling factor

@@ -1,4 +1,4 @@
-"""Make every model of the embedded world from nothing: python -m builder.shapeworld.train
+"""Make every model of the embedded world from nothing: python -m cyclepref.builder.shapeworld.train
 
 Each job reads fresh renders, goes on from its last checkpoint, and writes its folder under builder/shapeworld/weights
 as soon as there is something to load. Only the autoencoder has to come before the others.
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from builder.shapeworld import models
-from builder.shapeworld.training import autoencoder, captioners, features, painters, recogniser
-from builder.shapeworld.training.loop import Run
+from cyclepref.builder.shapeworld import models
+from cyclepref.builder.shapeworld.training import autoencoder, captioners, features, painters, recogniser
+from cyclepref.builder.shapeworld.training.loop import Run
 
 JOBS = {
     "autoencoder": autoencoder.train,
@@ -46,9 +46,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m builder.shapeworld.train",
+        prog="python -m cyclepref.builder.shapeworld.train",
         description="Train the tiny models of the embedded world. Resumes; about two hours of one CPU thread in all.",
-        epilog="example: python -m builder.shapeworld.train --only autoencoder sd3 --steps-scale 0.1 --out weights",
+        epilog="example: python -m cyclepref.builder.shapeworld.train --only autoencoder sd3 --steps-scale 0.1 --out weights",
     )
     parser.add_argument("--only", nargs="+", choices=JOBS, metavar="NAME", help=f"some of: {', '.join(JOBS)}")
     parser.add_argument(

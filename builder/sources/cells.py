@@ -5,9 +5,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from builder.common.files import read_file_within
-from schemas.cycle import Modality
-from schemas.recipe import RecipeError
+from cyclepref.builder.common.files import read_file_within
+from cyclepref.schemas.cycle import Modality
+from cyclepref.schemas.recipe import RecipeError
 
 
 class Column(Protocol):

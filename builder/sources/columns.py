@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from builder.common.files import absolute, listing, not_a_file, shown, stamp
-from builder.common.places import may_be_on_hub
-from builder.sources.cells import cell, check_kind
-from builder.sources.source import Items
-from schemas.cycle import Modality
-from schemas.recipe import RecipeError
-from schemas.sources import DatasetColumn, ParquetColumn
+from cyclepref.builder.common.files import absolute, listing, not_a_file, shown, stamp
+from cyclepref.builder.common.places import may_be_on_hub
+from cyclepref.builder.sources.cells import cell, check_kind
+from cyclepref.builder.sources.source import Items
+from cyclepref.schemas.cycle import Modality
+from cyclepref.schemas.recipe import RecipeError
+from cyclepref.schemas.sources import DatasetColumn, ParquetColumn
 
 
 @dataclass(frozen=True)

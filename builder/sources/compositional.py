@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from itertools import chain, product, zip_longest
 from typing import get_args
 
-from builder.sources import compositional
-from schemas.cycle import Modality
-from schemas.ids import digest
-from schemas.recipe import RecipeError
-from schemas.sources import CompositionalPrompts, PromptKind
+from cyclepref.builder.sources import compositional
+from cyclepref.schemas.cycle import Modality
+from cyclepref.schemas.ids import digest
+from cyclepref.schemas.recipe import RecipeError
+from cyclepref.schemas.sources import CompositionalPrompts, PromptKind
 
 COLOURS = ("red", "yellow", "green", "blue", "black", "pink", "purple", "white", "brown")
 COUNTS = ("one", "two", "three", "four", "five", "six")

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.common.files import absolute, from_json, read_file, read_file_within, stamp
-from schemas.cycle import Modality
-from schemas.recipe import RecipeError
-from schemas.sources import DciFolder
+from cyclepref.builder.common.files import absolute, from_json, read_file, read_file_within, stamp
+from cyclepref.schemas.cycle import Modality
+from cyclepref.schemas.recipe import RecipeError
+from cyclepref.schemas.sources import DciFolder
 
 
 class WrongAnnotation(ValueError):

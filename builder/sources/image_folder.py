@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.common.files import absolute, listing, path_fault, read_file, shown, stamp, unshown
-from builder.common.images import ENDINGS
-from builder.sources.source import Items
-from schemas.cycle import Modality
-from schemas.recipe import RecipeError
-from schemas.sources import ImageFolder
+from cyclepref.builder.common.files import absolute, listing, path_fault, read_file, shown, stamp, unshown
+from cyclepref.builder.common.images import ENDINGS
+from cyclepref.builder.sources.source import Items
+from cyclepref.schemas.cycle import Modality
+from cyclepref.schemas.recipe import RecipeError
+from cyclepref.schemas.sources import ImageFolder
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ make its own row fail, and nothing else.
 
 from typing import Any
 
-from builder.sources.columns import LocalDataset, Parquet
-from builder.sources.compositional import Compositional
-from builder.sources.dci import Dci
-from builder.sources.image_folder import Images
-from builder.sources.prompt_file import Prompts
-from builder.sources.shapeworld import ShapeWorld
-from builder.sources.source import Source
-from builder.sources.tsv import Tsv
-from schemas.cycle import Modality
-from schemas.recipe import RecipeError
-from schemas.sources import (
+from cyclepref.builder.sources.columns import LocalDataset, Parquet
+from cyclepref.builder.sources.compositional import Compositional
+from cyclepref.builder.sources.dci import Dci
+from cyclepref.builder.sources.image_folder import Images
+from cyclepref.builder.sources.prompt_file import Prompts
+from cyclepref.builder.sources.shapeworld import ShapeWorld
+from cyclepref.builder.sources.source import Source
+from cyclepref.builder.sources.tsv import Tsv
+from cyclepref.schemas.cycle import Modality
+from cyclepref.schemas.recipe import RecipeError
+from cyclepref.schemas.sources import (
     CompositionalPrompts,
     DatasetColumn,
     DciFolder,

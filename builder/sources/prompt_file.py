@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.common.files import absolute, numbered_lines, text_lines
-from builder.sources.source import Items
-from schemas.cycle import Modality
-from schemas.ids import digest
-from schemas.sources import PromptFile
+from cyclepref.builder.common.files import absolute, numbered_lines, text_lines
+from cyclepref.builder.sources.source import Items
+from cyclepref.schemas.cycle import Modality
+from cyclepref.schemas.ids import digest
+from cyclepref.schemas.sources import PromptFile
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from builder.shapeworld import grammar, render, scenes
-from builder.sources.source import Items
-from schemas.cycle import Modality
-from schemas.ids import digest
-from schemas.recipe import RecipeError
-from schemas.sources import ShapeWorldInputs
+from cyclepref.builder.shapeworld import grammar, render, scenes
+from cyclepref.builder.sources.source import Items
+from cyclepref.schemas.cycle import Modality
+from cyclepref.schemas.ids import digest
+from cyclepref.schemas.recipe import RecipeError
+from cyclepref.schemas.sources import ShapeWorldInputs
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ShapeWorld:
 
     def read(self, names: list[str]) -> Iterator[bytes | str]:
         """The descriptions themselves, or their renders."""
-        from builder.common.images import encode
+        from cyclepref.builder.common.images import encode
 
         for name in names:
             if self.modality == "text":

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.common.files import absolute, numbered_lines, text_lines
-from schemas.cycle import Modality
-from schemas.ids import digest
-from schemas.recipe import RecipeError
-from schemas.sources import TsvColumn
+from cyclepref.builder.common.files import absolute, numbered_lines, text_lines
+from cyclepref.schemas.cycle import Modality
+from cyclepref.schemas.ids import digest
+from cyclepref.schemas.recipe import RecipeError
+from cyclepref.schemas.sources import TsvColumn
 
 # A message lists so many of a column's values.
 SHOWN = 20

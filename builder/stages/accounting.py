@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.common import progress
-from builder.run.ids import IdSet
-from builder.run.in_flight import Journal
-from builder.run.record import Notes
-from builder.run.store import Store, flat, without
-from builder.stages.failure_limit import Excess, FailureLimit
-from schemas.errors import CyclePrefError, visible
+from cyclepref.builder.common import progress
+from cyclepref.builder.run.ids import IdSet
+from cyclepref.builder.run.in_flight import Journal
+from cyclepref.builder.run.record import Notes
+from cyclepref.builder.run.store import Store, flat, without
+from cyclepref.builder.stages.failure_limit import Excess, FailureLimit
+from cyclepref.schemas.errors import CyclePrefError, visible
 
 log = logging.getLogger("cyclepref.build")
 
@@ -64,8 +64,8 @@ class Accountant:
         """Do what is missing: `do(todo)` yields receipts. Returns counts by model.
 
         Raises:
-            BuildError: if a model fails too often (see `builder.stages.failure_limit.FailureLimit`), or a row is
-            unaccounted for.
+            BuildError: if a model fails too often (see `cyclepref.builder.stages.failure_limit.FailureLimit`), or a row
+            is unaccounted for.
         """
         before = self.store.ids(work.table)
         missing = without(work.rows, work.key, before)

@@ -8,21 +8,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder import __version__
-from builder.engine.engine import Engine, Lane
-from builder.engine.memory import Fitting
-from builder.engine.plan import Pool, plan
-from builder.metrics import load_metric
-from builder.pairing.scores import columns
-from builder.run.content import attach, contents, locate
-from builder.run.in_flight import Journal
-from builder.run.store import Store, first_of_each
-from builder.stages.accounting import Accountant, Count, Work
-from builder.stages.steps import ahead, attempt, blocks_of, failure, reason, receipt
-from schemas import records
-from schemas.ids import similarity_id
-from schemas.resolved import Resolved
-from schemas.specs import MetricSpec
+from cyclepref.builder import __version__
+from cyclepref.builder.engine.engine import Engine, Lane
+from cyclepref.builder.engine.memory import Fitting
+from cyclepref.builder.engine.plan import Pool, plan
+from cyclepref.builder.metrics import load_metric
+from cyclepref.builder.pairing.scores import columns
+from cyclepref.builder.run.content import attach, contents, locate
+from cyclepref.builder.run.in_flight import Journal
+from cyclepref.builder.run.store import Store, first_of_each
+from cyclepref.builder.stages.accounting import Accountant, Count, Work
+from cyclepref.builder.stages.steps import ahead, attempt, blocks_of, failure, reason, receipt
+from cyclepref.schemas import records
+from cyclepref.schemas.ids import similarity_id
+from cyclepref.schemas.resolved import Resolved
+from cyclepref.schemas.specs import MetricSpec
 
 # Comparing is cheap next to generating, so a part holds many batches.
 ROWS_PER_PART = 512

@@ -8,23 +8,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from builder import __version__
-from builder.common.images import content_id, encode
-from builder.engine.engine import Engine, Lane
-from builder.engine.memory import Fitting
-from builder.engine.plan import Pool, plan
-from builder.models import load_model
-from builder.models.protocols import Caption, NoOutput, Painting
-from builder.run.content import attach, contents, locate
-from builder.run.in_flight import Journal
-from builder.run.store import Store
-from builder.stages.accounting import Accountant, Count, Work
-from builder.stages.steps import ahead, attempt, blocks_of, failure, reason, receipt
-from builder.stages.wanted import Use
-from schemas import records
-from schemas.cycle import MAX_CHARACTERS
-from schemas.ids import resample_seed, text_id
-from schemas.specs import GeneratorSpec
+from cyclepref.builder import __version__
+from cyclepref.builder.common.images import content_id, encode
+from cyclepref.builder.engine.engine import Engine, Lane
+from cyclepref.builder.engine.memory import Fitting
+from cyclepref.builder.engine.plan import Pool, plan
+from cyclepref.builder.models import load_model
+from cyclepref.builder.models.protocols import Caption, NoOutput, Painting
+from cyclepref.builder.run.content import attach, contents, locate
+from cyclepref.builder.run.in_flight import Journal
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.stages.accounting import Accountant, Count, Work
+from cyclepref.builder.stages.steps import ahead, attempt, blocks_of, failure, reason, receipt
+from cyclepref.builder.stages.wanted import Use
+from cyclepref.schemas import records
+from cyclepref.schemas.cycle import MAX_CHARACTERS
+from cyclepref.schemas.ids import resample_seed, text_id
+from cyclepref.schemas.specs import GeneratorSpec
 
 # A part is one block, so this many batches is the most that a killed worker costs: seconds to a minute.
 BATCHES_PER_PART = 4

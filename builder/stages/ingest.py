@@ -15,17 +15,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.common.images import content_id, decode, to_store
-from builder.common.waiting import Beside, TooSlow, each_in_time
-from builder.engine.engine import Engine
-from builder.run.store import Store, first_of_each, flat
-from builder.sources.source import Source
-from builder.stages.accounting import Accountant, BuildError, Work
-from builder.stages.steps import blocks_of, failure, reason, receipt
-from schemas import records
-from schemas.cycle import MAX_CHARACTERS, Modality
-from schemas.ids import digest, text_id
-from schemas.recipe import RecipeError
+from cyclepref.builder.common.images import content_id, decode, to_store
+from cyclepref.builder.common.waiting import Beside, TooSlow, each_in_time
+from cyclepref.builder.engine.engine import Engine
+from cyclepref.builder.run.store import Store, first_of_each, flat
+from cyclepref.builder.sources.source import Source
+from cyclepref.builder.stages.accounting import Accountant, BuildError, Work
+from cyclepref.builder.stages.steps import blocks_of, failure, reason, receipt
+from cyclepref.schemas import records
+from cyclepref.schemas.cycle import MAX_CHARACTERS, Modality
+from cyclepref.schemas.ids import digest, text_id
+from cyclepref.schemas.recipe import RecipeError
 
 log = logging.getLogger("cyclepref.inputs")
 

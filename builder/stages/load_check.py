@@ -6,18 +6,18 @@ comes: the backward model's only after every candidate has been made.
 
 import pyarrow as pa
 
-from builder.common import progress
-from builder.engine.engine import Engine, Lane
-from builder.engine.plan import Pool, plan
-from builder.metrics import load_metric
-from builder.models import load_model
-from builder.run.in_flight import Journal
-from builder.run.store import Store
-from builder.stages.needs import needs, refuse
-from builder.stages.safety import Classifier
-from builder.stages.steps import receipt
-from schemas.resolved import Resolved
-from schemas.specs import MetricSpec, SafetySpec, Spec
+from cyclepref.builder.common import progress
+from cyclepref.builder.engine.engine import Engine, Lane
+from cyclepref.builder.engine.plan import Pool, plan
+from cyclepref.builder.metrics import load_metric
+from cyclepref.builder.models import load_model
+from cyclepref.builder.run.in_flight import Journal
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.stages.needs import needs, refuse
+from cyclepref.builder.stages.safety import Classifier
+from cyclepref.builder.stages.steps import receipt
+from cyclepref.schemas.resolved import Resolved
+from cyclepref.schemas.specs import MetricSpec, SafetySpec, Spec
 
 STAGE = "loading"
 # Candidates and reconstructions to make. With fewer, the stages tell soon enough, and loading twice would cost more

@@ -25,13 +25,19 @@ from huggingface_hub.errors import (
     RemoteEntryNotFoundError,
 )
 
-from builder.catalog.resolve import metric_spec, model_spec, resolve
-from builder.metrics.requirements import DREAMSIM_FILES, OFFLINE_PACKAGE, OFFLINE_REPO, REMOTE_BRANCHES, weight_files
-from builder.models.weight_files import cut_short, lacking
-from builder.stages.safety import safety_spec
-from schemas.recipe import Recipe, RecipeError
-from schemas.resolved import Resolved
-from schemas.specs import EndpointSpec, MetricSpec, PainterSpec, Spec
+from cyclepref.builder.catalog.resolve import metric_spec, model_spec, resolve
+from cyclepref.builder.metrics.requirements import (
+    DREAMSIM_FILES,
+    OFFLINE_PACKAGE,
+    OFFLINE_REPO,
+    REMOTE_BRANCHES,
+    weight_files,
+)
+from cyclepref.builder.models.weight_files import cut_short, lacking
+from cyclepref.builder.stages.safety import safety_spec
+from cyclepref.schemas.recipe import Recipe, RecipeError
+from cyclepref.schemas.resolved import Resolved
+from cyclepref.schemas.specs import EndpointSpec, MetricSpec, PainterSpec, Spec
 
 # Where torchvision keeps the backbones that LPIPS runs over, by `net`.
 BACKBONES = {

@@ -17,24 +17,24 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from PIL import Image
 
-from builder import __version__
-from builder.catalog.resolve import resolve, settled
-from builder.common.files import from_json
-from builder.engine.engine import Engine, Lane
-from builder.engine.memory import Fitting
-from builder.engine.plan import plan
-from builder.run.content import attach, contents, locate
-from builder.run.in_flight import Journal
-from builder.run.store import Store, first_of_each, flat
-from builder.stages.accounting import Accountant, Work
-from builder.stages.steps import ahead, attempt, blocks_of, failure, reason, receipt
-from schemas import records
-from schemas.errors import visible
-from schemas.ids import verdict_id
-from schemas.publishing import Safety
-from schemas.recipe import SAFETY, RecipeError
-from schemas.resolved import Resolved
-from schemas.specs import SafetySpec
+from cyclepref.builder import __version__
+from cyclepref.builder.catalog.resolve import resolve, settled
+from cyclepref.builder.common.files import from_json
+from cyclepref.builder.engine.engine import Engine, Lane
+from cyclepref.builder.engine.memory import Fitting
+from cyclepref.builder.engine.plan import plan
+from cyclepref.builder.run.content import attach, contents, locate
+from cyclepref.builder.run.in_flight import Journal
+from cyclepref.builder.run.store import Store, first_of_each, flat
+from cyclepref.builder.stages.accounting import Accountant, Work
+from cyclepref.builder.stages.steps import ahead, attempt, blocks_of, failure, reason, receipt
+from cyclepref.schemas import records
+from cyclepref.schemas.errors import visible
+from cyclepref.schemas.ids import verdict_id
+from cyclepref.schemas.publishing import Safety
+from cyclepref.schemas.recipe import SAFETY, RecipeError
+from cyclepref.schemas.resolved import Resolved
+from cyclepref.schemas.specs import SafetySpec
 
 STAGE, NAME, FLAGGED_FILE = "safety", SAFETY, "flagged.json"
 ROWS_PER_PART = 512
@@ -167,7 +167,7 @@ class Classifier:
         import torch
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-        from builder.models.loading import check_fits, device, loading, quiet, source_of
+        from cyclepref.builder.models.loading import check_fits, device, loading, quiet, source_of
 
         quiet()
         check_fits(spec)
@@ -199,7 +199,7 @@ class Classifier:
         """The probability of the label for each RGB image, in [0, 1]: a softmax over the classifier's labels."""
         import torch
 
-        from builder.models.loading import pad_batch
+        from cyclepref.builder.models.loading import pad_batch
 
         with torch.inference_mode():
             padded = pad_batch(images, self.spec.batch_size)

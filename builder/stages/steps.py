@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder import __version__
-from schemas import records
-from schemas.errors import Unavailable
+from cyclepref.builder import __version__
+from cyclepref.schemas import records
+from cyclepref.schemas.errors import Unavailable
 
 # What a stage's last step tells the driver: how many rows of a model it finished, how many of them as failures, and how
 # often the model's batches were halved for want of memory.

@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.run.store import Store, flat
-from schemas import records
-from schemas.ids import generation_ids, sample_seed
-from schemas.resolved import Resolved
+from cyclepref.builder.run.store import Store, flat
+from cyclepref.schemas import records
+from cyclepref.schemas.ids import generation_ids, sample_seed
+from cyclepref.schemas.resolved import Resolved
 
 WANTED = pa.schema(
     [
@@ -37,7 +37,7 @@ def wanted_generations(sources: list[tuple[str, str]], uses: list[Use], recipe_s
     """The generations that a recipe asks for, one row for each distinct id.
 
     `sources` are (source_id, input_id): an input is its own source, a candidate belongs to its input. `role` is
-    "forward" or "backward". See `schemas.ids.sample_seed` for which samples share a seed.
+    "forward" or "backward". See `cyclepref.schemas.ids.sample_seed` for which samples share a seed.
     """
     return pa.concat_tables([WANTED.empty_table(), *(_wanted_of(use, sources, recipe_seed, role) for use in uses)])
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from builder.run.content import content_by_id, locate
-from builder.run.store import Store
-from builder.shapeworld import grammar, oracle
-from schemas.cycle import Cycle
+from cyclepref.builder.run.content import content_by_id, locate
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.shapeworld import grammar, oracle
+from cyclepref.schemas.cycle import Cycle
 
 DRAWS = 10_000  # of a bootstrap: its interval then moves by less than a twentieth of its width
 

@@ -15,15 +15,15 @@ import numpy as np
 import pyarrow.compute as pc
 from PIL import Image, ImageDraw
 
-from builder.build import build
-from builder.engine.engine import Engine
-from builder.reward.evaluation.best_of import SIZES, Group, curves
-from builder.reward.evaluation.draw import best_of_n
-from builder.run.content import content_by_id
-from builder.study import agreement
-from builder.study.method import Finished
-from builder.study.rewards import COMBO, ORACLE
-from schemas.recipe import ModelChoice, Recipe
+from cyclepref.builder.build import build
+from cyclepref.builder.engine.engine import Engine
+from cyclepref.builder.reward.evaluation.best_of import SIZES, Group, curves
+from cyclepref.builder.reward.evaluation.draw import best_of_n
+from cyclepref.builder.run.content import content_by_id
+from cyclepref.builder.study import agreement
+from cyclepref.builder.study.method import Finished
+from cyclepref.builder.study.rewards import COMBO, ORACLE
+from cyclepref.schemas.recipe import ModelChoice, Recipe
 
 INPUTS = 200
 # The samples of one model, as somebody who uses a reward draws them.
@@ -38,8 +38,8 @@ CYCLE, LENGTH = "cycle score", "length"
 def measure(
     demo: Path, finished: dict[str, Finished], rewards: dict[str, Path], inputs: int = INPUTS
 ) -> dict[str, Any]:
-    """For each cycle the curves of `builder.reward.evaluation.best_of.curves` in true alignment, [0, 1], and seconds a
-    candidate that the cycle score and a reward take. `rewards` are folders by name.
+    """For each cycle the curves of `cyclepref.builder.reward.evaluation.best_of.curves` in true alignment, [0, 1], and
+    seconds a candidate that the cycle score and a reward take. `rewards` are folders by name.
 
     Builds what is not there yet into DEMO/best_of_n: 16 candidates of each of `inputs` scenes that come after all that
     the demo has used.
@@ -87,7 +87,7 @@ def _measured(run: Finished, rewards: dict[str, Path], told: dict[str, Any]) -> 
 
 
 def _rewards(folder: Path, run: Finished, rows: list[dict[str, Any]]) -> dict[str, float]:
-    from builder.reward.model import RewardModel
+    from cyclepref.builder.reward.model import RewardModel
 
     model = RewardModel.from_pretrained(folder).eval()
     inputs = content_by_id(run.store, "inputs", "input_id", [row["input_id"] for row in rows])

@@ -1,4 +1,4 @@
-"""Measure the embedded world: python -m builder.study.evaluate --demo runs/demo
+"""Measure the embedded world: python -m cyclepref.builder.study.evaluate --demo runs/demo
 
 First how good the shipped models are, on scenes that no training has seen; then, where a finished demo is given, what
 it says about the method, where its reward's quality comes from, and what best of n with it is truly worth.
@@ -15,8 +15,8 @@ from typing import Any
 import datasets
 import torch
 
-from builder.shapeworld import models
-from builder.study import best_of_n, method, quality, rewards
+from cyclepref.builder.shapeworld import models
+from cyclepref.builder.study import best_of_n, method, quality, rewards
 
 
 def models_table(results: dict[str, Any]) -> list[str]:
@@ -153,10 +153,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> None:
     """Print the tables, and write the numbers as JSON when asked."""
     parser = argparse.ArgumentParser(
-        prog="python -m builder.study.evaluate",
+        prog="python -m cyclepref.builder.study.evaluate",
         description="Measure the embedded world's models on held-out scenes.",
         epilog="example: cyclepref demo --inputs 1200 --out runs/world && "
-        "python -m builder.study.evaluate --demo runs/world",
+        "python -m cyclepref.builder.study.evaluate --demo runs/world",
     )
     parser.add_argument("--count", type=int, default=256, help="held-out scenes to measure on (%(default)s)")
     parser.add_argument("--only", nargs="+", default=(), choices=(*models.CAPTIONERS, *models.PIPELINES))

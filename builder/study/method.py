@@ -17,21 +17,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.build import build
-from builder.catalog.resolve import metric_spec
-from builder.engine.engine import Engine
-from builder.metrics import load_metric
-from builder.pairing.pair import Direction, pair
-from builder.run.content import content_by_id
-from builder.run.store import Store
-from builder.shapeworld import grammar, oracle
-from builder.shapeworld.render import render
-from builder.shapeworld.scenes import Group, Scene
-from builder.study import agreement
-from schemas.cycle import CYCLES
-from schemas.errors import CyclePrefError
-from schemas.recipe import Pairing, Recipe, parse_recipe
-from schemas.run_files import RunJson
+from cyclepref.builder.build import build
+from cyclepref.builder.catalog.resolve import metric_spec
+from cyclepref.builder.engine.engine import Engine
+from cyclepref.builder.metrics import load_metric
+from cyclepref.builder.pairing.pair import Direction, pair
+from cyclepref.builder.run.content import content_by_id
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.shapeworld import grammar, oracle
+from cyclepref.builder.shapeworld.render import render
+from cyclepref.builder.shapeworld.scenes import Group, Scene
+from cyclepref.builder.study import agreement
+from cyclepref.schemas.cycle import CYCLES
+from cyclepref.schemas.errors import CyclePrefError
+from cyclepref.schemas.recipe import Pairing, Recipe, parse_recipe
+from cyclepref.schemas.run_files import RunJson
 
 SEED_COUNTS = (1, 2, 4)
 SEED_INPUTS = 300  # of each cycle, on which backward seeds are compared
@@ -196,8 +196,8 @@ def reward(run: Finished, folder: Path) -> dict[str, Any]:
 
     Also the model that it started from, before it saw a pair.
     """
-    from builder.reward.model import RewardModel
-    from builder.reward.training.accuracy import candidate_rewards
+    from cyclepref.builder.reward.model import RewardModel
+    from cyclepref.builder.reward.training.accuracy import candidate_rewards
 
     metrics = json.loads((folder / "metrics.json").read_text())
     judges = {

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from builder.catalog.catalog import CATALOG
-from builder.metrics import Metric, load_metric
-from builder.shapeworld import models, oracle
-from builder.shapeworld.grammar import describe
-from builder.shapeworld.render import render
-from builder.shapeworld.scenes import Scene, altered, sample_scenes
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.builder.metrics import Metric, load_metric
+from cyclepref.builder.shapeworld import models, oracle
+from cyclepref.builder.shapeworld.grammar import describe
+from cyclepref.builder.shapeworld.render import render
+from cyclepref.builder.shapeworld.scenes import Scene, altered, sample_scenes
 
 _RENDER_SEED, _SCENE_SEED = 1_000_000, 20  # seeds that no demo recipe uses
 _WRONG = range(4)

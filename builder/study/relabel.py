@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builder.dataset.edition import release_bare
-from builder.dataset.views import RECONSTRUCTION, Views, WritePlan
-from builder.pairing.scores import SAMPLE
-from builder.run.store import Store, first_of_each
-from builder.study.method import Finished
+from cyclepref.builder.dataset.edition import release_bare
+from cyclepref.builder.dataset.views import RECONSTRUCTION, Views, WritePlan
+from cyclepref.builder.pairing.scores import SAMPLE
+from cyclepref.builder.run.store import Store, first_of_each
+from cyclepref.builder.study.method import Finished
 
 SIDES = ("chosen", "rejected")
 _COLUMNS = ("id", "model", "models", "score")

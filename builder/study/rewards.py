@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from builder.study import agreement
-from builder.study.method import Finished, NoDemo, against
-from builder.study.relabel import of_family, true_pairs, write_pairs
-from schemas.ids import digest
+from cyclepref.builder.study import agreement
+from cyclepref.builder.study.method import Finished, NoDemo, against
+from cyclepref.builder.study.relabel import of_family, true_pairs, write_pairs
+from cyclepref.schemas.ids import digest
 
 # Models whose names begin so are left out of training, and looked at apart: another architecture than those that stay.
 HELD_OUT = {"i2t2i": "shapeworld-llava", "t2i2t": "shapeworld-sd3"}
@@ -94,8 +94,8 @@ def train(demo: Path, finished: dict[str, Finished]) -> dict[str, Path]:
 
 
 def _trained(folder: Path, chosen: dict[str, tuple[Finished, pa.Table]], start: str, settings: dict[str, Any]) -> Path:
-    from builder.reward.training.settings import TrainSettings
-    from builder.reward.training.train import train_reward
+    from cyclepref.builder.reward.training.settings import TrainSettings
+    from cyclepref.builder.reward.training.train import train_reward
 
     ids = [pairs[side].to_pylist() for _, pairs in chosen.values() for side in ("chosen_id", "rejected_id")]
     identity = digest(json.dumps([settings, start], sort_keys=True), *chain(*ids))
@@ -121,8 +121,8 @@ def _one_thread() -> Iterator[None]:
 
 def _rewards(folder: Path, run: Finished) -> dict[str, float]:
     """The reward of every candidate of the test inputs, by generation_id."""
-    from builder.reward.model import RewardModel
-    from builder.reward.training.accuracy import candidate_rewards
+    from cyclepref.builder.reward.model import RewardModel
+    from cyclepref.builder.reward.training.accuracy import candidate_rewards
 
     found = candidate_rewards(RewardModel.from_pretrained(folder), Path(run.store.root) / "dataset", "test")
     return dict(zip(found["generation_id"].to_pylist(), found["reward"].to_pylist(), strict=True))

@@ -20,8 +20,8 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / 
 
 from dataset_run import MODELS, make_run  # noqa: E402
 
-from builder.dataset.shards import BATCH_BYTES  # noqa: E402
-from builder.dataset.write import write_splits  # noqa: E402
+from cyclepref.builder.dataset.shards import BATCH_BYTES  # noqa: E402
+from cyclepref.builder.dataset.write import write_splits  # noqa: E402
 
 SIDE, SIZES = 128, (1000, 3000)
 

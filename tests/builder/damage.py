@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from builder.run.store import TABLES
+from cyclepref.builder.run.store import TABLES
 
 
 def parts_of(out: Path) -> list[Path]:

@@ -8,19 +8,19 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from builder.catalog.catalog import CATALOG
-from builder.common.images import content_id, encode
-from builder.dataset.card import Facts
-from builder.dataset.views import Views, WritePlan
-from builder.pairing.pair import Direction, pair
-from builder.pairing.scores import SAMPLE, cycle_scores
-from builder.run.store import Store
-from builder.stages.accounting import Accountant
-from schemas import records
-from schemas.cycle import CYCLES
-from schemas.ids import digest, text_id
-from schemas.recipe import Recipe, parse_recipe
-from schemas.resolved import Resolved
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.builder.common.images import content_id, encode
+from cyclepref.builder.dataset.card import Facts
+from cyclepref.builder.dataset.views import Views, WritePlan
+from cyclepref.builder.pairing.pair import Direction, pair
+from cyclepref.builder.pairing.scores import SAMPLE, cycle_scores
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.stages.accounting import Accountant
+from cyclepref.schemas import records
+from cyclepref.schemas.cycle import CYCLES
+from cyclepref.schemas.ids import digest, text_id
+from cyclepref.schemas.recipe import Recipe, parse_recipe
+from cyclepref.schemas.resolved import Resolved
 
 MODELS = ("strong", "middle", "weak")
 COUNT = {"wanted": 1, "ok": 1, "failed": 0, "reused": 1}

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from builder.engine.engine import Engine, EngineError, Lane, Step
-from builder.engine.plan import Cluster
-from builder.models.protocols import Caption, Painting
-from builder.stages import compare, generate
-from schemas.ids import digest
-from schemas.recipe import Recipe, parse_recipe
+from cyclepref.builder.engine.engine import Engine, EngineError, Lane, Step
+from cyclepref.builder.engine.plan import Cluster
+from cyclepref.builder.models.protocols import Caption, Painting
+from cyclepref.builder.stages import compare, generate
+from cyclepref.schemas.ids import digest
+from cyclepref.schemas.recipe import Recipe, parse_recipe
 
 
 class InlineEngine(Engine):

@@ -7,16 +7,16 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from builder.common.images import content_id, encode
-from builder.dataset.edition import release_bare
-from builder.dataset.views import RECONSTRUCTION, Views, WritePlan
-from builder.pairing.pair import Direction, pair
-from builder.pairing.scores import SAMPLE
-from builder.run.store import Store
-from schemas import records
-from schemas.cycle import CYCLES, Cycle
-from schemas.ids import digest, generation_id, sample_seed, text_id
-from schemas.recipe import Pairing, Recipe, Splits
+from cyclepref.builder.common.images import content_id, encode
+from cyclepref.builder.dataset.edition import release_bare
+from cyclepref.builder.dataset.views import RECONSTRUCTION, Views, WritePlan
+from cyclepref.builder.pairing.pair import Direction, pair
+from cyclepref.builder.pairing.scores import SAMPLE
+from cyclepref.builder.run.store import Store
+from cyclepref.schemas import records
+from cyclepref.schemas.cycle import CYCLES, Cycle
+from cyclepref.schemas.ids import digest, generation_id, sample_seed, text_id
+from cyclepref.schemas.recipe import Pairing, Recipe, Splits
 
 RULE = {"min_margin": 0.05, "poor_chosen": 0.3}
 # The better a model, the higher its scores: what a reward could learn instead of looking.

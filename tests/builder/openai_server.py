@@ -14,8 +14,8 @@ from typing import Any
 
 from PIL import Image
 
-from builder.models.protocols import Caption
-from schemas.specs import EndpointSpec
+from cyclepref.builder.models.protocols import Caption
+from cyclepref.schemas.specs import EndpointSpec
 
 # The red of the picture that a client asks about before all others.
 PROBE = 128

@@ -6,8 +6,8 @@ import time
 import psutil
 import pyarrow as pa
 
-from builder.engine import watch
-from builder.engine.engine import Engine, EngineError
+from cyclepref.builder.engine import watch
+from cyclepref.builder.engine.engine import Engine, EngineError
 
 COMMAND = "cyclepref build recipe.yaml --out runs/mine"
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from builder.recipe_check import read_recipe
-from schemas.recipe import RecipeError
+from cyclepref.builder.recipe_check import read_recipe
+from cyclepref.schemas.recipe import RecipeError
 
 GOOD = """\
 name: mine

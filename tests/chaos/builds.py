@@ -53,7 +53,7 @@ class Build:
             environment["RAY_ADDRESS"] = address
         with self.log.open("w") as log:
             self.process = psutil.Popen(
-                [sys.executable, "-m", "jobs.cli", "build", str(recipe), "--out", str(out), *options],
+                [sys.executable, "-m", "cyclepref.jobs.cli", "build", str(recipe), "--out", str(out), *options],
                 cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         self.started: list[psutil.Process] = []

@@ -9,7 +9,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "builder"))
 from made_run import make_run
 
-from jobs.cli import main
+from cyclepref.jobs.cli import main
 
 RECIPE = """\
 name: mine

@@ -7,14 +7,14 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from builder import __version__
-from builder.catalog.catalog import CATALOG
-from builder.run.lock import hold
-from builder.run.record import Notes
-from builder.run.store import Store
-from jobs.cli import GO_ON, main
-from schemas import records
-from schemas.ids import digest
+from cyclepref.builder import __version__
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.builder.run.lock import hold
+from cyclepref.builder.run.record import Notes
+from cyclepref.builder.run.store import Store
+from cyclepref.jobs.cli import GO_ON, main
+from cyclepref.schemas import records
+from cyclepref.schemas.ids import digest
 
 RECIPE = {
     "name": "mine",

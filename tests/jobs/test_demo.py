@@ -5,9 +5,9 @@ import json
 import datasets
 import pytest
 
-from builder.reward.model import RewardModel
-from builder.study import best_of_n, evaluate, method, rewards
-from jobs.demo import run_demo
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.study import best_of_n, evaluate, method, rewards
+from cyclepref.jobs.demo import run_demo
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

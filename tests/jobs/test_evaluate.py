@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "builder" / "reward"))
 from made_run import make_run
 from plain_colours import make_rows, write_dataset
 
-from builder.reward.model import RewardModel
-from jobs.cli import main
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.jobs.cli import main
 
 WEIGHTS = Path(__file__).parents[2] / "builder" / "shapeworld" / "weights"
 

@@ -9,9 +9,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "builder"))
 from made_run import make_run
 
-from builder.exports.export import FORMATS
-from builder.preferences.load import load_pairs
-from jobs.cli import main
+from cyclepref.builder.exports.export import FORMATS
+from cyclepref.builder.preferences.load import load_pairs
+from cyclepref.jobs.cli import main
 
 
 @pytest.fixture(scope="module")

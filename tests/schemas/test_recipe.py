@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from schemas.recipe import RecipeError, load_recipe, parse_recipe
+from cyclepref.schemas.recipe import RecipeError, load_recipe, parse_recipe
 
 GOOD = {
     "name": "mine",

@@ -13,16 +13,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from builder.common.progress import Stage, stage
-from builder.preferences.layouts.detect import OURS, layout_of, open_rows_of
-from builder.preferences.layouts.items import Content, Judged, Picture
-from builder.preferences.layouts.mapped import mapped
-from builder.preferences.layouts.rows import split_names
-from builder.preferences.load import PairSource, open_pairs
-from builder.preferences.rankings import PAIRS, Rankings
-from schemas.cycle import CYCLES
-from schemas.ids import digest, pair_id, text_id
-from schemas.recipe import Pairing
+from cyclepref.builder.common.progress import Stage, stage
+from cyclepref.builder.preferences.layouts.detect import OURS, layout_of, open_rows_of
+from cyclepref.builder.preferences.layouts.items import Content, Judged, Picture
+from cyclepref.builder.preferences.layouts.mapped import mapped
+from cyclepref.builder.preferences.layouts.rows import split_names
+from cyclepref.builder.preferences.load import PairSource, open_pairs
+from cyclepref.builder.preferences.rankings import PAIRS, Rankings
+from cyclepref.schemas.cycle import CYCLES
+from cyclepref.schemas.ids import digest, pair_id, text_id
+from cyclepref.schemas.recipe import Pairing
 
 # No threshold can ask for more than the pairs that were judged.
 EVERY_PAIR = Pairing(min_margin=0, poor_chosen=None)
@@ -30,7 +30,8 @@ EVERY_PAIR = Pairing(min_margin=0, poor_chosen=None)
 
 @dataclass(frozen=True)
 class ForeignSplits:
-    """A dataset in the layout `name`, one of `builder.preferences.layouts.detect.FORMS`; null: its rows tell which."""
+    """A dataset in the layout `name`, one of `cyclepref.builder.preferences.layouts.detect.FORMS`; null: its rows tell
+    which."""
 
     place: str
     name: str | None
@@ -63,7 +64,8 @@ class ForeignSplits:
 def open_layout(
     dataset: str | Path, revision: str | None = None, progress: Stage = stage
 ) -> PairSource | ForeignSplits:
-    """A dataset to train on, by the same words as `builder.preferences.layouts.detect.open_judged` evaluates on it.
+    """A dataset to train on, by the same words as `cyclepref.builder.preferences.layouts.detect.open_judged` evaluates
+    on it.
 
     Raises:
         LoadError: if there is nothing to read there.
@@ -157,14 +159,14 @@ class _Pictures:
     read: list[Callable[[], bytes]]
 
     def of_input(self, row: int) -> bytes:
-        """As in `builder.preferences.rankings.Images`."""
+        """As in `cyclepref.builder.preferences.rankings.Images`."""
         return self.read[row]()
 
     def of_candidate(self, place: int) -> bytes:
-        """As in `builder.preferences.rankings.Images`."""
+        """As in `cyclepref.builder.preferences.rankings.Images`."""
         return self.read[place]()
 
     def file_of(self, at: int) -> None:
-        """As in `builder.preferences.rankings.Images`."""
+        """As in `cyclepref.builder.preferences.rankings.Images`."""
 
     identity = None

@@ -8,9 +8,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from builder.common.files import from_json
-from builder.preferences.layouts.imagereward import check
-from builder.preferences.layouts.items import Form, Judged, JudgedError, by_order, picture, text
+from cyclepref.builder.common.files import from_json
+from cyclepref.builder.preferences.layouts.imagereward import check
+from cyclepref.builder.preferences.layouts.items import Form, Judged, JudgedError, by_order, picture, text
 
 
 def read(where: str, row: dict[str, Any], roots: tuple[Path, ...]) -> Judged:

@@ -5,13 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.common.places import may_be_on_hub
-from builder.preferences.filters import Filters
-from builder.preferences.layouts import detailcaps, hpdv2, hpdv3, imagereward, imagerewarddb, pickapic, rlhfv, trl
-from builder.preferences.layouts.items import Form, Judged, JudgedDataset, JudgedError
-from builder.preferences.layouts.ours import CyclePref
-from builder.preferences.layouts.rows import Rows, choose, open_rows
-from builder.preferences.load import open_pairs, select
+from cyclepref.builder.common.places import may_be_on_hub
+from cyclepref.builder.preferences.filters import Filters
+from cyclepref.builder.preferences.layouts import (
+    detailcaps,
+    hpdv2,
+    hpdv3,
+    imagereward,
+    imagerewarddb,
+    pickapic,
+    rlhfv,
+    trl,
+)
+from cyclepref.builder.preferences.layouts.items import Form, Judged, JudgedDataset, JudgedError
+from cyclepref.builder.preferences.layouts.ours import CyclePref
+from cyclepref.builder.preferences.layouts.rows import Rows, choose, open_rows
+from cyclepref.builder.preferences.load import open_pairs, select
 
 # In the order in which they are tried: ImageRewardDB's columns are enough for HPDv2 too, and RLAIF-V's for TRL.
 LAYOUTS = (imagereward, imagerewarddb, hpdv2, hpdv3, pickapic, rlhfv, detailcaps, trl)
@@ -133,7 +142,7 @@ def _is_ours(place: str, revision: str | None) -> bool:
 
 def _is_cycleprefdb(path: Path) -> bool:
     """CyclePrefDB is told from other JSON by its scores of generations."""
-    from builder.preferences.cycleprefdb import CyclePrefDB
+    from cyclepref.builder.preferences.cycleprefdb import CyclePrefDB
 
     try:
         return any(

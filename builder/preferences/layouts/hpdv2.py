@@ -7,8 +7,8 @@ The image folder stands apart from the annotations there: paths are looked up in
 from pathlib import Path
 from typing import Any
 
-from builder.preferences.layouts.imagereward import check
-from builder.preferences.layouts.items import Form, Judged, by_order, picture, text
+from cyclepref.builder.preferences.layouts.imagereward import check
+from cyclepref.builder.preferences.layouts.items import Form, Judged, by_order, picture, text
 
 
 def read(where: str, row: dict[str, Any], roots: tuple[Path, ...]) -> Judged:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from builder.preferences.layouts.items import Form, Judged, picture, text
+from cyclepref.builder.preferences.layouts.items import Form, Judged, picture, text
 
 
 def read(where: str, row: dict[str, Any], roots: tuple[Path, ...]) -> Judged:

@@ -8,8 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from builder.preferences.layouts.imagereward import check
-from builder.preferences.layouts.items import Form, Judged, by_order, picture, text
+from cyclepref.builder.preferences.layouts.imagereward import check
+from cyclepref.builder.preferences.layouts.items import Form, Judged, by_order, picture, text
 
 COLUMNS = ("image_path", "rank", "overall_rating")
 

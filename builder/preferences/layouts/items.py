@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, Protocol
 import datasets
 from PIL import Image
 
-from builder.common.files import read_file_of_export
-from builder.common.images import UnreadableImage, decode
-from builder.preferences.rankings import LoadError
-from schemas.cycle import Modality
-from schemas.ids import digest
+from cyclepref.builder.common.files import read_file_of_export
+from cyclepref.builder.common.images import UnreadableImage, decode
+from cyclepref.builder.preferences.rankings import LoadError
+from cyclepref.schemas.cycle import Modality
+from cyclepref.schemas.ids import digest
 
 
 class JudgedError(LoadError):

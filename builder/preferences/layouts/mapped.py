@@ -9,9 +9,9 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from builder.preferences.layouts.items import Cell, JudgedError
-from builder.preferences.layouts.rows import Rows, read_file
-from builder.preferences.published import cache_folder
+from cyclepref.builder.preferences.layouts.items import Cell, JudgedError
+from cyclepref.builder.preferences.layouts.rows import Rows, read_file
+from cyclepref.builder.preferences.published import cache_folder
 
 ROWS_AT_ONCE = 1024
 

@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from builder.preferences.layouts.items import Content, Judged, Picture
-from builder.preferences.rankings import Rankings
+from cyclepref.builder.preferences.layouts.items import Content, Judged, Picture
+from cyclepref.builder.preferences.rankings import Rankings
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from builder.preferences.layouts.items import Form, Judged, JudgedError, by_order, picture, text
+from cyclepref.builder.preferences.layouts.items import Form, Judged, JudgedError, by_order, picture, text
 
 
 def read(where: str, row: dict[str, Any], roots: tuple[Path, ...]) -> Judged:

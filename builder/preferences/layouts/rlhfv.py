@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from builder.common.files import from_json
-from builder.preferences.layouts.items import Form, Judged, JudgedError, picture, text
+from cyclepref.builder.common.files import from_json
+from cyclepref.builder.preferences.layouts.items import Form, Judged, JudgedError, picture, text
 
 
 def read(where: str, row: dict[str, Any], roots: tuple[Path, ...]) -> Judged:

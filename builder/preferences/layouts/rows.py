@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from builder.common.files import from_json, not_a_file
-from builder.common.places import may_be_on_hub, not_here
-from builder.preferences.layouts.items import JudgedError
+from cyclepref.builder.common.files import from_json, not_a_file
+from cyclepref.builder.common.places import may_be_on_hub, not_here
+from cyclepref.builder.preferences.layouts.items import JudgedError
 
 ENDINGS = (".json", ".jsonl", ".parquet")
 # What splits are called in names of files.

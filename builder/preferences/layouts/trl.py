@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from builder.preferences.layouts.items import Form, Judged, JudgedError, picture, text
+from cyclepref.builder.preferences.layouts.items import Form, Judged, JudgedError, picture, text
 
 # The last is what an image folder's metadata has in the place of `images`.
 IMAGES = ("image", "images", "images_file_names")

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from builder.reward.backbones.blip import Blip
-from builder.reward.backbones.clip import Clip
-from builder.reward.backbones.siglip import Siglip
-from builder.reward.backbones.tower import Tower
-from builder.reward.config import RewardConfig
+from cyclepref.builder.reward.backbones.blip import Blip
+from cyclepref.builder.reward.backbones.clip import Clip
+from cyclepref.builder.reward.backbones.siglip import Siglip
+from cyclepref.builder.reward.backbones.tower import Tower
+from cyclepref.builder.reward.config import RewardConfig
 
 
 class Backbone(Protocol):

@@ -14,9 +14,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import BlipTextModel, BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextAttention, BlipTextLayer
 
-from builder.reward.backbones.tower import Tower
-from builder.reward.config import RewardConfig
-from builder.reward.head import Likelihood
+from cyclepref.builder.reward.backbones.tower import Tower
+from cyclepref.builder.reward.config import RewardConfig
+from cyclepref.builder.reward.head import Likelihood
 
 # Keys and values of the images in one text layer, both (images, heads, patches + 1, width of a head).
 Memory = list[tuple[torch.Tensor, torch.Tensor]]

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from transformers import CLIPTextModel, CLIPVisionModel
 
-from builder.reward.backbones.dual import Dual
-from builder.reward.backbones.tower import Tower
-from builder.reward.config import RewardConfig
+from cyclepref.builder.reward.backbones.dual import Dual
+from cyclepref.builder.reward.backbones.tower import Tower
+from cyclepref.builder.reward.config import RewardConfig
 
 
 class Clip(Dual):

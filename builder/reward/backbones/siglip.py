@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn import functional
 from transformers import SiglipTextModel, SiglipVisionModel
 
-from builder.reward.backbones.dual import Dual
-from builder.reward.backbones.tower import Tower
-from builder.reward.config import RewardConfig
+from cyclepref.builder.reward.backbones.dual import Dual
+from cyclepref.builder.reward.backbones.tower import Tower
+from cyclepref.builder.reward.config import RewardConfig
 
 
 class Siglip(Dual):

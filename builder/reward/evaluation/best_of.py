@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from builder.reward.evaluation.bootstrap import intervals
+from cyclepref.builder.reward.evaluation.bootstrap import intervals
 
 SIZES = (1, 2, 4, 8, 16)
 ORACLE = "best possible"

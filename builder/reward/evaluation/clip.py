@@ -11,11 +11,11 @@ import torch
 from torch.nn.functional import normalize
 from transformers import AutoModel
 
-from builder.reward.errors import RewardError
-from builder.reward.evaluation.decoded import Shown, by_input, flat, key_of
-from builder.reward.evaluation.errors import EvaluationError
-from builder.reward.network import read_processor
-from builder.reward.weights import load_whole
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.evaluation.decoded import Shown, by_input, flat, key_of
+from cyclepref.builder.reward.evaluation.errors import EvaluationError
+from cyclepref.builder.reward.network import read_processor
+from cyclepref.builder.reward.weights import load_whole
 
 logger = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from itertools import islice
 
 import numpy as np
 
-from builder.preferences.layouts.items import JudgedDataset
-from builder.reward.evaluation.decoded import Shown, Unreadable, show
-from builder.reward.evaluation.errors import EvaluationError
-from builder.reward.evaluation.judges import Judge
-from builder.reward.evaluation.names import CYCLE
+from cyclepref.builder.preferences.layouts.items import JudgedDataset
+from cyclepref.builder.reward.evaluation.decoded import Shown, Unreadable, show
+from cyclepref.builder.reward.evaluation.errors import EvaluationError
+from cyclepref.builder.reward.evaluation.judges import Judge
+from cyclepref.builder.reward.evaluation.names import CYCLE
 
 INPUTS_AT_ONCE = 16
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from PIL import Image
 
-from builder.common.images import UnreadableImage, content_id
-from builder.preferences.layouts.items import Content, Judged
-from schemas.cycle import Modality
-from schemas.ids import text_id
+from cyclepref.builder.common.images import UnreadableImage, content_id
+from cyclepref.builder.preferences.layouts.items import Content, Judged
+from cyclepref.schemas.cycle import Modality
+from cyclepref.schemas.ids import text_id
 
 Seen = str | Image.Image
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from builder.reward.evaluation.best_of import ORACLE
-from builder.reward.evaluation.plot import FAINT, INK, Colour, Plot
-from schemas.errors import visible
+from cyclepref.builder.reward.evaluation.best_of import ORACLE
+from cyclepref.builder.reward.evaluation.plot import FAINT, INK, Colour, Plot
+from cyclepref.schemas.errors import visible
 
 PANEL, HEIGHT, GAP, TITLE = 400, 300, 24, 34
 

@@ -1,6 +1,6 @@
 """What can be wrong with an evaluation."""
 
-from schemas.errors import CyclePrefError
+from cyclepref.schemas.errors import CyclePrefError
 
 
 class EvaluationError(CyclePrefError, ValueError):

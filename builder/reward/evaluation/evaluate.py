@@ -5,18 +5,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from builder.common.progress import Tick, stage
-from builder.preferences.layouts.detect import open_judged
-from builder.preferences.layouts.items import JudgedDataset
-from builder.reward.evaluation.best_of import curves
-from builder.reward.evaluation.calibration import calibration
-from builder.reward.evaluation.collect import Collected, collect
-from builder.reward.evaluation.judges import Reward, make_judges
-from builder.reward.evaluation.leak import check_leak, inputs_of
-from builder.reward.evaluation.measures import accuracies
-from builder.reward.evaluation.names import CYCLE, DEFAULT, REWARD, check_names
-from builder.reward.model import RewardModel
-from builder.reward.training.seen import Seen, read_seen
+from cyclepref.builder.common.progress import Tick, stage
+from cyclepref.builder.preferences.layouts.detect import open_judged
+from cyclepref.builder.preferences.layouts.items import JudgedDataset
+from cyclepref.builder.reward.evaluation.best_of import curves
+from cyclepref.builder.reward.evaluation.calibration import calibration
+from cyclepref.builder.reward.evaluation.collect import Collected, collect
+from cyclepref.builder.reward.evaluation.judges import Reward, make_judges
+from cyclepref.builder.reward.evaluation.leak import check_leak, inputs_of
+from cyclepref.builder.reward.evaluation.measures import accuracies
+from cyclepref.builder.reward.evaluation.names import CYCLE, DEFAULT, REWARD, check_names
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.training.seen import Seen, read_seen
 
 CYCLE_OF_CANDIDATE = {"text": "i2t2i", "image": "t2i2t"}
 UNREADABLE_NAMED = 10
@@ -37,7 +37,7 @@ def evaluate(
     the reward, and best-of-n curves where the dataset has scores.
 
     `place` is where `model` came from; what it was trained on is read there. `datasets` are what
-    `builder.preferences.layouts.detect.open_judged` takes, `against` what `make_judges` takes.
+    `cyclepref.builder.preferences.layouts.detect.open_judged` takes, `against` what `make_judges` takes.
 
     Raises:
         JudgedError, LoadError: if a dataset cannot be read.

@@ -5,10 +5,10 @@ from typing import Any, Protocol
 
 import torch
 
-from builder.reward.evaluation.decoded import Shown, by_input, flat, key_of
-from builder.reward.evaluation.errors import EvaluationError
-from builder.reward.evaluation.names import CYCLE, check_names
-from schemas.ids import digest
+from cyclepref.builder.reward.evaluation.decoded import Shown, by_input, flat, key_of
+from cyclepref.builder.reward.evaluation.errors import EvaluationError
+from cyclepref.builder.reward.evaluation.names import CYCLE, check_names
+from cyclepref.schemas.ids import digest
 
 
 class Judge(Protocol):
@@ -69,10 +69,10 @@ def _judge(name: str, batch_size: int, device: torch.device) -> Judge:
     if name in PLAIN:
         return Plain(name, PLAIN[name])
     if kind == "clip":
-        from builder.reward.evaluation.clip import Clip
+        from cyclepref.builder.reward.evaluation.clip import Clip
 
         return Clip(name, place, batch_size, device)
-    from builder.reward.model import RewardModel
+    from cyclepref.builder.reward.model import RewardModel
 
     return Reward(name, RewardModel.from_pretrained(place).to(device).eval(), batch_size)
 

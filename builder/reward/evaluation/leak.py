@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from builder.common.images import UnreadableImage
-from builder.preferences.layouts.items import Judged, JudgedDataset
-from builder.reward.evaluation.decoded import key_of
-from builder.reward.evaluation.errors import LeakError
-from builder.reward.training.seen import Seen
+from cyclepref.builder.common.images import UnreadableImage
+from cyclepref.builder.preferences.layouts.items import Judged, JudgedDataset
+from cyclepref.builder.reward.evaluation.decoded import key_of
+from cyclepref.builder.reward.evaluation.errors import LeakError
+from cyclepref.builder.reward.training.seen import Seen
 
 NAMED = 5
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from builder.reward.evaluation.bootstrap import intervals
-from builder.reward.evaluation.collect import Collected
+from cyclepref.builder.reward.evaluation.bootstrap import intervals
+from cyclepref.builder.reward.evaluation.collect import Collected
 
 
 def right(gaps: np.ndarray) -> np.ndarray:

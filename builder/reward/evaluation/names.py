@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from builder.reward.evaluation.errors import EvaluationError
+from cyclepref.builder.reward.evaluation.errors import EvaluationError
 
 REWARD, CYCLE = "reward", "cycle"
 # What runs where nothing else is said: no model besides the reward.

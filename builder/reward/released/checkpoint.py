@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from builder.reward.errors import RewardError
+from cyclepref.builder.reward.errors import RewardError
 
 PICKLED = (".pt", ".pth", ".bin")
 # What the field's models read; salesforce/BLIP's init_tokenizer names it so.

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from transformers import BlipProcessor, CLIPImageProcessor, PreTrainedTokenizerBase
 
-from builder.reward.config import CYCLEREWARD, IMAGEREWARD, RewardConfig
-from builder.reward.errors import RewardError
-from builder.reward.model import RewardModel
+from cyclepref.builder.reward.config import CYCLEREWARD, IMAGEREWARD, RewardConfig
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.model import RewardModel
 
 HEAD_WIDTH = 64
 VISION = "blip.visual_encoder."

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
-from builder.reward.config import RewardConfig
-from builder.reward.errors import RewardError
-from builder.reward.model import RewardModel
-from builder.reward.released.checkpoint import PICKLED, TOKENIZER, hub_weights, read_tokenizer, read_weights
-from builder.reward.released.convert import convert, kind_of
-from builder.reward.start import read_config
+from cyclepref.builder.reward.config import RewardConfig
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.released.checkpoint import PICKLED, TOKENIZER, hub_weights, read_tokenizer, read_weights
+from cyclepref.builder.reward.released.convert import convert, kind_of
+from cyclepref.builder.reward.start import read_config
 
 
 def load_published(

@@ -11,11 +11,11 @@ from torch import nn
 from torchvision.transforms import functional as vision
 from transformers import PreTrainedTokenizerBase
 
-from builder.common.images import decode
-from builder.reward.errors import RewardError
-from builder.reward.model import RewardModel
-from builder.reward.opening import ImageLike, open_image, read_image
-from builder.reward.preprocess import FILTERS, pixels, tokens
+from cyclepref.builder.common.images import decode
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.opening import ImageLike, open_image, read_image
+from cyclepref.builder.reward.preprocess import FILTERS, pixels, tokens
 
 IMAGES_AT_ONCE = 64
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from builder.reward.model import RewardModel
-from builder.reward.training.batches import Collate
-from builder.reward.training.data import PreferenceError, PreferenceSplit, load_preferences
-from builder.reward.training.step import TrainingView
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.training.batches import Collate
+from cyclepref.builder.reward.training.data import PreferenceError, PreferenceSplit, load_preferences
+from cyclepref.builder.reward.training.step import TrainingView
 
 INPUTS_PER_BATCH = 16
 

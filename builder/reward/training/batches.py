@@ -9,9 +9,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import ProcessorMixin
 
-from builder.reward.preprocess import pad, pixels, tokenise, warn_of_cut
-from builder.reward.training.data import PreferenceError, PreferenceInput, PreferenceSplit, SplitImage
-from builder.reward.training.frozen_cache import PrefixCache, image_key, open_picture, text_key
+from cyclepref.builder.reward.preprocess import pad, pixels, tokenise, warn_of_cut
+from cyclepref.builder.reward.training.data import PreferenceError, PreferenceInput, PreferenceSplit, SplitImage
+from cyclepref.builder.reward.training.frozen_cache import PrefixCache, image_key, open_picture, text_key
 
 # Texts that rules make of one, for the auxiliary loss.
 Perturb = Callable[[str], list[str]]
@@ -89,8 +89,8 @@ class Frozen(NamedTuple):
 
 
 class Collate:
-    """Turns inputs into one batch of tensors for `builder.reward.training.step.batch_rewards`, and the pairs among its
-    rewards.
+    """Turns inputs into one batch of tensors for `cyclepref.builder.reward.training.step.batch_rewards`, and the pairs
+    among its rewards.
 
     Three inputs, [one image, texts a b c], [one image, texts d e], [images p q, one text f], make seven candidates of
     four images and six texts: image_index [0 0 0 1 1 2 3], text_index [0 1 2 3 4 5 5]. A pair (2, 0) of the first input

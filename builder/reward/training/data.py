@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from builder.common.progress import Stage, stage
-from builder.preferences.filters import Filters
-from builder.preferences.layouts.as_rankings import open_layout
-from builder.preferences.load import select
-from builder.preferences.rankings import LoadError, Rankings
+from cyclepref.builder.common.progress import Stage, stage
+from cyclepref.builder.preferences.filters import Filters
+from cyclepref.builder.preferences.layouts.as_rankings import open_layout
+from cyclepref.builder.preferences.load import select
+from cyclepref.builder.preferences.rankings import LoadError, Rankings
 
 
 class PreferenceError(LoadError):
@@ -105,10 +105,10 @@ def load_preferences(
 ) -> dict[str, PreferenceSplit]:
     """All splits of a preference dataset that have inputs, by name; every pair is in exactly one.
 
-    `source` is what `builder.preferences.load.load_pairs` reads (a finished run, a dataset folder, CyclePrefDB's
-    layout, or a repository on the Hub), or a dataset in a layout of builder/judged, as
-    `builder.preferences.layouts.as_rankings.open_layout` takes it. `filters` leave out pairs (see
-    `builder.preferences.filters.Filters`).
+    `source` is what `cyclepref.builder.preferences.load.load_pairs` reads (a finished run, a dataset folder,
+    CyclePrefDB's layout, or a repository on the Hub), or a dataset in a layout of builder/judged, as
+    `cyclepref.builder.preferences.layouts.as_rankings.open_layout` takes it. `filters` leave out pairs (see
+    `cyclepref.builder.preferences.filters.Filters`).
 
     Raises:
         LoadError: if there is no dataset, or it does not hold together.

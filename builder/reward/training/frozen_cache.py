@@ -18,14 +18,20 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from builder.common.images import UnreadableImage, decode
-from builder.common.progress import Stage, console, plain
-from builder.reward.errors import RewardError
-from builder.reward.preprocess import pad, pixels, tokenise
-from builder.reward.training.data import SplitImage
-from builder.reward.training.frozen_layers import Half, begin_images, begin_texts, full_length, half_fingerprint
-from builder.reward.training.writing import writing
-from schemas.ids import digest
+from cyclepref.builder.common.images import UnreadableImage, decode
+from cyclepref.builder.common.progress import Stage, console, plain
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.preprocess import pad, pixels, tokenise
+from cyclepref.builder.reward.training.data import SplitImage
+from cyclepref.builder.reward.training.frozen_layers import (
+    Half,
+    begin_images,
+    begin_texts,
+    full_length,
+    half_fingerprint,
+)
+from cyclepref.builder.reward.training.writing import writing
+from cyclepref.schemas.ids import digest
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 BATCH, THREADS = 32, 8

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import pad
 
-from builder.reward.backbones.tower import Tower
-from schemas.ids import digest
+from cyclepref.builder.reward.backbones.tower import Tower
+from cyclepref.schemas.ids import digest
 
 
 class Half(NamedTuple):

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from itertools import zip_longest
 from typing import NamedTuple
 
-from builder.shapeworld import grammar, scenes
-from builder.sources import compositional
-from schemas.ids import digest
+from cyclepref.builder.shapeworld import grammar, scenes
+from cyclepref.builder.sources import compositional
+from cyclepref.schemas.ids import digest
 
 PLURALS = {name: compositional.PLURALS.get(name, f"{name}s") for name in compositional.OBJECTS} | grammar.PLURALS
 SINGULARS = {plural: name for name, plural in PLURALS.items()}

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import torch.distributed as workers
 
-from builder.common.progress import Stage
-from builder.reward.model import RewardModel
-from builder.reward.training.batches import Collate, Frozen
-from builder.reward.training.data import PreferenceSplit
-from builder.reward.training.frozen_cache import PrefixCache, fill_images, fill_texts, keys_of
-from builder.reward.training.frozen_layers import frozen_half
-from builder.reward.training.perturb import perturber
-from builder.reward.training.settings import TrainSettings
-from builder.reward.training.step import TrainingView
+from cyclepref.builder.common.progress import Stage
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.training.batches import Collate, Frozen
+from cyclepref.builder.reward.training.data import PreferenceSplit
+from cyclepref.builder.reward.training.frozen_cache import PrefixCache, fill_images, fill_texts, keys_of
+from cyclepref.builder.reward.training.frozen_layers import frozen_half
+from cyclepref.builder.reward.training.perturb import perturber
+from cyclepref.builder.reward.training.settings import TrainSettings
+from cyclepref.builder.reward.training.step import TrainingView
 
 
 def prepare(

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from builder.common.progress import console, plain
-from builder.reward.errors import RewardError
-from builder.reward.training.prepare import wait, worker
-from builder.reward.training.writing import replace_text, writing
-from builder.run.folder import Folder, StoreError
+from cyclepref.builder.common.progress import console, plain
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.training.prepare import wait, worker
+from cyclepref.builder.reward.training.writing import replace_text, writing
+from cyclepref.builder.run.folder import Folder, StoreError
 
 # What a run leaves beside the model: it may be deleted at any time, and costs only time then.
 WORK = "work"

@@ -17,12 +17,12 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
-from builder.common.images import UnreadableImage, content_id, decode
-from builder.preferences.layouts.as_rankings import open_layout
-from builder.preferences.published import ArrowImages
-from builder.preferences.rankings import LoadError, Rankings
-from builder.reward.errors import RewardError
-from schemas.ids import text_id
+from cyclepref.builder.common.images import UnreadableImage, content_id, decode
+from cyclepref.builder.preferences.layouts.as_rankings import open_layout
+from cyclepref.builder.preferences.published import ArrowImages
+from cyclepref.builder.preferences.rankings import LoadError, Rankings
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.schemas.ids import text_id
 
 TRAIN_INPUTS_FILE = "train_inputs.txt"
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from builder.reward.errors import RewardError
-from schemas.rules import Fault, Section, check, rule
-from schemas.settings_file import Settings, read_settings
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.schemas.rules import Fault, Section, check, rule
+from cyclepref.schemas.settings_file import Settings, read_settings
 
 
 class HeadSettings(Section):
@@ -31,7 +31,7 @@ class HeadSettings(Section):
 
 
 class PairSettings(Section):
-    """Which of a dataset's pairs are learned from; as in `builder.preferences.filters.Filters`."""
+    """Which of a dataset's pairs are learned from; as in `cyclepref.builder.preferences.filters.Filters`."""
 
     min_margin: Annotated[float, Field(ge=0)] | None = None
     max_margin: Annotated[float, Field(ge=0)] | None = None

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from builder.reward.training import losses
-from builder.reward.training.frozen_layers import Half, finish_images, finish_texts
-from builder.reward.training.settings import TrainSettings
+from cyclepref.builder.reward.training import losses
+from cyclepref.builder.reward.training.frozen_layers import Half, finish_images, finish_texts
+from cyclepref.builder.reward.training.settings import TrainSettings
 
 Batch = dict[str, torch.Tensor]
 

@@ -13,24 +13,24 @@ import torch
 import torch.distributed as workers
 from transformers import set_seed
 
-from builder.common.progress import Stage, console, plain, stage
-from builder.preferences.filters import Filters
-from builder.preferences.rankings import Rankings
-from builder.reward.card import write_card
-from builder.reward.model import RewardConfig, RewardModel
-from builder.reward.start import read_config, start_revision
-from builder.reward.start_names import start_place
-from builder.reward.training.accuracy import accuracy_of, input_rewards
-from builder.reward.training.batches import Collate, Passes, inputs_for_pairs
-from builder.reward.training.data import PreferenceError, PreferenceSplit, load_preferences
-from builder.reward.training.prepare import prepare, wait, worker
-from builder.reward.training.resume import METRICS, WORK, begun_with, claim, finished, go_on_from
-from builder.reward.training.seen import Seen, read_seen, write_seen
-from builder.reward.training.settings import TrainSettings
-from builder.reward.training.step import TrainingView
-from builder.reward.training.trainer import RewardTrainer
-from builder.reward.training.writing import replace_text, writing
-from schemas.ids import digest, fingerprint
+from cyclepref.builder.common.progress import Stage, console, plain, stage
+from cyclepref.builder.preferences.filters import Filters
+from cyclepref.builder.preferences.rankings import Rankings
+from cyclepref.builder.reward.card import write_card
+from cyclepref.builder.reward.model import RewardConfig, RewardModel
+from cyclepref.builder.reward.start import read_config, start_revision
+from cyclepref.builder.reward.start_names import start_place
+from cyclepref.builder.reward.training.accuracy import accuracy_of, input_rewards
+from cyclepref.builder.reward.training.batches import Collate, Passes, inputs_for_pairs
+from cyclepref.builder.reward.training.data import PreferenceError, PreferenceSplit, load_preferences
+from cyclepref.builder.reward.training.prepare import prepare, wait, worker
+from cyclepref.builder.reward.training.resume import METRICS, WORK, begun_with, claim, finished, go_on_from
+from cyclepref.builder.reward.training.seen import Seen, read_seen, write_seen
+from cyclepref.builder.reward.training.settings import TrainSettings
+from cyclepref.builder.reward.training.step import TrainingView
+from cyclepref.builder.reward.training.trainer import RewardTrainer
+from cyclepref.builder.reward.training.writing import replace_text, writing
+from cyclepref.schemas.ids import digest, fingerprint
 
 HELD_OUT = ("validation", "test")
 SPLITS = ("train", *HELD_OUT)

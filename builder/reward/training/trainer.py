@@ -14,16 +14,16 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from builder.common.progress import Tick, console, plain
-from builder.common.stopping import Interrupted, stop_requests
-from builder.reward.errors import RewardError
-from builder.reward.training.accuracy import input_rewards, right_of
-from builder.reward.training.batches import Collate, Passes
-from builder.reward.training.data import PreferenceSplit
-from builder.reward.training.resume import STATE
-from builder.reward.training.settings import TrainSettings
-from builder.reward.training.step import Batch, TrainingView, counts, loss_of
-from builder.reward.training.writing import writing
+from cyclepref.builder.common.progress import Tick, console, plain
+from cyclepref.builder.common.stopping import Interrupted, stop_requests
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.training.accuracy import input_rewards, right_of
+from cyclepref.builder.reward.training.batches import Collate, Passes
+from cyclepref.builder.reward.training.data import PreferenceSplit
+from cyclepref.builder.reward.training.resume import STATE
+from cyclepref.builder.reward.training.settings import TrainSettings
+from cyclepref.builder.reward.training.step import Batch, TrainingView, counts, loss_of
+from cyclepref.builder.reward.training.writing import writing
 
 log = logging.getLogger("cyclepref.reward")
 

@@ -1,8 +1,8 @@
 """Training with several workers: Ray Train starts them and joins them in a `torch.distributed` group.
 
 Beside builder/engine/engine.py the only file that imports ray. What a worker runs is
-`builder.reward.training.train.train_reward`, which shares out each step among however many there are: one worker or
-eight make the same model, up to rounding.
+`cyclepref.builder.reward.training.train.train_reward`, which shares out each step among however many there are: one
+worker or eight make the same model, up to rounding.
 """
 
 import json
@@ -28,14 +28,14 @@ from ray.train.torch.config import (
     _TorchBackend,
 )
 
-from builder.common.progress import Tick, stage
-from builder.engine.engine import Engine
-from builder.engine.plan import Cluster
-from builder.preferences.layouts.as_rankings import absolute
-from builder.reward.errors import RewardError
-from builder.reward.training.settings import TrainRecipe
-from builder.reward.training.writing import replace_text
-from schemas.errors import CyclePrefError
+from cyclepref.builder.common.progress import Tick, stage
+from cyclepref.builder.engine.engine import Engine
+from cyclepref.builder.engine.plan import Cluster
+from cyclepref.builder.preferences.layouts.as_rankings import absolute
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.training.settings import TrainRecipe
+from cyclepref.builder.reward.training.writing import replace_text
+from cyclepref.schemas.errors import CyclePrefError
 
 # Beside the checkpoints, in the folder that all nodes see.
 STEPS, ERROR, RAY = "steps.json", "error.txt", "ray"
@@ -56,7 +56,7 @@ def train_with_workers(
         RewardError: if the cluster has too few GPUs or cores, a step too few inputs, or a worker failed; what it said
             ends the message.
     """
-    from builder.reward.training.train import WORK
+    from cyclepref.builder.reward.training.train import WORK
 
     out = out.resolve()
     work = out / WORK
@@ -164,7 +164,7 @@ def _work(told: dict[str, Any]) -> None:
     import datasets
     import transformers
 
-    from builder.reward.training.train import WORK, train_reward
+    from cyclepref.builder.reward.training.train import WORK, train_reward
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()

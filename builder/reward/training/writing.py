@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from builder.reward.errors import RewardError
+from cyclepref.builder.reward.errors import RewardError
 
 # How safetensors and tokenizers (Rust), and torch's writer of archives, tell of a write that failed.
 WORDS = ("(os error ", "inline_container")

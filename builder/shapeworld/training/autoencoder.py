@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderTiny
 
-from builder.shapeworld.training import data
-from builder.shapeworld.training.loop import Job, Progress, Run, fit
+from cyclepref.builder.shapeworld.training import data
+from cyclepref.builder.shapeworld.training.loop import Job, Progress, Run, fit
 
 NAME = "autoencoder"
 STEPS, BATCH = 3600, 8  # many small steps: it is the number of steps that sharpens edges

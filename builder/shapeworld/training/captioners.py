@@ -20,11 +20,11 @@ from transformers import (
     ProcessorMixin,
 )
 
-from builder.shapeworld.grammar import describe
-from builder.shapeworld.oracle import attributes_right
-from builder.shapeworld.render import SIZE
-from builder.shapeworld.training import data, vocabulary
-from builder.shapeworld.training.loop import Job, Progress, Run, fit
+from cyclepref.builder.shapeworld.grammar import describe
+from cyclepref.builder.shapeworld.oracle import attributes_right
+from cyclepref.builder.shapeworld.render import SIZE
+from cyclepref.builder.shapeworld.training import data, vocabulary
+from cyclepref.builder.shapeworld.training.loop import Job, Progress, Run, fit
 
 STEPS, BATCH = 3500, 64
 NEW_TOKENS = 16

@@ -7,10 +7,10 @@ import random
 import torch
 from torch.nn import functional as F
 
-from builder.shapeworld.recogniser import as_tensor
-from builder.shapeworld.render import render
-from builder.shapeworld.scenes import Scene, is_held_out, random_scene
-from builder.shapeworld.training.loop import step_seed
+from cyclepref.builder.shapeworld.recogniser import as_tensor
+from cyclepref.builder.shapeworld.render import render
+from cyclepref.builder.shapeworld.scenes import Scene, is_held_out, random_scene
+from cyclepref.builder.shapeworld.training.loop import step_seed
 
 
 def training_scenes(name: str, step: int, count: int) -> list[Scene]:

@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from builder.shapeworld.recogniser import HEADS, targets
-from builder.shapeworld.scenes import altered
-from builder.shapeworld.training import data
-from builder.shapeworld.training.loop import Job, Progress, Run, fit, step_seed
-from builder.shapeworld.training.recogniser import attribute_loss
+from cyclepref.builder.shapeworld.recogniser import HEADS, targets
+from cyclepref.builder.shapeworld.scenes import altered
+from cyclepref.builder.shapeworld.training import data
+from cyclepref.builder.shapeworld.training.loop import Job, Progress, Run, fit, step_seed
+from cyclepref.builder.shapeworld.training.recogniser import attribute_loss
 
 NAME = "lpips"
 STEPS, BATCH = 6000, 24  # references a step; each is compared with a picture of 0, 1, 2 and 3 altered attributes

@@ -23,9 +23,9 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-from builder.shapeworld.grammar import describe
-from builder.shapeworld.training import autoencoder, data, vocabulary
-from builder.shapeworld.training.loop import Job, Progress, Run, fit
+from cyclepref.builder.shapeworld.grammar import describe
+from cyclepref.builder.shapeworld.training import autoencoder, data, vocabulary
+from cyclepref.builder.shapeworld.training.loop import Job, Progress, Run, fit
 
 STEPS, BATCH = {"sd": 5000, "sd3": 12000}, 32
 EARLY_SHARE = {"sd": 0.375, "sd3": 0.25}  # of the training: where the weaker sibling stops

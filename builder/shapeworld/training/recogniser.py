@@ -7,9 +7,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from builder.shapeworld.recogniser import HEADS, Recogniser, targets
-from builder.shapeworld.training import data
-from builder.shapeworld.training.loop import Job, Progress, Run, fit
+from cyclepref.builder.shapeworld.recogniser import HEADS, Recogniser, targets
+from cyclepref.builder.shapeworld.training import data
+from cyclepref.builder.shapeworld.training.loop import Job, Progress, Run, fit
 
 NAME = "oracle"
 STEPS, BATCH = 3000, 32

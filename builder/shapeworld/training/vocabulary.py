@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertTokenizer, CLIPTokenizer, PreTrainedTokenizerFast, T5TokenizerFast
 
-from builder.shapeworld.grammar import WORDS
+from cyclepref.builder.shapeworld.grammar import WORDS
 
 PROMPT_TOKENS = 16  # 12 words at most, start and end, and room for two more
 _WORDS = tuple(dict.fromkeys(WORDS))

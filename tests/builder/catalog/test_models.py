@@ -4,16 +4,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from builder.catalog.catalog import CATALOG
-from builder.engine.memory import Fitting
-from builder.models import load_model
-from builder.models.captioners import GumbelNoise, clean
-from builder.models.protocols import Caption
-from builder.shapeworld import grammar, render, scenes
-from builder.stages.generate import Generator, drawn
-from builder.stages.steps import attempt
-from schemas.ids import resample_seed
-from schemas.specs import CaptionerSpec, Spec
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.builder.engine.memory import Fitting
+from cyclepref.builder.models import load_model
+from cyclepref.builder.models.captioners import GumbelNoise, clean
+from cyclepref.builder.models.protocols import Caption
+from cyclepref.builder.shapeworld import grammar, render, scenes
+from cyclepref.builder.stages.generate import Generator, drawn
+from cyclepref.builder.stages.steps import attempt
+from cyclepref.schemas.ids import resample_seed
+from cyclepref.schemas.specs import CaptionerSpec, Spec
 
 SCENES = scenes.sample_scenes(5, seed=11, held_out=True)
 PICTURES = [render.render(scene, 0) for scene in SCENES]
@@ -117,8 +117,8 @@ def test_an_empty_caption_and_a_black_image_are_failures_and_not_data(name, refu
     import pyarrow as pa
     from PIL import Image
 
-    from builder.common.images import encode
-    from builder.models.protocols import Caption, Painting
+    from cyclepref.builder.common.images import encode
+    from cyclepref.builder.models.protocols import Caption, Painting
 
     worker = Generator([])
     worker.specs[name] = CATALOG[name]

@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 
-from builder.catalog.catalog import CATALOG, WEIGHTS
-from builder.catalog.resolve import metric_spec, model_spec, resolve
-from builder.sources.open import open_source
-from schemas.recipe import MetricChoice, ModelChoice, RecipeError
-from schemas.sources import ImageFolder, PromptFile
+from cyclepref.builder.catalog.catalog import CATALOG, WEIGHTS
+from cyclepref.builder.catalog.resolve import metric_spec, model_spec, resolve
+from cyclepref.builder.sources.open import open_source
+from cyclepref.schemas.recipe import MetricChoice, ModelChoice, RecipeError
+from cyclepref.schemas.sources import ImageFolder, PromptFile
 
 
 def choice(model: str, **changes) -> ModelChoice:

@@ -16,24 +16,24 @@ from markdown_it import MarkdownIt
 from PIL import Image, ImageDraw
 from rich.console import Console
 
-from builder.catalog.catalog import CATALOG
-from builder.common import progress
-from builder.common.markdown import escape
-from builder.dataset import examples
-from builder.dataset.card import Facts, card
-from builder.dataset.format import metadata
-from builder.dataset.statistics import Tally
-from builder.pairing.pair import Direction
-from builder.reward.card import write_card
-from builder.run.store import Store
-from builder.stages.accounting import Accountant, BuildError, Work
-from builder.stages.steps import failure, receipt
-from jobs.cli import main
-from jobs.run_build import counts_table
-from schemas import records
-from schemas.errors import visible
-from schemas.recipe import parse_recipe
-from schemas.resolved import Resolved
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.builder.common import progress
+from cyclepref.builder.common.markdown import escape
+from cyclepref.builder.dataset import examples
+from cyclepref.builder.dataset.card import Facts, card
+from cyclepref.builder.dataset.format import metadata
+from cyclepref.builder.dataset.statistics import Tally
+from cyclepref.builder.pairing.pair import Direction
+from cyclepref.builder.reward.card import write_card
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.stages.accounting import Accountant, BuildError, Work
+from cyclepref.builder.stages.steps import failure, receipt
+from cyclepref.jobs.cli import main
+from cyclepref.jobs.run_build import counts_table
+from cyclepref.schemas import records
+from cyclepref.schemas.errors import visible
+from cyclepref.schemas.recipe import parse_recipe
+from cyclepref.schemas.resolved import Resolved
 
 HOSTILE = [
     "[click](https://evil.example)", "![](https://evil.example/a.png)", "<script>alert(1)</script>", "<img src=x>",
@@ -202,7 +202,7 @@ def test_tokens_in_the_environment_reach_no_file_and_no_output(tmp_path):
         "max_failure_rate": 0.5,
     }  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    command = [sys.executable, "-m", "jobs.cli", "build", "-v", str(tmp_path / "recipe.yaml"), "--out", "run"]
+    command = [sys.executable, "-m", "cyclepref.jobs.cli", "build", "-v", str(tmp_path / "recipe.yaml"), "--out", "run"]
     root = Path(__file__).parents[3]
     environment = {**os.environ, **secrets, "PYTHONPATH": str(root)}
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

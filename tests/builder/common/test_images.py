@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from builder.common import images
-from builder.common.images import UnreadableImage, content_id, decode, encode, to_store
+from cyclepref.builder.common import images
+from cyclepref.builder.common.images import UnreadableImage, content_id, decode, encode, to_store
 
 RED = Image.new("RGB", (8, 6), "red")
 MIDDLE = 128
@@ -242,7 +242,7 @@ def test_scans_are_counted_in_the_picture_alone():
 def test_the_largest_pictures_stay_within_memory():
     """16-bit grey with a transparent value, at the limit: the mode that costs most."""
     code = (
-        "import resource, sys; from PIL import Image; from builder.common.images import MAX_PIXELS, decode\n"
+        "import resource, sys; from PIL import Image; from cyclepref.builder.common.images import MAX_PIXELS, decode\n"
         "side = int(MAX_PIXELS**0.5); Image.MAX_IMAGE_PIXELS = None\n"
         "head = b'P5 %d %d 65535 ' % (side, side)\n"
         "assert decode(head + bytes(2 * side * side)).size == (side, side)\n"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from builder.common.near_duplicates import alike, bands, distance, image_signature, signature, text_signature
+from cyclepref.builder.common.near_duplicates import alike, bands, distance, image_signature, signature, text_signature
 
 LONG = "a long prompt of a medieval castle on a hill, digital art by nobody,"
 

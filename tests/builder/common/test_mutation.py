@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from builder.common.images import UnreadableImage, decode, to_store
-from builder.run.store import Store
-from builder.sources.open import open_source
-from builder.stages import ingest
-from builder.stages.accounting import Accountant
-from schemas.sources import ImageFolder
+from cyclepref.builder.common.images import UnreadableImage, decode, to_store
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.sources.open import open_source
+from cyclepref.builder.stages import ingest
+from cyclepref.builder.stages.accounting import Accountant
+from cyclepref.schemas.sources import ImageFolder
 
 
 def corpus() -> list[bytes]:

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from builder.common import progress
+from cyclepref.builder.common import progress
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])

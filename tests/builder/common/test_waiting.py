@@ -13,18 +13,18 @@ import datasets
 import pyarrow as pa
 import pytest
 
-from builder.common import waiting
-from builder.common.files import read_file
-from builder.preferences import cycleprefdb
-from builder.preferences.layouts import rows as judged_rows
-from builder.preferences.layouts.items import JudgedError
-from builder.preferences.rankings import LoadError
-from builder.run.store import Store
-from builder.sources.open import open_source
-from builder.stages import ingest
-from builder.stages.accounting import BuildError
-from schemas.recipe import RecipeError
-from schemas.sources import DatasetColumn, DciFolder, ImageFolder, ParquetColumn, PromptFile
+from cyclepref.builder.common import waiting
+from cyclepref.builder.common.files import read_file
+from cyclepref.builder.preferences import cycleprefdb
+from cyclepref.builder.preferences.layouts import rows as judged_rows
+from cyclepref.builder.preferences.layouts.items import JudgedError
+from cyclepref.builder.preferences.rankings import LoadError
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.sources.open import open_source
+from cyclepref.builder.stages import ingest
+from cyclepref.builder.stages.accounting import BuildError
+from cyclepref.schemas.recipe import RecipeError
+from cyclepref.schemas.sources import DatasetColumn, DciFolder, ImageFolder, ParquetColumn, PromptFile
 
 
 def everything(source) -> list:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from builder.dataset.charts import HEIGHT, histograms, win_matrix
+from cyclepref.builder.dataset.charts import HEIGHT, histograms, win_matrix
 
 
 def histogram(counts: list[int]) -> dict:

@@ -10,14 +10,14 @@ import pytest
 import yaml
 from dataset_run import MODELS, Run, make_run
 
-from builder.common.images import decode
-from builder.dataset import format as dataset_format
-from builder.dataset import shards, write
-from builder.dataset.edition import groups_wanted, release
-from builder.dataset.format import size_category
-from builder.dataset.views import split_of
-from builder.dataset.write import write_splits
-from builder.preferences.load import load_pairs
+from cyclepref.builder.common.images import decode
+from cyclepref.builder.dataset import format as dataset_format
+from cyclepref.builder.dataset import shards, write
+from cyclepref.builder.dataset.edition import groups_wanted, release
+from cyclepref.builder.dataset.format import size_category
+from cyclepref.builder.dataset.views import split_of
+from cyclepref.builder.dataset.write import write_splits
+from cyclepref.builder.preferences.load import load_pairs
 
 CONFIGS = ("rankings", "pairs", "reconstructions")
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from builder.catalog.catalog import CATALOG
-from builder.dataset.format import metadata
-from builder.dataset.licences import LICENCES, inputs_licence, known, strictest
-from builder.dataset.reader import head_of
-from schemas.recipe import RecipeError
-from schemas.specs import ModelSpec
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.builder.dataset.format import metadata
+from cyclepref.builder.dataset.licences import LICENCES, inputs_licence, known, strictest
+from cyclepref.builder.dataset.reader import head_of
+from cyclepref.schemas.recipe import RecipeError
+from cyclepref.schemas.specs import ModelSpec
 
 
 @pytest.mark.parametrize(

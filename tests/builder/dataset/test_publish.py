@@ -14,11 +14,11 @@ import pytest
 from dataset_run import make_run
 from hub_server import READER, WRITER, Hub, hub_server
 
-from builder.dataset import shards, write
-from builder.dataset.edition import release
-from builder.dataset.publish import PublishError, check_name, prepare
-from builder.dataset.reader import DatasetError
-from builder.run.folder import Folder
+from cyclepref.builder.dataset import shards, write
+from cyclepref.builder.dataset.edition import release
+from cyclepref.builder.dataset.publish import PublishError, check_name, prepare
+from cyclepref.builder.dataset.reader import DatasetError
+from cyclepref.builder.run.folder import Folder
 
 ROOT = Path(__file__).parents[3]
 REPO = "org/name"
@@ -57,7 +57,7 @@ def cli(hub, tmp_path) -> Callable[..., subprocess.CompletedProcess]:
         }
         environment |= {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "COLUMNS": "200"}
         environment |= {"HF_TOKEN": token} if token else {}
-        command = [sys.executable, *(["-c", code] if code else ["-m", "jobs.cli", *arguments])]
+        command = [sys.executable, *(["-c", code] if code else ["-m", "cyclepref.jobs.cli", *arguments])]
         done = subprocess.run(command, env={**environment, **changes}, capture_output=True, text=True, timeout=300)
         assert WRITER not in done.stdout + done.stderr
         assert READER not in done.stdout + done.stderr
@@ -307,7 +307,7 @@ def test_memory_does_not_grow_with_what_is_uploaded(cli, hub, tmp_path):
         place = make_finished(tmp_path / str(inputs), inputs, side=400, splits=shares)
         sizes.append(sum(map(len, local_files(place).values())))
         command = ["publish", str(place), "--repo", f"org/of-{inputs}"]
-        done = cli(code=f"from jobs.cli import main; assert main({command}) == 0; {HELD_MOST}")
+        done = cli(code=f"from cyclepref.jobs.cli import main; assert main({command}) == 0; {HELD_MOST}")
         assert done.returncode == 0, done.stderr
         peaks.append(1024 * int(done.stdout.split()[-1]))
     assert sizes[1] - sizes[0] > 50 * 2**20

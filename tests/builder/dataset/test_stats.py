@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from dataset_run import MODELS, make_run
 
-from builder.dataset.charts import histograms
-from builder.dataset.edition import release
-from builder.dataset.reader import DatasetError, DatasetFolder
-from builder.dataset.statistics import Tally, identity_share, near_duplicates, statistics, triangles, warnings
-from builder.run.folder import Folder
+from cyclepref.builder.dataset.charts import histograms
+from cyclepref.builder.dataset.edition import release
+from cyclepref.builder.dataset.reader import DatasetError, DatasetFolder
+from cyclepref.builder.dataset.statistics import Tally, identity_share, near_duplicates, statistics, triangles, warnings
+from cyclepref.builder.run.folder import Folder
 
 
 @pytest.fixture(scope="module", params=["i2t2i", "t2i2t"])

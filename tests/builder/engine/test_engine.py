@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from builder.common.stopping import Interrupted
-from builder.engine.engine import Engine, EngineError, Lane
-from builder.run.in_flight import Journal
-from builder.run.store import Store
-from schemas.specs import Spec
+from cyclepref.builder.common.stopping import Interrupted
+from cyclepref.builder.engine.engine import Engine, EngineError, Lane
+from cyclepref.builder.run.in_flight import Journal
+from cyclepref.builder.run.store import Store
+from cyclepref.schemas.specs import Spec
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

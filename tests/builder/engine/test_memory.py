@@ -4,14 +4,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from builder.catalog.catalog import CATALOG
-from builder.engine.memory import Fitting, is_out_of_memory
-from builder.models import load_model
-from builder.models.captioners import TransformersCaptioner
-from builder.run.store import Store
-from builder.shapeworld import render, scenes
-from builder.stages.accounting import Accountant
-from builder.stages.steps import attempt
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.builder.engine.memory import Fitting, is_out_of_memory
+from cyclepref.builder.models import load_model
+from cyclepref.builder.models.captioners import TransformersCaptioner
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.shapeworld import render, scenes
+from cyclepref.builder.stages.accounting import Accountant
+from cyclepref.builder.stages.steps import attempt
 
 IMAGES = [render.render(scene, at) for at, scene in enumerate(scenes.sample_scenes(5, seed=3, held_out=False))]
 

@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.catalog.resolve import model_spec
-from builder.engine.plan import Cluster, Node, PlanError, Room, plan
-from schemas.recipe import ModelChoice, RecipeError
-from schemas.specs import CaptionerSpec, EndpointSpec
+from cyclepref.builder.catalog.resolve import model_spec
+from cyclepref.builder.engine.plan import Cluster, Node, PlanError, Room, plan
+from cyclepref.schemas.recipe import ModelChoice, RecipeError
+from cyclepref.schemas.specs import CaptionerSpec, EndpointSpec
 
 
 def spec(name: str, gpus: float, cpus: int = 1) -> CaptionerSpec:

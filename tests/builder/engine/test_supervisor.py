@@ -11,13 +11,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from builder.catalog.catalog import CATALOG
-from builder.engine.memory import Fitting
-from builder.engine.signs_of_life import Signs
-from builder.engine.supervisor import MAX_FRUITLESS, Supervised, is_trouble
-from builder.run.in_flight import Journal
-from builder.run.store import Store
-from schemas.specs import Spec
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.builder.engine.memory import Fitting
+from cyclepref.builder.engine.signs_of_life import Signs
+from cyclepref.builder.engine.supervisor import MAX_FRUITLESS, Supervised, is_trouble
+from cyclepref.builder.run.in_flight import Journal
+from cyclepref.builder.run.store import Store
+from cyclepref.schemas.specs import Spec
 
 SPEC = Spec(name="m", batch_size=4, num_gpus=0, timeout_s=60)
 
@@ -258,7 +258,7 @@ def test_a_worker_that_dies_whatever_it_is_given_ends_the_run(supervised):
 def test_rows_that_were_in_flight_when_every_call_died_are_as_if_they_had_not_been_tried(
     supervised, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("builder.engine.supervisor.MAX_FRUITLESS", 5)
+    monkeypatch.setattr("cyclepref.builder.engine.supervisor.MAX_FRUITLESS", 5)
     assert "5 deaths in a row" in supervised()(block(*["exit"] * 8))["trouble"][0].as_py()
     (tmp_path / "log").unlink()
     out = by_id(supervised()(block(*["fine"] * 8)))

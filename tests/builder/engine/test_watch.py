@@ -10,13 +10,13 @@ import grpc
 import psutil
 import pytest
 
-from builder.engine.access import tell_if_open
-from builder.engine.watch import Watch, vital_of
+from cyclepref.builder.engine.access import tell_if_open
+from cyclepref.builder.engine.watch import Watch, vital_of
 
 WATCHED = """
 import socket, subprocess, sys, time, psutil
 from pathlib import Path
-from builder import watch
+from cyclepref.builder import watch
 watch.ANSWER_S = 0.05
 watch.goes_on("This goes on: the command")
 vital, other = (psutil.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in "12")
@@ -64,7 +64,7 @@ def test_a_head_that_comes_back_in_time_and_an_end_that_is_meant_are_no_death(tm
 
 
 def test_last_words_reach_a_standard_error_that_is_silenced(tmp_path):
-    silenced = "from builder.common.progress import silent_stderr; silent_stderr().__enter__(); vital.kill()"
+    silenced = "from cyclepref.builder.common.progress import silent_stderr; silent_stderr().__enter__(); vital.kill()"
     assert "has died" in watched(tmp_path, silenced)[2]
 
 

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from made_run import make_run
 
-from builder.exports.export import FORMATS, ExportError, export
-from builder.exports.writing import BATCH_BYTES, image_name, write_parquet
-from builder.preferences.filters import FilterError, Filters
-from builder.preferences.load import load_pairs
-from builder.preferences.rankings import LoadError
+from cyclepref.builder.exports.export import FORMATS, ExportError, export
+from cyclepref.builder.exports.writing import BATCH_BYTES, image_name, write_parquet
+from cyclepref.builder.preferences.filters import FilterError, Filters
+from cyclepref.builder.preferences.load import load_pairs
+from cyclepref.builder.preferences.rankings import LoadError
 
 FITTING = {
     "i2t2i": ["trl-dpo-vision", "trl-kto", "trl-kto-vision", "trl-reward", "cycleprefdb"],
@@ -147,7 +147,7 @@ def test_names_of_files_come_from_ids_and_texts_are_escaped(tmp_path, own_cache,
 def test_an_id_of_a_foreign_dataset_is_no_path():
     from PIL import Image
 
-    from builder.common.images import encode
+    from cyclepref.builder.common.images import encode
 
     data = encode(Image.new("RGB", (4, 4)))
     assert image_name("0" * 32, data) == f"images/{'0' * 32}.png"

@@ -13,8 +13,8 @@ from made_run import make_run
 from PIL import Image
 from torchvision import transforms
 
-from builder.exports.export import export
-from builder.preferences.load import load_pairs
+from cyclepref.builder.exports.export import export
+from cyclepref.builder.preferences.load import load_pairs
 
 
 @pytest.fixture

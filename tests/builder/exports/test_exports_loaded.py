@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builder.exports.export import export
-from builder.preferences.load import load_pairs
+from cyclepref.builder.exports.export import export
+from cyclepref.builder.preferences.load import load_pairs
 
 LAYOUTS = {
     "i2t2i": ["trl-dpo-vision", "trl-kto", "trl-kto-vision", "trl-reward", "cycleprefdb"],

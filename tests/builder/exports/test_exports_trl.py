@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer
 
-from builder.exports.export import PROMPT, export
-from builder.preferences.load import load_pairs, open_pairs
+from cyclepref.builder.exports.export import PROMPT, export
+from cyclepref.builder.preferences.load import load_pairs, open_pairs
 
 STEPS = 3
 

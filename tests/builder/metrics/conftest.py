@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image
 
-from builder.shapeworld import render, scenes
+from cyclepref.builder.shapeworld import render, scenes
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,13 @@ import pytest
 import torch
 from dreamsim.feature_extraction.vision_transformer import vit_base
 
-from builder.catalog.catalog import CATALOG
-from builder.catalog.metrics import METRICS
-from builder.catalog.resolve import metric_spec, resolve
-from builder.metrics import load_metric
-from builder.metrics.requirements import DREAMSIM_FILES, REMOTE_BRANCHES, check_metric
-from builder.models.loading import ModelError
-from schemas.recipe import MetricChoice, RecipeError
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.builder.catalog.metrics import METRICS
+from cyclepref.builder.catalog.resolve import metric_spec, resolve
+from cyclepref.builder.metrics import load_metric
+from cyclepref.builder.metrics.requirements import DREAMSIM_FILES, REMOTE_BRANCHES, check_metric
+from cyclepref.builder.models.loading import ModelError
+from cyclepref.schemas.recipe import MetricChoice, RecipeError
 
 LORA = {"r": 2, "lora_alpha": 0.5, "lora_dropout": 0.0, "bias": "none", "target_modules": ["qkv"]}
 LOCAL = ["dreamsim-clip", "dreamsim-open-clip"]

@@ -16,10 +16,10 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from builder.catalog.resolve import metric_spec, resolve
-from builder.metrics import load_metric
-from builder.models.loading import ModelError
-from schemas.recipe import MetricChoice
+from cyclepref.builder.catalog.resolve import metric_spec, resolve
+from cyclepref.builder.metrics import load_metric
+from cyclepref.builder.models.loading import ModelError
+from cyclepref.schemas.recipe import MetricChoice
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 SEEN = {"image_size": 32, "patch_size": 8}

@@ -8,16 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from builder.catalog.catalog import CATALOG
-from builder.catalog.metrics import LPIPS_OWN_HIGH
-from builder.catalog.resolve import metric_spec, resolve
-from builder.engine.memory import Fitting
-from builder.metrics import load_metric
-from builder.models.loading import ModelError
-from builder.shapeworld import render, scenes
-from builder.stages.compare import Comparer
-from schemas.recipe import MetricChoice
-from schemas.specs import Spec
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.builder.catalog.metrics import LPIPS_OWN_HIGH
+from cyclepref.builder.catalog.resolve import metric_spec, resolve
+from cyclepref.builder.engine.memory import Fitting
+from cyclepref.builder.metrics import load_metric
+from cyclepref.builder.models.loading import ModelError
+from cyclepref.builder.shapeworld import render, scenes
+from cyclepref.builder.stages.compare import Comparer
+from cyclepref.schemas.recipe import MetricChoice
+from cyclepref.schemas.specs import Spec
 
 TEXTS = ["one red circle on a white background", "two red circles on a white background", "a cat", "four"]
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.metrics.vectors import Vectors
+from cyclepref.builder.metrics.vectors import Vectors
 
 ANGLES = {"east": 0, "north": 90, "west": 180, "north-east": 45}
 

@@ -11,17 +11,17 @@ import pytest
 from openai_server import KEY, PROBE, OpenAIServer, captions, completion, picture, spec
 from PIL import Image
 
-from builder.catalog.resolve import model_spec, resolve
-from builder.common.images import encode
-from builder.engine.supervisor import trouble
-from builder.models import load_model
-from builder.models.protocols import Caption
-from builder.run.store import Store
-from builder.stages.generate import Generator, write_generations
-from builder.stages.steps import attempt
-from schemas.errors import Unavailable
-from schemas.recipe import ModelChoice, RecipeError
-from schemas.specs import EndpointSpec
+from cyclepref.builder.catalog.resolve import model_spec, resolve
+from cyclepref.builder.common.images import encode
+from cyclepref.builder.engine.supervisor import trouble
+from cyclepref.builder.models import load_model
+from cyclepref.builder.models.protocols import Caption
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.stages.generate import Generator, write_generations
+from cyclepref.builder.stages.steps import attempt
+from cyclepref.schemas.errors import Unavailable
+from cyclepref.schemas.recipe import ModelChoice, RecipeError
+from cyclepref.schemas.specs import EndpointSpec
 
 QUICK = {"retry-after-ms": "10"}
 PICTURES = [picture(red) for red in range(5)]

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from openai_server import KEY, PROBE, OpenAIServer, captions, completion, picture, spec
 
-from builder.models import load_model
-from builder.stages.steps import attempt
-from schemas.errors import Unavailable
+from cyclepref.builder.models import load_model
+from cyclepref.builder.stages.steps import attempt
+from cyclepref.schemas.errors import Unavailable
 
 PICTURES = [picture(red) for red in range(5)]
 
@@ -112,7 +112,7 @@ def test_a_redirect_to_another_host_carries_neither_image_nor_key_there(server):
 
 
 def test_a_server_that_asks_for_more_patience_than_a_row_has_gets_all_of_it_and_one_more_try(server, monkeypatch):
-    monkeypatch.setattr("schemas.specs.LONGEST_WAIT_S", 1)
+    monkeypatch.setattr("cyclepref.schemas.specs.LONGEST_WAIT_S", 1)
     endpoint = load_model(spec(server.url, timeout_s=0.5, max_retries=1))
     for red, after in enumerate(("86400", "inf", "1e400", "Fri, 31 Dec 2199 23:59:59 GMT")):
         server.replies[red] = [(429, {"Retry-After": after}, "{}")]
@@ -137,7 +137,7 @@ def test_a_retry_after_that_means_nothing_is_no_reason_to_wait(server, after):
 @pytest.mark.parametrize("said", ["your key is {key}", "{key}", "{half}<|im_start|>{rest}"])
 def test_a_caption_that_repeats_the_key_is_a_failure_that_does_not(server, monkeypatch, said):
     # Cleaning a caption would put the last one together if it did not leave a space.
-    monkeypatch.setattr("builder.models.endpoint.clean", lambda text: text.replace("<|im_start|>", ""))
+    monkeypatch.setattr("cyclepref.builder.models.endpoint.clean", lambda text: text.replace("<|im_start|>", ""))
     endpoint = load_model(spec(server.url, api_key_env="CYCLEPREF_TEST_KEY"))
     server.replies[1] = [(200, {}, completion(said.format(key=KEY, half=KEY[:9], rest=KEY[9:])))]
     results = endpoint.caption([picture(1), picture(2)], [None] * 2)

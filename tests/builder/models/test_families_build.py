@@ -5,9 +5,9 @@ from test_families_captioners import IMAGES
 from tiny_captioners import save as save_captioner
 from tiny_painters import save as save_painter
 
-from builder.build import build
-from builder.run.store import Store
-from schemas.recipe import parse_recipe
+from cyclepref.builder.build import build
+from cyclepref.builder.run.store import Store
+from cyclepref.schemas.recipe import parse_recipe
 
 
 @pytest.mark.slow

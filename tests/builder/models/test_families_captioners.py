@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from tiny_captioners import FAMILIES, save
 
-from builder.models import load_model
-from builder.models.loading import quiet
-from schemas.specs import CaptionerSpec
+from cyclepref.builder.models import load_model
+from cyclepref.builder.models.loading import quiet
+from cyclepref.schemas.specs import CaptionerSpec
 
 SIZES = [(40, 40), (90, 30), (30, 90), (64, 48), (33, 71)]
 IMAGES = [

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from tiny_painters import FAMILIES, save
 
-from builder.models import load_model
-from builder.models.loading import ModelError
-from schemas.specs import PainterSpec
+from cyclepref.builder.models import load_model
+from cyclepref.builder.models.loading import ModelError
+from cyclepref.schemas.specs import PainterSpec
 
 PROMPTS = ["a red dog", "two blue circle", "large green cat on grass near a square", "sky", "a small square under sky"]
 # The third prompt has more letters than the tiny CLIP reads; where a T5 reads it too, nothing of it is lost.

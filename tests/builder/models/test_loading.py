@@ -7,12 +7,12 @@ import torch
 from test_families_captioners import IMAGES, captioner_of
 from tiny_captioners import save
 
-from builder.catalog.catalog import CAPTIONERS, PAINTERS
-from builder.catalog.resolve import model_spec
-from builder.models import load_model
-from builder.models.loading import ModelError, check_fits, spread
-from schemas.recipe import ModelChoice, RecipeError
-from schemas.specs import QUESTION, CaptionerSpec, ModelSpec, PainterSpec
+from cyclepref.builder.catalog.catalog import CAPTIONERS, PAINTERS
+from cyclepref.builder.catalog.resolve import model_spec
+from cyclepref.builder.models import load_model
+from cyclepref.builder.models.loading import ModelError, check_fits, spread
+from cyclepref.schemas.recipe import ModelChoice, RecipeError
+from cyclepref.schemas.specs import QUESTION, CaptionerSpec, ModelSpec, PainterSpec
 
 
 @pytest.mark.parametrize(

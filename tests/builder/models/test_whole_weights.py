@@ -9,11 +9,11 @@ import tiny_painters
 import torch
 from safetensors.torch import load_file, save_file
 
-from builder.catalog.catalog import CATALOG
-from builder.models import load_model
-from builder.models.loading import ModelError, loading
-from builder.models.weights import difference
-from schemas.specs import CaptionerSpec, PainterSpec
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.builder.models import load_model
+from cyclepref.builder.models.loading import ModelError, loading
+from cyclepref.builder.models.weights import difference
+from cyclepref.schemas.specs import CaptionerSpec, PainterSpec
 
 DAMAGES = ("removed", "renamed", "reshaped")
 EMBEDDED = [name for name in CATALOG if name.startswith("shapeworld-")]

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.catalog.metrics import METRICS
-from builder.pairing.mix import Mix, add_mix, mix_of, rank
-from builder.pairing.pair import Direction, pair
-from builder.pairing.scores import SAMPLE, cycle_scores, of_metric
-from schemas import records
-from schemas.recipe import MIX, Pairing
-from schemas.resolved import Resolved
+from cyclepref.builder.catalog.metrics import METRICS
+from cyclepref.builder.pairing.mix import Mix, add_mix, mix_of, rank
+from cyclepref.builder.pairing.pair import Direction, pair
+from cyclepref.builder.pairing.scores import SAMPLE, cycle_scores, of_metric
+from cyclepref.schemas import records
+from cyclepref.schemas.recipe import MIX, Pairing
+from cyclepref.schemas.resolved import Resolved
 
 # A distance in [0, 2] and a cosine in [-1, 1]; what they are called here is all that is made up.
 SPECS = {spec.name: spec for spec in METRICS}

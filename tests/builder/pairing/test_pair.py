@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from builder.pairing.pair import Direction, pair, paired_errors
-from schemas import records
-from schemas.ids import digest
-from schemas.recipe import Pairing
+from cyclepref.builder.pairing.pair import Direction, pair, paired_errors
+from cyclepref.schemas import records
+from cyclepref.schemas.ids import digest
+from cyclepref.schemas.recipe import Pairing
 
 HIGHER, LOWER = Direction("up", "f", True), Direction("down", "f", False)
 

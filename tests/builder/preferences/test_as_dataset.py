@@ -16,10 +16,10 @@ import torch
 from made_run import make_run
 from PIL import Image
 
-from builder.common.images import decode, encode
-from builder.preferences import as_dataset
-from builder.preferences.load import load_pairs, open_pairs
-from builder.preferences.rankings import LoadError, cache
+from cyclepref.builder.common.images import decode, encode
+from cyclepref.builder.preferences import as_dataset
+from cyclepref.builder.preferences.load import load_pairs, open_pairs
+from cyclepref.builder.preferences.rankings import LoadError, cache
 
 CYCLES = pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])
 

@@ -11,10 +11,10 @@ import pytest
 from made_run import make_run
 from PIL import Image
 
-from builder.exports.export import export
-from builder.preferences.filters import FilterError
-from builder.preferences.load import load_pairs
-from builder.preferences.rankings import LoadError
+from cyclepref.builder.exports.export import export
+from cyclepref.builder.preferences.filters import FilterError
+from cyclepref.builder.preferences.load import load_pairs
+from cyclepref.builder.preferences.rankings import LoadError
 
 CYCLES = pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])
 SAME = ("input_id", "chosen_id", "rejected_id", "chosen_model", "rejected_model", "chosen_models", "rejected_models",
@@ -43,7 +43,7 @@ def contents(pairs) -> dict:
 @CYCLES
 @pytest.mark.parametrize("filters", [{}, {"balance_by_model": True}])
 def test_what_is_exported_is_read_back_as_the_same_pairs(runs, tmp_path, cycle, filters):
-    from builder.preferences.filters import Filters
+    from cyclepref.builder.preferences.filters import Filters
 
     export(runs[cycle], "cycleprefdb", tmp_path / "out", filters=Filters(**filters))
     for split in FILES:

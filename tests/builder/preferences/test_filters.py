@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from builder.preferences.filters import FilterError, Filters
-from builder.preferences.load import load_pairs
+from cyclepref.builder.preferences.filters import FilterError, Filters
+from cyclepref.builder.preferences.load import load_pairs
 
 CYCLES = pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])
 

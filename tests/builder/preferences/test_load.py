@@ -11,16 +11,16 @@ from huggingface_hub import DatasetCard
 from made_run import RULE, make_run
 from PIL import Image
 
-from builder.dataset.edition import release
-from builder.dataset.reader import head_of
-from builder.preferences.filters import FilterError, Filters
-from builder.preferences.layouts.as_rankings import open_layout
-from builder.preferences.layouts.detect import open_judged
-from builder.preferences.load import load_pairs, open_pairs, select
-from builder.preferences.rankings import LoadError
-from builder.run.store import Store
-from schemas.recipe import Pairing
-from schemas.records import PAIR
+from cyclepref.builder.dataset.edition import release
+from cyclepref.builder.dataset.reader import head_of
+from cyclepref.builder.preferences.filters import FilterError, Filters
+from cyclepref.builder.preferences.layouts.as_rankings import open_layout
+from cyclepref.builder.preferences.layouts.detect import open_judged
+from cyclepref.builder.preferences.load import load_pairs, open_pairs, select
+from cyclepref.builder.preferences.rankings import LoadError
+from cyclepref.builder.run.store import Store
+from cyclepref.schemas.recipe import Pairing
+from cyclepref.schemas.records import PAIR
 
 CYCLES = pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])
 SAME = ("pair_id", "input_id", "chosen_id", "rejected_id", "chosen_model", "rejected_model", "chosen_models",
@@ -58,7 +58,7 @@ def test_every_row_has_the_contents_that_its_ids_name(runs, cycle):
 
 
 def same_image(shown: Image.Image, data: bytes) -> bool:
-    from builder.common.images import decode
+    from cyclepref.builder.common.images import decode
 
     return shown.mode == "RGB" and shown.tobytes() == decode(data).tobytes()
 

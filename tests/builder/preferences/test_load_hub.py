@@ -11,7 +11,7 @@ import pytest
 from hub_server import NAME, serving
 from made_run import RULE
 
-from builder.preferences.load import load_pairs
+from cyclepref.builder.preferences.load import load_pairs
 
 ROOT = Path(__file__).parents[3]
 SHOW = "; row = pairs[0]; print(len(pairs), row['pair_id'], row['prompt'], row['chosen'].tobytes().hex())"
@@ -26,7 +26,7 @@ def ask(runs, tmp_path):
             hub = {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
             own = {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_DOWNLOAD_TIMEOUT": "5", "PYTHONPATH": str(ROOT)}
             kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
-            command = [sys.executable, "-c", f"from builder.preferences.load import load_pairs; {code}"]
+            command = [sys.executable, "-c", f"from cyclepref.builder.preferences.load import load_pairs; {code}"]
             return subprocess.run(command, env={**kept, **hub, **own}, capture_output=True, text=True, cwd=tmp_path)
 
     return run

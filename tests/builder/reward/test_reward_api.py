@@ -8,12 +8,12 @@ import torch
 from plain_colours import COLOURS, caption, picture
 from safetensors.torch import load_file, save_file
 
-from builder.common.images import UnreadableImage
-from builder.reward.config import RewardConfig
-from builder.reward.errors import ImageNotFound, RewardError, WrongType
-from builder.reward.model import RewardModel
-from builder.reward.preprocess import pixels, tokens
-from builder.reward.scoring import _batches
+from cyclepref.builder.common.images import UnreadableImage
+from cyclepref.builder.reward.config import RewardConfig
+from cyclepref.builder.reward.errors import ImageNotFound, RewardError, WrongType
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.preprocess import pixels, tokens
+from cyclepref.builder.reward.scoring import _batches
 
 IMAGES = [picture(colour, seed) for seed, colour in enumerate(COLOURS)]
 TEXTS = [caption(colour) for colour in COLOURS]

@@ -18,10 +18,10 @@ from transformers import (
     SiglipProcessor,
 )
 
-from builder.reward.config import LEE_2023, RewardConfig
-from builder.reward.errors import RewardError
-from builder.reward.model import RewardModel
-from builder.reward.preprocess import pixels, tokens
+from cyclepref.builder.reward.config import LEE_2023, RewardConfig
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.preprocess import pixels, tokens
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "picture", "plain", "shade", "of", *COLOURS)
 IMAGES = [picture(colour, seed) for seed, colour in enumerate(COLOURS)]

@@ -9,13 +9,13 @@ from datasets import load_dataset
 from PIL import Image
 from plain_colours import COLOURS, caption, picture
 
-from builder.common.images import encode, to_store
-from builder.reward.best_of_n import best_of_groups, open_groups
-from builder.reward.errors import RewardError
-from builder.reward.kept import BestOfN
-from builder.reward.model import RewardModel
-from builder.run.store import Store
-from schemas.records import CANDIDATE, GENERATION, INPUT
+from cyclepref.builder.common.images import encode, to_store
+from cyclepref.builder.reward.best_of_n import best_of_groups, open_groups
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.kept import BestOfN
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.run.store import Store
+from cyclepref.schemas.records import CANDIDATE, GENERATION, INPUT
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file, save, save_file
 from transformers import BertTokenizer
 
-from builder.reward.errors import RewardError
-from builder.reward.model import RewardModel
-from builder.reward.released.checkpoint import read_tokenizer, read_weights
-from builder.reward.released.convert import convert
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.released.checkpoint import read_tokenizer, read_weights
+from cyclepref.builder.reward.released.convert import convert
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{n}" for n in range(53))]
 IMAGE, TEXT = "blip.visual_encoder.", "blip.text_encoder."

@@ -4,8 +4,8 @@ from plain_colours import COLOURS, caption, picture
 from safetensors import safe_open
 from transformers import AutoConfig, BertConfig, BertModel, BlipForConditionalGeneration, BlipForImageTextRetrieval
 
-from builder.reward.model import RewardConfig, RewardModel
-from builder.reward.preprocess import pixels, tokens
+from cyclepref.builder.reward.model import RewardConfig, RewardModel
+from cyclepref.builder.reward.preprocess import pixels, tokens
 
 IMAGES = [picture(colour, seed) for seed, colour in enumerate(COLOURS)]
 TEXTS = [caption(colour) for colour in COLOURS]

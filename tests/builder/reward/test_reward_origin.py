@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from builder.dataset.licences import LICENCES
-from builder.reward.origin import Origin, about_training, head
-from builder.reward.released.convert import KINDS
+from cyclepref.builder.dataset.licences import LICENCES
+from cyclepref.builder.reward.origin import Origin, about_training, head
+from cyclepref.builder.reward.released.convert import KINDS
 
 
 def card(folder, **content):

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from tiny_duals import make_dual
 
-from builder.reward.errors import RewardError
-from builder.reward.model import RewardModel
-from builder.reward.preprocess import pixels
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.preprocess import pixels
 
 
 @pytest.fixture(scope="module", params=["blip", "clip", "siglip"])

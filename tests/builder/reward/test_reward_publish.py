@@ -9,7 +9,7 @@ import hub_server
 
 ROOT = Path(__file__).parents[3]
 PUSH = f"""
-from builder.reward.model import RewardModel
+from cyclepref.builder.reward.model import RewardModel
 model = RewardModel.from_captioner({str(ROOT / "builder/shapeworld/weights/blip")!r}, head_sizes=[4])
 print(model.push_to_hub("org/reward", private=True))
 again = RewardModel.from_pretrained("org/reward")
@@ -26,9 +26,9 @@ import sys
 sys.path.insert(0, {str(ROOT / "tests/builder/reward")!r})
 from pathlib import Path
 from plain_colours import make_rows, write_dataset
-from builder.reward.errors import RewardError
-from builder.reward.settings import TrainSettings
-from builder.reward.train import train_reward
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.settings import TrainSettings
+from cyclepref.builder.reward.train import train_reward
 data = write_dataset(Path("data"), "i2t2i", make_rows("i2t2i", train=2))
 def train(**options):
     return train_reward([data], "org/reward", "trained", TrainSettings(epochs=1), **options).metrics

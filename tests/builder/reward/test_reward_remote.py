@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from transformers import AutoModel
 
-from builder.reward import remote
-from builder.reward.model import RewardModel
+from cyclepref.builder.reward import remote
+from cyclepref.builder.reward.model import RewardModel
 
 WITHOUT_US = """
 import sys

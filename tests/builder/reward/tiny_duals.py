@@ -13,7 +13,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from builder.reward.model import RewardConfig, RewardModel
+from cyclepref.builder.reward.model import RewardConfig, RewardModel
 
 WIDTH = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
 VISION = {"image_size": 16, "patch_size": 8, **WIDTH}

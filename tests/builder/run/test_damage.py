@@ -11,13 +11,13 @@ import pytest
 from damage import DAMAGE, parts_of, truncate
 from inline_builds import InlineEngine, hashed_models, put_hashed_models, small_recipe  # noqa: F401
 
-from builder.build import build
-from builder.run.lock import hold
-from builder.run.mending import damaged_parts
-from builder.run.seal import read_sealed, seal, write_sealed
-from builder.run.store import ASIDE, JOINED, PART, SEALED, VIEWS, DamagedPart, Store
-from builder.run.upkeep import join_small, merge, prune
-from jobs.cli import main
+from cyclepref.builder.build import build
+from cyclepref.builder.run.lock import hold
+from cyclepref.builder.run.mending import damaged_parts
+from cyclepref.builder.run.seal import read_sealed, seal, write_sealed
+from cyclepref.builder.run.store import ASIDE, JOINED, PART, SEALED, VIEWS, DamagedPart, Store
+from cyclepref.builder.run.upkeep import join_small, merge, prune
+from cyclepref.jobs.cli import main
 
 SEEDS = int(os.environ.get("CYCLEPREF_FUZZ", "3"))
 

@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.common.near_duplicates import text_signature
-from builder.dataset.grouping import group
-from builder.dataset.views import split_of
-from builder.run.folder import StoreError
-from builder.run.groups import Groups, merge_groups, read_groups, write_groups
-from builder.run.store import Store
-from schemas import records
-from schemas.ids import text_id
-from schemas.recipe import Splits
+from cyclepref.builder.common.near_duplicates import text_signature
+from cyclepref.builder.dataset.grouping import group
+from cyclepref.builder.dataset.views import split_of
+from cyclepref.builder.run.folder import StoreError
+from cyclepref.builder.run.groups import Groups, merge_groups, read_groups, write_groups
+from cyclepref.builder.run.store import Store
+from cyclepref.schemas import records
+from cyclepref.schemas.ids import text_id
+from cyclepref.schemas.recipe import Splits
 
 BASE = "a long prompt of a medieval castle on a hill at sunset, with dragons and a river, digital art number "
 PROMPTS = [f"{BASE}{at}" for at in range(12)] + [f"{word} red fox" for word in ("one", "another", "an old", "no")]

@@ -5,8 +5,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.run.ids import IdSet, pack
-from schemas.ids import digest
+from cyclepref.builder.run.ids import IdSet, pack
+from cyclepref.schemas.ids import digest
 
 IDS = [digest(n) for n in range(40)]
 ids = st.lists(st.one_of(st.sampled_from(IDS), st.sampled_from(["", "a", "A" * 32, "ü" * 16, "g" * 32])))

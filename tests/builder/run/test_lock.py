@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.run import lock
-from builder.run.lock import FOLDER, Holder, LockError, hold, holders
-from builder.run.store import Store, StoreError
+from cyclepref.builder.run import lock
+from cyclepref.builder.run.lock import FOLDER, Holder, LockError, hold, holders
+from cyclepref.builder.run.store import Store, StoreError
 
 HOLD = """
 import sys

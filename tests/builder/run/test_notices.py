@@ -3,16 +3,16 @@
 import pyarrow as pa
 import pytest
 
-from builder.dataset.statistics import cut_warnings, split_warnings
-from builder.run.failures import FailuresError, failures
-from builder.run.notices import notices
-from builder.run.record import Notes
-from builder.run.status import status
-from builder.run.store import Store
-from builder.stages.accounting import Accountant, Work
-from builder.stages.steps import failure, receipt
-from schemas import records
-from schemas.ids import digest
+from cyclepref.builder.dataset.statistics import cut_warnings, split_warnings
+from cyclepref.builder.run.failures import FailuresError, failures
+from cyclepref.builder.run.notices import notices
+from cyclepref.builder.run.record import Notes
+from cyclepref.builder.run.status import status
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.stages.accounting import Accountant, Work
+from cyclepref.builder.stages.steps import failure, receipt
+from cyclepref.schemas import records
+from cyclepref.schemas.ids import digest
 
 
 def counts(**changed) -> dict:

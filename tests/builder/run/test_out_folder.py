@@ -8,13 +8,13 @@ import yaml
 from inline_builds import InlineEngine, hashed_models, small_recipe  # noqa: F401
 from made_run import make_run
 
-from builder.build import build
-from builder.reward.errors import RewardError
-from builder.reward.training.resume import claim
-from builder.run.store import Store, StoreError
-from jobs.cli import main
-from jobs.demo import run_demo
-from schemas.recipe import RecipeError
+from cyclepref.builder.build import build
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.training.resume import claim
+from cyclepref.builder.run.store import Store, StoreError
+from cyclepref.jobs.cli import main
+from cyclepref.jobs.demo import run_demo
+from cyclepref.schemas.recipe import RecipeError
 
 
 @pytest.fixture

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from inline_builds import InlineEngine, hashed_models, put_hashed_models, small_recipe  # noqa: F401
 
-from builder.build import build
-from builder.catalog.resolve import model_spec, resolve
-from builder.run.folder import StoreError
-from builder.run.in_flight import Journal
-from builder.run.status import status
-from builder.run.store import Store
-from builder.run.upkeep import prune
-from jobs.cli import main
-from schemas.errors import CyclePrefError
-from schemas.recipe import ModelChoice
+from cyclepref.builder.build import build
+from cyclepref.builder.catalog.resolve import model_spec, resolve
+from cyclepref.builder.run.folder import StoreError
+from cyclepref.builder.run.in_flight import Journal
+from cyclepref.builder.run.status import status
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.run.upkeep import prune
+from cyclepref.jobs.cli import main
+from cyclepref.schemas.errors import CyclePrefError
+from cyclepref.schemas.recipe import ModelChoice
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,16 @@ import json
 import pyarrow as pa
 import pytest
 
-from builder.run import upkeep
-from builder.run.lock import LockError, hold
-from builder.run.record import Notes
-from builder.run.status import status
-from builder.run.store import JOINED, ROW_GROUP_WITHOUT_IMAGES, Store, StoreError
-from builder.run.upkeep import UpkeepError, join_small, merge, prune, unused
-from builder.stages.accounting import Accountant, BuildError, Work
-from builder.stages.steps import blocks_of, failure, receipt
-from schemas import records
-from schemas.ids import digest
+from cyclepref.builder.run import upkeep
+from cyclepref.builder.run.lock import LockError, hold
+from cyclepref.builder.run.record import Notes
+from cyclepref.builder.run.status import status
+from cyclepref.builder.run.store import JOINED, ROW_GROUP_WITHOUT_IMAGES, Store, StoreError
+from cyclepref.builder.run.upkeep import UpkeepError, join_small, merge, prune, unused
+from cyclepref.builder.stages.accounting import Accountant, BuildError, Work
+from cyclepref.builder.stages.steps import blocks_of, failure, receipt
+from cyclepref.schemas import records
+from cyclepref.schemas.ids import digest
 
 
 class Killed(BaseException):

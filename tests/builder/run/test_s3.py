@@ -11,12 +11,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from builder.run.lock import LockError, hold, holders
-from builder.run.store import Store
-from builder.run.upkeep import join_small, merge
-from jobs.cli import main
-from schemas import records
-from schemas.ids import digest
+from cyclepref.builder.run.lock import LockError, hold, holders
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.run.upkeep import join_small, merge
+from cyclepref.jobs.cli import main
+from cyclepref.schemas import records
+from cyclepref.schemas.ids import digest
 
 server = pytest.importorskip("moto.server", reason="needs the S3-compatible server of the `test` extra")
 
@@ -26,9 +26,9 @@ ROOT = Path(__file__).parents[3]
 # Two builds of a growing recipe on the object store, and one of the whole recipe on disk, in one cluster.
 BUILDS = """
 import sys
-from builder.build import build
-from builder.engine import Engine
-from schemas.recipe import parse_recipe
+from cyclepref.builder.build import build
+from cyclepref.builder.engine import Engine
+from cyclepref.schemas.recipe import parse_recipe
 
 def recipe(inputs):
     return parse_recipe({
@@ -105,7 +105,9 @@ def test_a_second_build_is_refused_and_a_dead_one_taken_over(bucket, caplog):
         with hold(Store(store.root), "build"):
             pass
     assert holders(store) == []
-    code = "import os, sys; from builder.run.lock import hold; from builder.run.store import Store\n"
+    code = (
+        "import os, sys; from cyclepref.builder.run.lock import hold; from cyclepref.builder.run.store import Store\n"
+    )
     code += "with hold(Store(sys.argv[1]), 'build'): os._exit(1)"
     subprocess.run([sys.executable, "-c", code, store.root], cwd=ROOT, check=False)
     assert len(holders(store)) == 1

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.run.ids import IdSet, pack
-from builder.run.store import Store, StoreError, first_of_each, without
-from schemas import records
+from cyclepref.builder.run.ids import IdSet, pack
+from cyclepref.builder.run.store import Store, StoreError, first_of_each, without
+from cyclepref.schemas import records
 
 
 def failures(*ids: str) -> pa.Table:

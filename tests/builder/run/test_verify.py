@@ -11,11 +11,11 @@ import pytest
 from damage import DAMAGE, flip_bits, parts_of
 from inline_builds import InlineEngine, put_hashed_models, small_recipe
 
-from builder.build import build
-from builder.dataset.verify import verify
-from builder.run.seal import write_sealed
-from builder.run.store import TABLES, Store
-from jobs.cli import main
+from cyclepref.builder.build import build
+from cyclepref.builder.dataset.verify import verify
+from cyclepref.builder.run.seal import write_sealed
+from cyclepref.builder.run.store import TABLES, Store
+from cyclepref.jobs.cli import main
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_scenes import scenes
 
-from builder.shapeworld.grammar import WORDS, claims, describe, paraphrase, parse
-from builder.shapeworld.scenes import Group, Scene
+from cyclepref.builder.shapeworld.grammar import WORDS, claims, describe, paraphrase, parse
+from cyclepref.builder.shapeworld.scenes import Group, Scene
 
 
 def test_the_canonical_phrasing_reads_like_this():

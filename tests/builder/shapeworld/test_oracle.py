@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 from test_scenes import paired_scenes, scenes
 
-from builder.shapeworld.grammar import describe, paraphrase
-from builder.shapeworld.oracle import attributes_right, recover, truth, truth_of_images
-from builder.shapeworld.recogniser import best_scene
-from builder.shapeworld.render import render
-from builder.shapeworld.scenes import Group, Scene, altered, sample_scenes
+from cyclepref.builder.shapeworld.grammar import describe, paraphrase
+from cyclepref.builder.shapeworld.oracle import attributes_right, recover, truth, truth_of_images
+from cyclepref.builder.shapeworld.recogniser import best_scene
+from cyclepref.builder.shapeworld.render import render
+from cyclepref.builder.shapeworld.scenes import Group, Scene, altered, sample_scenes
 
 STAR_UNDER_RINGS = Scene((Group(3, "red", "ring"), Group(1, "blue", "star")), "above", "white")
 

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_scenes import scenes
 
-from builder.shapeworld.render import BACKGROUND_RGB, COLOUR_RGB, SIZE, layout, render
-from builder.shapeworld.scenes import BACKGROUNDS, COLOURS, altered
+from cyclepref.builder.shapeworld.render import BACKGROUND_RGB, COLOUR_RGB, SIZE, layout, render
+from cyclepref.builder.shapeworld.scenes import BACKGROUNDS, COLOURS, altered
 
 
 def test_every_two_colours_can_be_told_apart():

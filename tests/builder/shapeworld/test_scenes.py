@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.shapeworld.scenes import (
+from cyclepref.builder.shapeworld.scenes import (
     BACKGROUNDS,
     COLOURS,
     COUNTS,
@@ -83,7 +83,7 @@ def test_about_an_eighth_of_the_world_is_held_out():
 
 
 def test_the_split_is_the_same_in_every_process():
-    code = "from builder.shapeworld.scenes import *; print([s.key for s in sample_scenes(20, 1, True)])"
+    code = "from cyclepref.builder.shapeworld.scenes import *; print([s.key for s in sample_scenes(20, 1, True)])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == str([scene.key for scene in sample_scenes(20, 1, True)])
 

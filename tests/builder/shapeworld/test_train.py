@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from builder.shapeworld import models, train
-from builder.shapeworld.scenes import is_held_out
-from builder.shapeworld.training import data, features, loop, vocabulary
-from builder.study import quality
+from cyclepref.builder.shapeworld import models, train
+from cyclepref.builder.shapeworld.scenes import is_held_out
+from cyclepref.builder.shapeworld.training import data, features, loop, vocabulary
+from cyclepref.builder.study import quality
 
 
 def test_training_never_sees_a_held_out_scene():

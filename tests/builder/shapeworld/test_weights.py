@@ -4,12 +4,12 @@ import functools
 
 import pytest
 
-from builder.shapeworld import models, oracle
-from builder.shapeworld.grammar import describe
-from builder.shapeworld.recogniser import as_tensor
-from builder.shapeworld.render import render
-from builder.shapeworld.scenes import sample_scenes
-from builder.study import quality
+from cyclepref.builder.shapeworld import models, oracle
+from cyclepref.builder.shapeworld.grammar import describe
+from cyclepref.builder.shapeworld.recogniser import as_tensor
+from cyclepref.builder.shapeworld.render import render
+from cyclepref.builder.shapeworld.scenes import sample_scenes
+from cyclepref.builder.study import quality
 
 SCENES = sample_scenes(48, seed=31, held_out=True)
 

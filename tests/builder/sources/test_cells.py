@@ -6,10 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from builder.common.images import encode
-from builder.sources.open import open_source
-from schemas.recipe import RecipeError
-from schemas.sources import DatasetColumn, ParquetColumn
+from cyclepref.builder.common.images import encode
+from cyclepref.builder.sources.open import open_source
+from cyclepref.schemas.recipe import RecipeError
+from cyclepref.schemas.sources import DatasetColumn, ParquetColumn
 
 PNG = encode(Image.new("RGB", (8, 8), "red"))
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.sources.compositional import (
+from cyclepref.builder.sources.compositional import (
     BACKGROUNDS,
     COLOURS,
     COUNTS,

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from builder.engine.engine import Engine
-from builder.run.store import Store
-from builder.sources.open import open_source
-from builder.stages.accounting import Accountant
-from builder.stages.ingest import ingest
-from schemas.recipe import RecipeError
-from schemas.sources import DciFolder
+from cyclepref.builder.engine.engine import Engine
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.sources.open import open_source
+from cyclepref.builder.stages.accounting import Accountant
+from cyclepref.builder.stages.ingest import ingest
+from cyclepref.schemas.recipe import RecipeError
+from cyclepref.schemas.sources import DciFolder
 
 
 def png(colour: str) -> bytes:

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.common import files
-from builder.engine.engine import Engine
-from builder.run.store import Store
-from builder.sources.open import open_source
-from builder.sources.tsv import WrongRow, _cells, _unquoted
-from builder.stages.accounting import Accountant
-from builder.stages.ingest import ingest
-from schemas.recipe import RecipeError
-from schemas.sources import CompositionalPrompts, PromptFile, TsvColumn
+from cyclepref.builder.common import files
+from cyclepref.builder.engine.engine import Engine
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.sources.open import open_source
+from cyclepref.builder.sources.tsv import WrongRow, _cells, _unquoted
+from cyclepref.builder.stages.accounting import Accountant
+from cyclepref.builder.stages.ingest import ingest
+from cyclepref.schemas.recipe import RecipeError
+from cyclepref.schemas.sources import CompositionalPrompts, PromptFile, TsvColumn
 
 # Lines as PartiPrompts has them: quotes are characters, a cell may begin with one, the note may be missing.
 LINES = [

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from builder.common import files
-from builder.shapeworld import grammar
-from builder.sources.open import open_source
-from schemas.recipe import RecipeError
-from schemas.sources import DatasetColumn, ImageFolder, ParquetColumn, PromptFile, ShapeWorldInputs
+from cyclepref.builder.common import files
+from cyclepref.builder.shapeworld import grammar
+from cyclepref.builder.sources.open import open_source
+from cyclepref.schemas.recipe import RecipeError
+from cyclepref.schemas.sources import DatasetColumn, ImageFolder, ParquetColumn, PromptFile, ShapeWorldInputs
 
 
 def png(colour: str) -> bytes:

@@ -3,10 +3,10 @@
 import pyarrow as pa
 import pytest
 
-from builder.run.store import Store
-from builder.stages.accounting import Accountant, BuildError, Work
-from builder.stages.steps import failure, receipt
-from schemas import records
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.stages.accounting import Accountant, BuildError, Work
+from cyclepref.builder.stages.steps import failure, receipt
+from cyclepref.schemas import records
 
 NAMES = [f"item {at}" for at in range(100)]
 

@@ -10,19 +10,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from builder.build import build
-from builder.dataset.views import split_of
-from builder.engine.engine import Engine, EngineError
-from builder.run.store import Store
-from builder.shapeworld import render, scenes
-from builder.shapeworld.models import WEIGHTS
-from builder.sources.open import open_source
-from builder.stages import load_check
-from builder.stages.accounting import BuildError
-from builder.stages.ingest import _items
-from schemas.ids import fingerprint, generation_id, sample_seed
-from schemas.recipe import Recipe, RecipeError, Splits, parse_recipe
-from schemas.sources import ImageFolder
+from cyclepref.builder.build import build
+from cyclepref.builder.dataset.views import split_of
+from cyclepref.builder.engine.engine import Engine, EngineError
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.shapeworld import render, scenes
+from cyclepref.builder.shapeworld.models import WEIGHTS
+from cyclepref.builder.sources.open import open_source
+from cyclepref.builder.stages import load_check
+from cyclepref.builder.stages.accounting import BuildError
+from cyclepref.builder.stages.ingest import _items
+from cyclepref.schemas.ids import fingerprint, generation_id, sample_seed
+from cyclepref.schemas.recipe import Recipe, RecipeError, Splits, parse_recipe
+from cyclepref.schemas.sources import ImageFolder
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import Dinov2Config, Dinov2Model, ViTImageProcessor
 
-from builder.build import build
-from builder.engine.engine import Engine
-from builder.run.store import Store
-from builder.shapeworld import render, scenes
-from schemas.recipe import Recipe, RecipeError, parse_recipe
+from cyclepref.builder.build import build
+from cyclepref.builder.engine.engine import Engine
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.shapeworld import render, scenes
+from cyclepref.schemas.recipe import Recipe, RecipeError, parse_recipe
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

@@ -17,18 +17,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.build import build
-from builder.catalog.catalog import CATALOG
-from builder.engine.engine import Engine
-from builder.engine.plan import Cluster
-from builder.metrics import load_metric
-from builder.models import load_model
-from builder.pairing.pair import UNIT, Direction, pair
-from builder.run.store import Store
-from builder.shapeworld import grammar, render, scenes
-from builder.stages import compare, generate, ingest
-from schemas import records
-from schemas.recipe import Pairing, Recipe, parse_recipe
+from cyclepref.builder.build import build
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.builder.engine.engine import Engine
+from cyclepref.builder.engine.plan import Cluster
+from cyclepref.builder.metrics import load_metric
+from cyclepref.builder.models import load_model
+from cyclepref.builder.pairing.pair import UNIT, Direction, pair
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.shapeworld import grammar, render, scenes
+from cyclepref.builder.stages import compare, generate, ingest
+from cyclepref.schemas import records
+from cyclepref.schemas.recipe import Pairing, Recipe, parse_recipe
 
 SCENES = scenes.sample_scenes(7, seed=21, held_out=True)
 PICTURES = [render.render(scene, at) for at, scene in enumerate(SCENES)]
@@ -120,8 +120,8 @@ def test_an_lpips_value_is_a_function_of_its_two_pictures():
 def test_seeds_and_fingerprints_do_not_depend_on_the_process():
     """Hashes of Python objects differ from one process to the next; none of them may reach an id or an order."""
     code = (
-        "import json; from schemas.ids import *\n"
-        "from builder.catalog.catalog import CATALOG\n"
+        "import json; from cyclepref.schemas.ids import *\n"
+        "from cyclepref.builder.catalog.catalog import CATALOG\n"
         "print(json.dumps([sample_seed(1, 'a', 2, 'forward'), [fingerprint(s.identity()) for s in CATALOG.values()]]))"
     )
     said = {

@@ -11,14 +11,14 @@ import pytest
 import ray
 from openai_server import KEY, PROBE, OpenAIServer, picture
 
-from builder.build import build
-from builder.catalog.catalog import WEIGHTS
-from builder.catalog.resolve import model_spec
-from builder.engine.engine import EngineError
-from builder.models import load_model
-from builder.run.store import Store
-from schemas.errors import Unavailable
-from schemas.recipe import ModelChoice, Recipe, parse_recipe
+from cyclepref.builder.build import build
+from cyclepref.builder.catalog.catalog import WEIGHTS
+from cyclepref.builder.catalog.resolve import model_spec
+from cyclepref.builder.engine.engine import EngineError
+from cyclepref.builder.models import load_model
+from cyclepref.builder.run.store import Store
+from cyclepref.schemas.errors import Unavailable
+from cyclepref.schemas.recipe import ModelChoice, Recipe, parse_recipe
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 

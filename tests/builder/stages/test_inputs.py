@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from builder.common import files
-from builder.run.store import Store
-from builder.sources.open import open_source
-from builder.stages import ingest
-from schemas.sources import ImageFolder, PromptFile
+from cyclepref.builder.common import files
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.sources.open import open_source
+from cyclepref.builder.stages import ingest
+from cyclepref.schemas.sources import ImageFolder, PromptFile
 
 PROMPTS = {
     b"a cat": None, b"  a cat\t": None, "ne\u0301": None, "n\u00e9": None,

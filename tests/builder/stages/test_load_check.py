@@ -2,13 +2,13 @@
 
 import pytest
 
-from builder.catalog.catalog import CATALOG
-from builder.catalog.resolve import resolve
-from builder.engine.engine import Engine
-from builder.models.loading import ModelError
-from builder.run.store import Store
-from builder.stages.load_check import LONG_BUILD, LoadCheck, Loader
-from schemas.specs import SafetySpec
+from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.builder.catalog.resolve import resolve
+from cyclepref.builder.engine.engine import Engine
+from cyclepref.builder.models.loading import ModelError
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.stages.load_check import LONG_BUILD, LoadCheck, Loader
+from cyclepref.schemas.specs import SafetySpec
 
 
 def test_a_safety_model_that_cannot_be_loaded_says_so_before_a_long_build(tmp_path):

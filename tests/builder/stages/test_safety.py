@@ -10,17 +10,17 @@ import torch
 from dataset_run import make_run, noise
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from builder.build import build
-from builder.common.images import decode, encode
-from builder.dataset.edition import release
-from builder.engine.engine import Engine
-from builder.models.loading import ModelError
-from builder.run.store import Store
-from builder.stages.safety import Classifier, resolve_safety, write_verdicts
-from schemas.ids import image_id, verdict_id
-from schemas.publishing import Safety
-from schemas.recipe import RecipeError, parse_recipe
-from schemas.resolved import Resolved
+from cyclepref.builder.build import build
+from cyclepref.builder.common.images import decode, encode
+from cyclepref.builder.dataset.edition import release
+from cyclepref.builder.engine.engine import Engine
+from cyclepref.builder.models.loading import ModelError
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.stages.safety import Classifier, resolve_safety, write_verdicts
+from cyclepref.schemas.ids import image_id, verdict_id
+from cyclepref.schemas.publishing import Safety
+from cyclepref.schemas.recipe import RecipeError, parse_recipe
+from cyclepref.schemas.resolved import Resolved
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.study.agreement import agreement, by_margin_quartile, gain, upper_half
+from cyclepref.builder.study.agreement import agreement, by_margin_quartile, gain, upper_half
 
 
 def pairs(*rows: tuple[str, str, float]) -> pa.Table:

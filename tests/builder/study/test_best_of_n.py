@@ -4,8 +4,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from builder.study import best_of_n
-from schemas.recipe import load_recipe
+from cyclepref.builder.study import best_of_n
+from cyclepref.schemas.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[3] / "jobs" / "recipes"
 POINTS = [{"n": n, "score": score, "low": score - 0.1, "high": score + 0.1} for n, score in ((1, 0.4), (2, 0.5))]

@@ -9,11 +9,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from made_run import make_run
 
-from builder.preferences.load import load_pairs
-from builder.run.store import Store
-from builder.study.method import Finished
-from builder.study.relabel import of_family, true_pairs, write_pairs
-from schemas.recipe import parse_recipe
+from cyclepref.builder.preferences.load import load_pairs
+from cyclepref.builder.run.store import Store
+from cyclepref.builder.study.method import Finished
+from cyclepref.builder.study.relabel import of_family, true_pairs, write_pairs
+from cyclepref.schemas.recipe import parse_recipe
 
 
 @pytest.fixture(scope="module")

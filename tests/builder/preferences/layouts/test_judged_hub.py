@@ -21,7 +21,7 @@ for item in layout:
     print(layout.name, layout.split, len(layout), item.candidates, item.pairs, item.shared.open()[0].getpixel((0, 0)))
 """
 TRAIN = f"""
-from builder.reward.data import load_preferences
+from cyclepref.builder.reward.data import load_preferences
 splits = load_preferences({NAME!r})
 for item in splits["train"]:
     print(list(splits), item.texts, item.pairs, len(item.images[0].read()))

@@ -13,12 +13,12 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from made_run import make_run
 
-from builder.common.images import UnreadableImage
-from builder.exports.export import export
-from builder.preferences.layouts.detect import NAMES, open_judged
-from builder.preferences.layouts.items import JudgedError, Picture
-from builder.preferences.layouts.rows import open_rows
-from builder.preferences.rankings import LoadError
+from cyclepref.builder.common.images import UnreadableImage
+from cyclepref.builder.exports.export import export
+from cyclepref.builder.preferences.layouts.detect import NAMES, open_judged
+from cyclepref.builder.preferences.layouts.items import JudgedError, Picture
+from cyclepref.builder.preferences.layouts.rows import open_rows
+from cyclepref.builder.preferences.rankings import LoadError
 
 
 def png(level: int) -> bytes:
@@ -171,7 +171,7 @@ def test_distances_are_turned_so_that_larger_scores_are_better(tmp_path):
 
 
 def test_a_json_list_is_read_in_pieces_that_may_end_anywhere(tmp_path, monkeypatch):
-    monkeypatch.setattr("builder.preferences.layouts.rows.CHUNK", 3)
+    monkeypatch.setattr("cyclepref.builder.preferences.layouts.rows.CHUNK", 3)
     rows = [{"prompt": f'ä \\ " ] {at}', "n": at} for at in range(5)]
     assert list(open_rows(str(write_json(tmp_path / "x.json", rows)), None)) == rows
     (tmp_path / "cut.json").write_text('[{"a": 1}, {"b"')

@@ -14,15 +14,15 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[2] / "reward"))
 from plain_colours import make_rows, write_dataset
 
-from builder.common.images import UnreadableImage, decode
-from builder.exports.export import export
-from builder.preferences.filters import Filters
-from builder.preferences.layouts.as_rankings import absolute, open_layout
-from builder.preferences.layouts.detect import FORMS, open_judged
-from builder.preferences.layouts.items import JudgedError
-from builder.preferences.load import load_pairs
-from builder.preferences.rankings import LoadError
-from builder.reward.training.data import load_preferences
+from cyclepref.builder.common.images import UnreadableImage, decode
+from cyclepref.builder.exports.export import export
+from cyclepref.builder.preferences.filters import Filters
+from cyclepref.builder.preferences.layouts.as_rankings import absolute, open_layout
+from cyclepref.builder.preferences.layouts.detect import FORMS, open_judged
+from cyclepref.builder.preferences.layouts.items import JudgedError
+from cyclepref.builder.preferences.load import load_pairs
+from cyclepref.builder.preferences.rankings import LoadError
+from cyclepref.builder.reward.training.data import load_preferences
 
 
 @pytest.fixture

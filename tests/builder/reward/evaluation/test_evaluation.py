@@ -16,18 +16,18 @@ from made_run import make_run
 from plain_colours import COLOURS, caption, picture
 from transformers import AutoProcessor, CLIPImageProcessor
 
-from builder.common.images import content_id
-from builder.exports.export import export
-from builder.preferences.layouts.as_rankings import open_layout
-from builder.preferences.load import open_pairs
-from builder.reward.errors import RewardError
-from builder.reward.evaluation.decoded import Shown
-from builder.reward.evaluation.draw import draw
-from builder.reward.evaluation.errors import EvaluationError, LeakError
-from builder.reward.evaluation.evaluate import evaluate
-from builder.reward.evaluation.judges import make_judges
-from builder.reward.model import RewardModel
-from builder.reward.training.seen import (
+from cyclepref.builder.common.images import content_id
+from cyclepref.builder.exports.export import export
+from cyclepref.builder.preferences.layouts.as_rankings import open_layout
+from cyclepref.builder.preferences.load import open_pairs
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.evaluation.decoded import Shown
+from cyclepref.builder.reward.evaluation.draw import draw
+from cyclepref.builder.reward.evaluation.errors import EvaluationError, LeakError
+from cyclepref.builder.reward.evaluation.evaluate import evaluate
+from cyclepref.builder.reward.evaluation.judges import make_judges
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.training.seen import (
     NOT_SAID,
     NOT_SAID_BEFORE,
     TRAIN_INPUTS_FILE,

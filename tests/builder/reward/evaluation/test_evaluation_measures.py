@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.reward.evaluation.best_of import ORACLE, curves, expected_best
-from builder.reward.evaluation.bootstrap import intervals
-from builder.reward.evaluation.calibration import calibration
-from builder.reward.evaluation.measures import by_models, by_quartile, right
-from builder.reward.evaluation.plot import round_values
+from cyclepref.builder.reward.evaluation.best_of import ORACLE, curves, expected_best
+from cyclepref.builder.reward.evaluation.bootstrap import intervals
+from cyclepref.builder.reward.evaluation.calibration import calibration
+from cyclepref.builder.reward.evaluation.measures import by_models, by_quartile, right
+from cyclepref.builder.reward.evaluation.plot import round_values
 
 
 @given(

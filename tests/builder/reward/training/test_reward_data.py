@@ -4,14 +4,14 @@ import pytest
 import torch
 from plain_colours import make_rows, write_dataset
 
-from builder.common.images import decode
-from builder.preferences.filters import Filters
-from builder.preferences.rankings import LoadError
-from builder.reward.model import RewardModel
-from builder.reward.training.accuracy import candidate_rewards, pairwise_accuracy
-from builder.reward.training.batches import Collate
-from builder.reward.training.data import load_preferences
-from builder.reward.training.step import TrainingView
+from cyclepref.builder.common.images import decode
+from cyclepref.builder.preferences.filters import Filters
+from cyclepref.builder.preferences.rankings import LoadError
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.training.accuracy import candidate_rewards, pairwise_accuracy
+from cyclepref.builder.reward.training.batches import Collate
+from cyclepref.builder.reward.training.data import load_preferences
+from cyclepref.builder.reward.training.step import TrainingView
 
 
 @pytest.fixture(scope="module")

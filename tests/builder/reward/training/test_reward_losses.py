@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from builder.reward.training import losses
-from builder.reward.training.settings import AuxiliarySettings, TrainSettings
-from builder.reward.training.step import counts, loss_of
+from cyclepref.builder.reward.training import losses
+from cyclepref.builder.reward.training.settings import AuxiliarySettings, TrainSettings
+from cyclepref.builder.reward.training.step import counts, loss_of
 
 CHOSEN, REJECTED = torch.tensor([2.0, -1.0, 0.5]), torch.tensor([1.0, 1.0, 0.5])
 SIDES = list(zip(CHOSEN.tolist(), REJECTED.tolist(), strict=True))

@@ -1,6 +1,6 @@
 import pytest
 
-from builder.reward.training.perturb import perturbed
+from cyclepref.builder.reward.training.perturb import perturbed
 
 
 def all_of(text: str) -> set[str]:

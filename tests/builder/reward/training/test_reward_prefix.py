@@ -8,14 +8,14 @@ import torch
 from plain_colours import COLOURS, caption, picture
 from tiny_duals import make_dual
 
-from builder.common.images import UnreadableImage
-from builder.reward.errors import RewardError
-from builder.reward.model import RewardModel
-from builder.reward.preprocess import pixels, tokens
-from builder.reward.training.batches import Collate, Frozen
-from builder.reward.training.data import load_preferences
-from builder.reward.training.frozen_cache import PrefixCache, fill_images, fill_texts, keys_of, text_key
-from builder.reward.training.frozen_layers import (
+from cyclepref.builder.common.images import UnreadableImage
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.preprocess import pixels, tokens
+from cyclepref.builder.reward.training.batches import Collate, Frozen
+from cyclepref.builder.reward.training.data import load_preferences
+from cyclepref.builder.reward.training.frozen_cache import PrefixCache, fill_images, fill_texts, keys_of, text_key
+from cyclepref.builder.reward.training.frozen_layers import (
     begin_images,
     begin_texts,
     finish_images,
@@ -23,8 +23,8 @@ from builder.reward.training.frozen_layers import (
     frozen_half,
     half_fingerprint,
 )
-from builder.reward.training.settings import TrainSettings
-from builder.reward.training.step import TrainingView, counts, loss_of
+from cyclepref.builder.reward.training.settings import TrainSettings
+from cyclepref.builder.reward.training.step import TrainingView, counts, loss_of
 
 IMAGES = [picture(colour, seed) for seed, colour in enumerate(COLOURS)]
 TEXTS = [caption(colour) for colour in COLOURS] + ["red", "a plain picture of a shade of green"]
@@ -197,7 +197,7 @@ def test_a_number_too_large_for_the_cache_is_refused(captioner, tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_said_before_anything_is_written(build, captioner, tmp_path, monkeypatch):
-    import builder.reward.training.frozen_cache as module
+    import cyclepref.builder.reward.training.frozen_cache as module
 
     split = load_preferences(build("i2t2i", train=2))["train"]
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=3))

@@ -13,13 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from builder.common.stopping import Interrupted
-from builder.reward.errors import RewardError
-from builder.reward.start import start_revision
-from builder.reward.training import train
-from builder.reward.training.resume import begun_with, last_checkpoint
-from builder.reward.training.settings import HeadSettings, TrainSettings
-from builder.reward.training.train import train_reward
+from cyclepref.builder.common.stopping import Interrupted
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.start import start_revision
+from cyclepref.builder.reward.training import train
+from cyclepref.builder.reward.training.resume import begun_with, last_checkpoint
+from cyclepref.builder.reward.training.settings import HeadSettings, TrainSettings
+from cyclepref.builder.reward.training.train import train_reward
 
 UNLIMITED = resource.getrlimit(resource.RLIMIT_FSIZE)
 # Steps so small that no epoch is better than the first, though none has its weights.

@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import load_file
 from tiny_duals import make_dual
 
-from builder.reward.errors import RewardError
-from builder.reward.model import RewardModel
-from builder.reward.training.resume import last_checkpoint
-from builder.reward.training.settings import AuxiliarySettings, HeadSettings, TrainSettings, load_train_recipe
-from builder.reward.training.train import train_reward
-from builder.reward.training.trainer import Watch
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.training.resume import last_checkpoint
+from cyclepref.builder.reward.training.settings import AuxiliarySettings, HeadSettings, TrainSettings, load_train_recipe
+from cyclepref.builder.reward.training.train import train_reward
+from cyclepref.builder.reward.training.trainer import Watch
 
 HEAD = HeadSettings(head_sizes=(8,))
 FEW = TrainSettings(epochs=2, inputs_per_step=4, learning_rate=1e-3, fix_rate=0.5, prefix_cache="float32", head=HEAD)

@@ -5,12 +5,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from builder.reward.model import RewardModel
-from builder.reward.training.accuracy import pairwise_accuracy
-from builder.reward.training.data import PreferenceError
-from builder.reward.training.seen import NOT_SAID_BEFORE, read_seen
-from builder.reward.training.settings import HeadSettings, TrainSettings
-from builder.reward.training.train import train_reward
+from cyclepref.builder.reward.model import RewardModel
+from cyclepref.builder.reward.training.accuracy import pairwise_accuracy
+from cyclepref.builder.reward.training.data import PreferenceError
+from cyclepref.builder.reward.training.seen import NOT_SAID_BEFORE, read_seen
+from cyclepref.builder.reward.training.settings import HeadSettings, TrainSettings
+from cyclepref.builder.reward.training.train import train_reward
 
 FEW = TrainSettings(epochs=1, inputs_per_step=4, head=HeadSettings(head_sizes=(8,)))
 
@@ -67,7 +67,7 @@ def test_a_reward_model_can_be_trained_on_and_its_rewards_stay_centred(build, ca
     train_reward([dataset], captioner, tmp_path / "first", FEW)
     result = train_reward([dataset], tmp_path / "first", tmp_path / "second", FEW)
     model = RewardModel.from_pretrained(result.path)
-    from builder.reward.training.accuracy import candidate_rewards
+    from cyclepref.builder.reward.training.accuracy import candidate_rewards
 
     rewards = candidate_rewards(model, dataset, "train")["reward"].to_numpy()
     assert rewards.mean() == pytest.approx(0, abs=1e-5)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from builder.engine.plan import Cluster, Node
-from builder.reward.errors import RewardError
-from builder.reward.training.settings import HeadSettings, TrainRecipe
-from builder.reward.training.train import train_reward
-from builder.reward.training.workers import cores_each, train_with_workers
+from cyclepref.builder.engine.plan import Cluster, Node
+from cyclepref.builder.reward.errors import RewardError
+from cyclepref.builder.reward.training.settings import HeadSettings, TrainRecipe
+from cyclepref.builder.reward.training.train import train_reward
+from cyclepref.builder.reward.training.workers import cores_each, train_with_workers
 
 
 def recipe(captioner, **changes) -> TrainRecipe:
