@@ -4,17 +4,12 @@ import logging
 import os
 import secrets
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
-
-# pytest puts tests/ on the path, which mirrors the source: `import cyclepref.builder` would find the folder
-# tests/builder.
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # Read at import by the libraries below, so set before any test module is. HF_HUB_OFFLINE=0 in the environment wins:
 # that is how tests marked `network` are run.
@@ -35,7 +30,7 @@ os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(_token))
 
 # Processes that Ray starts import the workers that tests of the engine define, as they import ours.
 os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(Path(__file__).parents[1]), str(Path(__file__).parent / "builder"), os.environ.get("PYTHONPATH", "")]
+    [str(Path(__file__).parent / "builder"), os.environ.get("PYTHONPATH", "")]
 ).rstrip(os.pathsep)
 
 # On a busy machine the first example of a test pays for imports: slow is not wrong.

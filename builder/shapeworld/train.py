@@ -48,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cyclepref.builder.shapeworld.train",
         description="Train the tiny models of the embedded world. Resumes; about two hours of one CPU thread in all.",
-        epilog="example: python -m cyclepref.builder.shapeworld.train --only autoencoder sd3 --steps-scale 0.1 --out weights",
+        epilog="example:\n  python -m cyclepref.builder.shapeworld.train --only sd3 --steps-scale 0.1 --out weights",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", nargs="+", choices=JOBS, metavar="NAME", help=f"some of: {', '.join(JOBS)}")
     parser.add_argument(
