@@ -31,6 +31,7 @@ from cyclepref.builder.engine.gated import Gated, Step, admitted, guarded, while
 from cyclepref.builder.engine.nodes import launcher_workers, node_of, waiting_told
 from cyclepref.builder.engine.plan import Cluster, Node
 from cyclepref.builder.engine.supervisor import is_trouble
+from cyclepref.builder.engine.uploaded import use_upload
 from cyclepref.builder.engine.watch import Watch, end_all, vital_of
 from cyclepref.builder.run.in_flight import Journal
 from cyclepref.schemas.errors import CyclePrefError
@@ -242,7 +243,7 @@ def _connected(address: str | None) -> Iterator[Watch]:
 
 def _start(address: str | None, before: set[psutil.Process]) -> None:
     """Ray's own start; `before` are the processes that were there."""
-    local = {} if address else {"include_dashboard": False, "log_to_driver": False}
+    local = use_upload() if address else {"include_dashboard": False, "log_to_driver": False}
     what = f"cannot join the Ray cluster at {address}" if address else "cannot start Ray on this machine"
     loopback = ray_constants.ENABLE_RAY_CLUSTER
     # Ray's switch for systems whose firewalls ask: without clusters of several machines all of it is on loopback.
