@@ -5,21 +5,15 @@ from typing import Any
 
 from rich.table import Table
 
+from cyclepref import stats
 from cyclepref.builder.common.progress import plain
 from cyclepref.builder.dataset.publish import check_name, prepare, publish
-from cyclepref.builder.dataset.reader import DatasetFolder
-from cyclepref.builder.dataset.statistics import statistics
-from cyclepref.builder.run.folder import Folder
-from cyclepref.builder.run.record import PROGRESS_FILE as NOTES
-from cyclepref.builder.run.store import Store
 from cyclepref.jobs.screen import console, size_text
 
 
 def print_statistics(place: str, as_json: bool = False) -> None:
     """Print the statistics of a run's dataset or of a dataset folder, as tables or as JSON."""
-    run = Store(place)
-    is_run = run.exists("run.json") or run.exists(NOTES)
-    found = statistics(DatasetFolder.of(Folder(run.address("dataset")) if is_run else Folder(place)))
+    found = stats(place)
     if as_json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return

@@ -10,15 +10,12 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 
+from cyclepref import convert_reward
+from cyclepref._rewards import open_model as _open
 from cyclepref.builder.common.progress import plain, stage
 from cyclepref.builder.reward.best_of_n import Kept, best_of_groups, open_groups
-from cyclepref.builder.reward.card import write_plain_card
-from cyclepref.builder.reward.kept import BestOfN, new_folder, row_of
+from cyclepref.builder.reward.kept import BestOfN, row_of
 from cyclepref.builder.reward.model import RewardModel
-from cyclepref.builder.reward.origin import Origin
-from cyclepref.builder.reward.released.checkpoint import read_tokenizer, read_weights
-from cyclepref.builder.reward.released.convert import convert, kind_of
-from cyclepref.builder.reward.released.load import usable_device
 from cyclepref.builder.reward.scoring import Ranking, paired
 
 # What a command answers goes to stdout, and what it says of its work to stderr.
@@ -32,8 +29,7 @@ def open_model(path: str, device: str | None) -> RewardModel:
         RewardError: if there is no such model or device.
     """
     transformers.utils.logging.disable_progress_bar()
-    where = usable_device(device)
-    return RewardModel.from_pretrained(path).to(where).eval()
+    return _open(path, device)
 
 
 def run_score(images: list[str], texts: list[str], model: RewardModel, batch_size: int, as_json: bool) -> None:
@@ -100,17 +96,12 @@ def _say_gain(found: list[Kept], k: int) -> None:
 
 
 def run_convert(checkpoint: Path, kind: str, out: Path, tokenizer: str) -> None:
-    """Write the reward model that a published checkpoint is.
+    """Write the reward model that a published checkpoint is, and say how large it is.
 
     Raises:
         RewardError: if `out` has something in it, or the checkpoint does not fit.
     """
-    new_folder(out)
-    model = convert(read_weights(checkpoint), kind, read_tokenizer(tokenizer))
-    model.save_pretrained(out)
-    of = kind_of(kind)
-    origin = Origin(of.licence, of.licence, [], of.repo, list(of.datasets))
-    write_plain_card(out, model.config, about=f"These are {of.about}.", overwrite=True, origin=origin)
+    model = convert_reward(checkpoint, kind, out, tokenizer)
     weights = sum(weight.numel() for weight in model.parameters())
     console.print(plain(f"{out}: {kind}, {weights / 1e6:.1f} million weights"), soft_wrap=True)
     console.print(plain(f"next: cyclepref score --model {out} --image FILE --text TEXT"), soft_wrap=True)

@@ -8,11 +8,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from cyclepref.builder.run.failures import failures
+from cyclepref import failures
 from cyclepref.builder.run.lock import hold
-from cyclepref.builder.run.record import PROGRESS_FILE as PROGRESS
 from cyclepref.builder.run.status import status
-from cyclepref.builder.run.store import Store, StoreError
+from cyclepref.builder.run.store import Store
 from cyclepref.builder.run.upkeep import Unused, merge, prune, unused
 from cyclepref.jobs.screen import console, size_text
 
@@ -51,10 +50,7 @@ def print_status(out: str, as_json: bool = False) -> None:
 
 def print_failures(out: str, stage: str | None, model: str | None, as_json: bool) -> None:
     """Print every row that failed and is still wanted, for people or as a JSON object a line."""
-    store = Store(out)
-    if not store.exists(PROGRESS) and not store.parts("failures"):
-        raise StoreError(f"{store.root} has no run: `cyclepref build RECIPE --out {store.root}` makes one")
-    found = failures(store, stage, model)
+    found = failures(out, stage=stage, model=model)
     if as_json:
         for row in found:
             print(json.dumps(row, ensure_ascii=False))

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import datasets
+import transformers
 from rich.table import Table
 
+from cyclepref import train_reward
 from cyclepref.builder.common.progress import console, plain
-from cyclepref.builder.reward.start_names import start_of_recipe
-from cyclepref.builder.reward.training.settings import TrainRecipe, load_train_recipe
 
 
 def run_train_reward(
@@ -19,28 +20,11 @@ def run_train_reward(
     cache: Path | None = None,
 ) -> None:
     """Train, on this machine or with Ray's workers, and print what became of it."""
-    recipe = load_train_recipe(recipe_path, changes)
-    if recipe_path is not None and "start" not in changes:
-        recipe = recipe.model_copy(update={"start": start_of_recipe(recipe.start, recipe_path.parent)})
-    if workers > 1:
-        from cyclepref.builder.reward.training.workers import train_with_workers
-
-        metrics = train_with_workers(sources, recipe, out, workers, cache)
-    else:
-        metrics = _train_here(sources, recipe, out, cache)
-    console.print(accuracy_table(metrics))
-    console.print(plain(f"reward model: {out}   (RewardModel.from_pretrained({str(out)!r}))"), soft_wrap=True)
-
-
-def _train_here(sources: list[str], recipe: TrainRecipe, out: Path, cache: Path | None) -> dict[str, Any]:
-    import datasets
-    import transformers
-
-    from cyclepref.builder.reward.training.train import train_reward
-
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
-    return train_reward(sources, recipe.start, out, recipe, revision=recipe.revision, cache=cache).metrics
+    metrics = train_reward(sources, out, recipe=recipe_path, workers=workers, cache=cache, **changes)
+    console.print(accuracy_table(metrics))
+    console.print(plain(f"reward model: {out}   (RewardModel.from_pretrained({str(out)!r}))"), soft_wrap=True)
 
 
 def accuracy_table(metrics: dict[str, Any]) -> Table:

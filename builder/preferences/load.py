@@ -65,6 +65,10 @@ def load_pairs(
     Raises:
         LoadError: if there is nothing to read there, no such split in it, or an image of a pair cannot be read.
         FilterError: for a filter outside of its range, or if no pair is left, with what each filter removed.
+
+    >>> pairs = cyclepref.load_pairs("runs/mine", min_margin=0.1)
+    >>> pairs[0]["image"].size, pairs[0]["margin"] >= 0.1
+    ((16, 16), True)
     """
     source = open_pairs(path_or_repo, revision)
     rankings = source.read(split)

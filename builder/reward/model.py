@@ -24,6 +24,11 @@ class RewardModel(RewardNetwork):
     Towers that read an image and a text (see `RewardConfig.backbone`), and an MLP that ends in a scalar. The form of
     ImageReward (arXiv 2304.05977) and CycleReward (arXiv 2506.02095) with BLIP, of Lee et al. (arXiv 2302.12192) with
     CLIP.
+
+    >>> model = cyclepref.RewardModel.from_pretrained("reward")
+    >>> scores = model.score(images=["a.png", "b.png"], texts="two red circles")
+    >>> len(scores)
+    2
     """
 
     # ---- where models come from and go to ------------------------------------------------------------------------
