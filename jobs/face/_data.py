@@ -103,8 +103,8 @@ def status(place: str | Path) -> dict[str, Any]:
     Raises:
         StoreError: if there is no run.
 
-    >>> cyclepref.status("runs/mine")["recipe"]
-    'made'
+    >>> cyclepref.status("runs/mine")["failures"]
+    []
     """
     from cyclepref.builder.run.status import status
     from cyclepref.builder.run.store import Store
@@ -161,7 +161,7 @@ def merge(first: str | Path, second: str | Path, into: str | Path | None = None)
         UpkeepError: if they were made with different weights or settings of one model.
         LockError: if a build works in one of them.
 
-    >>> cyclepref.merge("runs/mine", "runs/mine", "runs/both").copied > 0
+    >>> cyclepref.merge("runs/mine", "runs/other", "runs/both").copied > 0
     True
     """
     from cyclepref.builder.run.store import Store
@@ -196,7 +196,7 @@ def stats(place: str | Path) -> dict[str, Any]:
 
     >>> found = cyclepref.stats("runs/mine")
     >>> found["inputs"], found["candidates"], sorted(found["splits"])
-    (40, 240, ['test', 'train', 'validation'])
+    (40, 229, ['test', 'train', 'validation'])
     """
     from cyclepref.builder.dataset.reader import DatasetFolder
     from cyclepref.builder.dataset.statistics import statistics

@@ -128,6 +128,7 @@ def place(tmp_path_factory) -> typing.Iterator[Path]:
     hf_datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets-cache")
     place = tmp_path_factory.mktemp("face")
     run = make_run(place / "runs" / "mine", "i2t2i")
+    make_run(place / "runs" / "other", "i2t2i", inputs=4, samples=1)
     captioner = ROOT / "builder" / "shapeworld" / "weights" / "blip"
     (place / "captioner").symlink_to(captioner)
     torch.manual_seed(0)
