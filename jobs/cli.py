@@ -14,6 +14,7 @@ from types import FrameType
 
 from cyclepref.builder import __version__
 from cyclepref.jobs.arguments import path, place, positive
+from cyclepref.jobs.checkout import VARIABLE as CHECKOUT
 from cyclepref.jobs.dataset_commands import add_dataset_commands
 from cyclepref.jobs.lookup_commands import add_lookup_commands
 from cyclepref.jobs.reward_commands import add_reward_commands
@@ -96,7 +97,10 @@ def _again(command: str, argv: list[str]) -> str:
 
 def _program() -> list[str]:
     """How this program was called."""
-    return ["cyclepref"] if Path(sys.argv[0]).stem == "cyclepref" else [sys.executable, "-m", "cyclepref.jobs.cli"]
+    if Path(sys.argv[0]).stem == "cyclepref":
+        return ["cyclepref"]
+    # From a checkout (see jobs/checkout.py) the same words would otherwise run what is installed.
+    return [sys.executable, "-m", "jobs" if CHECKOUT in os.environ else "cyclepref.jobs"]
 
 
 def make_parser() -> argparse.ArgumentParser:
