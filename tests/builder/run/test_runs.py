@@ -328,9 +328,6 @@ def test_a_run_that_is_being_built_is_neither_merged_nor_pruned(store, tmp_path)
         merge(store, other, Store(tmp_path / "both"))
 
 
-# ---- addresses ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("address", "message"),
     [
