@@ -1,24 +1,22 @@
 """Sources x models -> generations. Used twice: inputs -> candidates, and candidates -> reconstructions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
 from cyclepref.builder import __version__
 from cyclepref.builder.common.images import content_id, encode
-from cyclepref.builder.engine.engine import Engine, Lane
+from cyclepref.builder.engine.engine import Engine
 from cyclepref.builder.engine.memory import Fitting
-from cyclepref.builder.engine.plan import Pool, plan
 from cyclepref.builder.models import load_model
 from cyclepref.builder.models.protocols import Caption, NoOutput, Painting
-from cyclepref.builder.run.content import attach, contents, locate
-from cyclepref.builder.run.in_flight import Journal
+from cyclepref.builder.run.content import contents
 from cyclepref.builder.run.store import Store
-from cyclepref.builder.stages.accounting import Accountant, Count, Work
+from cyclepref.builder.stages.accounting import Accountant, Count
+from cyclepref.builder.stages.model_stage import Content, ModelStage
 from cyclepref.builder.stages.steps import ahead, attempt, blocks_of, failure, reason, receipt
 from cyclepref.builder.stages.wanted import Use
 from cyclepref.schemas import records
@@ -58,31 +56,18 @@ def generate(
     `content` names the table and its column where the sources' content is: ("inputs", "input_id") for candidates,
     ("generations", "content_id") for reconstructions.
     """
-    specs = {use.model.name: use.model.spec for use in uses}
-    store = accountant.store
     table, key = content
-
-    def do(todo: pa.Table) -> Iterator[pa.Table]:
-        located = locate(todo, "source", "source_id", store.rows(table, [key]), key)
-        located = located.sort_by([(name, "ascending") for name in ("model", "source_part", "source_row", "seed")])
-        rows = {name: located.filter(pc.equal(located["model"], name)) for name in specs}
-        before = partial(attach, store=store, tables={"source": table})
-        after = partial(write_generations, store=store, stage=stage)
-        for wave in plan(specs, {name: part.num_rows for name, part in rows.items()}, engine.cluster):
-            lanes = [_lane(pool, specs, rows, Journal(store, stage)) for pool in wave]
-            yield from engine.run_pools(lanes, before, after)
-
-    return accountant.run(Work(stage, "generations", "generation_id", wanted), do)
-
-
-def _lane(pool: Pool, specs: dict[str, GeneratorSpec], rows: dict[str, pa.Table], journal: Journal) -> Lane:
-    """Blocks in order of model, so that an actor which serves several goes from one to the next."""
-    blocks = [
-        block for name in pool.models for block in blocks_of(rows[name], specs[name].batch_size * BATCHES_PER_PART)
-    ]
-    mine = {name: specs[name] for name in pool.models}
-    what = {"specs": mine, "key": "generation_id", "journal": journal, "kwargs": {"specs": list(mine.values())}}
-    return Lane(blocks, Generator, **what, actors=pool.actors, num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
+    making = ModelStage(
+        name=stage,
+        table="generations",
+        key="generation_id",
+        worker=Generator,
+        roles={"source": Content("source_id", {table: key})},
+        order=("source_part", "source_row", "seed"),
+        write=partial(write_generations, stage=stage),
+        rows_per_part=lambda spec: spec.batch_size * BATCHES_PER_PART,
+    )
+    return making.run(wanted, {use.model.name: use.model.spec for use in uses}, accountant, engine)
 
 
 class Generator:

@@ -4,6 +4,8 @@ Without it a missing package, a gated repository or weights that do not fit a GP
 comes: the backward model's only after every candidate has been made.
 """
 
+from dataclasses import replace
+
 import pyarrow as pa
 
 from cyclepref.builder.common import progress
@@ -13,6 +15,7 @@ from cyclepref.builder.metrics import load_metric
 from cyclepref.builder.models import load_model
 from cyclepref.builder.run.in_flight import Journal
 from cyclepref.builder.run.store import Store
+from cyclepref.builder.stages.model_stage import lane
 from cyclepref.builder.stages.needs import needs, refuse
 from cyclepref.builder.stages.safety import Classifier
 from cyclepref.builder.stages.steps import receipt
@@ -39,7 +42,7 @@ class Loader:
 
     @staticmethod
     def give_up(block: pa.Table, error: Exception) -> pa.Table:
-        """The block, whose rows are no one's loss."""
+        """The block as it is: a model that cannot be loaded ends the build, and no row of the store is at stake."""
         return block
 
 
@@ -74,8 +77,7 @@ class LoadCheck:
 def _lane(pool: Pool, specs: dict[str, Spec], journal: Journal) -> Lane:
     mine = {name: specs[name] for name in pool.models}
     blocks = [pa.table({"id": [name], "model": [name], "attempt": [1]}) for name in mine]
-    what = {"specs": mine, "key": "id", "journal": journal, "kwargs": {"specs": list(mine.values())}}
-    return Lane(blocks, Loader, **what, num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
+    return lane(replace(pool, actors=1), mine, blocks, Loader, "id", journal)
 
 
 def _same(block: pa.Table) -> pa.Table:

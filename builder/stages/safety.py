@@ -5,7 +5,7 @@ needs no model, and neither does a second build. An image without a verdict, bec
 out as well. What was left out is listed in `flagged.json` of the run directory, which is not published.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,18 +17,20 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from PIL import Image
 
-from cyclepref.builder import __version__
 from cyclepref.builder.catalog.resolve import resolve, settled
 from cyclepref.builder.common.files import from_json
-from cyclepref.builder.engine.engine import Engine, Lane
+from cyclepref.builder.engine.engine import Engine
 from cyclepref.builder.engine.memory import Fitting
-from cyclepref.builder.engine.plan import plan
-from cyclepref.builder.run.content import attach, contents, locate
-from cyclepref.builder.run.in_flight import Journal
-from cyclepref.builder.run.store import Store, first_of_each, flat
-from cyclepref.builder.stages.accounting import Accountant, Work
-from cyclepref.builder.stages.steps import ahead, attempt, blocks_of, failure, reason, receipt
-from cyclepref.schemas import records
+from cyclepref.builder.run.store import first_of_each, flat
+from cyclepref.builder.stages.accounting import Accountant
+from cyclepref.builder.stages.model_stage import (
+    MEASURES_PER_PART,
+    Content,
+    ModelStage,
+    measured,
+    with_values,
+    write_values,
+)
 from cyclepref.schemas.errors import visible
 from cyclepref.schemas.ids import verdict_id
 from cyclepref.schemas.publishing import Safety
@@ -37,10 +39,7 @@ from cyclepref.schemas.resolved import Resolved
 from cyclepref.schemas.specs import SafetySpec
 
 STAGE, NAME, FLAGGED_FILE = "safety", SAFETY, "flagged.json"
-ROWS_PER_PART = 512
 FIXED = {"name", "kind", "about", "licence", "evidence", "repo", "label", "parameters", "trust_remote_code"}
-# Where images are: table of the store, and the column that names their content.
-PLACES = {"inputs": "input_id", "generations": "content_id"}
 
 
 @dataclass(frozen=True)
@@ -111,24 +110,8 @@ def judge(
     """
     tables = [_wanted(table, ids, model) for table, ids in images.items()]
     wanted = first_of_each(pa.concat_tables(tables), "verdict_id")
-    store, specs = accountant.store, {NAME: model.spec}
-    kwargs = {"spec": model.spec}
-    what = {"specs": specs, "key": "verdict_id", "journal": Journal(store, STAGE), "kwargs": kwargs}
-
-    def do(todo: pa.Table) -> Iterator[pa.Table]:
-        lanes = []
-        for table, key in PLACES.items():
-            mine = todo.filter(pc.equal(todo["table"], table))
-            mine = locate(mine, "it", "content_id", store.rows(table, [key]), key)
-            lanes += blocks_of(mine.sort_by([("it_part", "ascending"), ("it_row", "ascending")]), ROWS_PER_PART)
-        for wave in plan(specs, {NAME: todo.num_rows}, engine.cluster):
-            for pool in wave:
-                lane = Lane(
-                    lanes, Classifier, **what, actors=pool.actors, num_cpus=pool.num_cpus, num_gpus=pool.num_gpus
-                )
-                yield from engine.run_pools([lane], partial(_attach, store=store), partial(write_verdicts, store=store))
-
-    counts = accountant.run(Work(STAGE, "verdicts", "verdict_id", wanted), do)
+    store = accountant.store
+    counts = WATCHING.run(wanted, {NAME: model.spec}, accountant, engine)
     values = store.rows("verdicts", ["verdict_id", "content_id", "value"])
     values = values.filter(pc.is_in(values["verdict_id"], value_set=flat(wanted["verdict_id"])))
     known = dict(zip(values["content_id"].to_pylist(), values["value"].to_pylist(), strict=True))
@@ -152,12 +135,8 @@ def _wanted(table: str, ids: Iterable[str], model: Resolved) -> pa.Table:
 # ---- steps that run on the cluster -----------------------------------------------------------------------------
 
 
-def _attach(block: pa.Table, store: Store) -> pa.Table:
-    return attach(block, store, {"it": block["table"][0].as_py()})
-
-
 class Classifier:
-    """The worker of an actor: loads the classifier once, and turns blocks of images into probabilities.
+    """An image classifier of transformers.
 
     Raises:
         ModelError: if it cannot be loaded.
@@ -171,7 +150,7 @@ class Classifier:
 
         quiet()
         check_fits(spec)
-        self.spec, self.batch_size, self.device = spec, spec.batch_size, device()
+        self.spec, self.device = spec, device()
         where, pin = source_of(spec)
         with loading(spec):
             self.processor = AutoImageProcessor.from_pretrained(where, **pin)
@@ -179,21 +158,7 @@ class Classifier:
                 where, use_safetensors=True, dtype=getattr(torch, spec.dtype), **pin
             )
         self.model = model.to(self.device).eval()
-        self.judge = Fitting(self, self.probabilities)
         self.index = {name: at for at, name in self.model.config.id2label.items()}[spec.label]
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        """Adds value, error_class and message to a block, and takes its images away."""
-        results: list[Any] = []
-        # By the size that was asked for: that of `self.spec` is halved under way when memory runs out.
-        for images in ahead(partial(contents, role="it"), blocks_of(block, self.batch_size)):
-            results += attempt(self.judge, images)
-        return _with_values(block, results, self.judge.halvings())
-
-    @staticmethod
-    def give_up(block: pa.Table, error: Exception) -> pa.Table:
-        """The block as if every row had failed with `error`."""
-        return _with_values(block, [error] * block.num_rows, 0)
 
     def probabilities(self, images: list[Image.Image]) -> list[float]:
         """The probability of the label for each RGB image, in [0, 1]: a softmax over the classifier's labels."""
@@ -210,26 +175,33 @@ class Classifier:
         return logits.softmax(dim=-1)[:, self.index].tolist()
 
 
-def _with_values(block: pa.Table, results: list[Any], halved: int) -> pa.Table:
-    errors = [result if isinstance(result, Exception) else None for result in results]
-    made = {
-        "value": pa.array([None if isinstance(r, Exception) else r for r in results], pa.float64()),
-        "error_class": pa.array([type(e).__name__ if e else None for e in errors], pa.string()),
-        "message": pa.array([reason(e) if e else None for e in errors], pa.string()),
-        "halved": pa.array([halved] + [0] * (len(results) - 1), pa.int64()),
-    }
-    block = block.drop_columns(["it_text", "it_image"])
-    for name, column in made.items():
-        block = block.append_column(name, column)
-    return block
+class Watcher:
+    """The worker of an actor: loads the classifier once, and turns blocks of images into probabilities."""
+
+    roles = ("it",)
+
+    def __init__(self, specs: list[SafetySpec]):
+        [spec] = specs
+        self.classifier, self.batch_size = Classifier(spec), spec.batch_size
+        self.judge = Fitting(self.classifier, self.classifier.probabilities)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Adds value, error_class, message and halved to a block, and takes its images away."""
+        return measured(block, self.judge, self.batch_size, self.roles)
+
+    @staticmethod
+    def give_up(block: pa.Table, error: Exception) -> pa.Table:
+        """The block as if every row had failed with `error`."""
+        return with_values(block, Watcher.roles, [error] * block.num_rows)
 
 
-def write_verdicts(block: pa.Table, store: Store) -> pa.Table:
-    """Write a block's verdicts, failures first; returns a receipt."""
-    bad = block.filter(pc.is_valid(block["error_class"])).to_pylist()
-    failed = [failure(row, "verdict_id", STAGE, "content_id") for row in bad]
-    good = block.filter(pc.is_null(block["error_class"]))
-    good = good.append_column("code_version", pa.array([__version__] * good.num_rows, pa.string()))
-    store.write_part("failures", pa.Table.from_pylist(failed, schema=records.FAILURE))
-    store.write_part("verdicts", good.select(records.VERDICT.names))
-    return receipt(block, len(failed))
+WATCHING = ModelStage(
+    name=STAGE,
+    table="verdicts",
+    key="verdict_id",
+    worker=Watcher,
+    roles={"it": Content("content_id", {"inputs": "input_id", "generations": "content_id"})},
+    order=("it_part", "it_row"),
+    write=partial(write_values, stage=STAGE, table="verdicts", key="verdict_id"),
+    rows_per_part=lambda spec: MEASURES_PER_PART,
+)

@@ -16,7 +16,7 @@ from cyclepref.builder.dataset.edition import release
 from cyclepref.builder.engine.engine import Engine
 from cyclepref.builder.models.loading import ModelError
 from cyclepref.builder.run.store import Store
-from cyclepref.builder.stages.safety import Classifier, resolve_safety, write_verdicts
+from cyclepref.builder.stages.safety import WATCHING, Classifier, Watcher, resolve_safety
 from cyclepref.schemas.ids import image_id, verdict_id
 from cyclepref.schemas.publishing import Safety
 from cyclepref.schemas.recipe import RecipeError, parse_recipe
@@ -47,7 +47,7 @@ def block(images) -> pa.Table:
 
 
 def test_a_probability_does_not_depend_on_the_batch_that_an_image_is_in(classifier):
-    judge = Classifier(resolve_safety(safety(classifier, batch_size=4), {}).spec)
+    judge = Watcher([resolve_safety(safety(classifier, batch_size=4), {}).spec])
     images = [noise(at) for at in range(6)]
     together = judge(block(images))["value"].to_pylist()
     alone = [judge(block([image]))["value"][0].as_py() for image in images]
@@ -58,7 +58,7 @@ def test_a_probability_does_not_depend_on_the_batch_that_an_image_is_in(classifi
 
 def test_a_batch_that_does_not_fit_in_memory_is_halved_and_no_image_is_lost(classifier):
     spec = resolve_safety(safety(classifier, batch_size=8), {}).spec
-    roomy, small = Classifier(spec), Classifier(spec)
+    roomy, small = Watcher([spec]), Watcher([spec])
     judged = small.judge.call
 
     def with_room_for_two(images):
@@ -70,20 +70,20 @@ def test_a_batch_that_does_not_fit_in_memory_is_halved_and_no_image_is_lost(clas
     images = block([noise(at) for at in range(48)])
     made = small(images)
     assert made["value"].to_pylist() == pytest.approx(roomy(images)["value"].to_pylist())
-    assert (small.spec.batch_size, made["halved"].to_pylist()) == (2, [2] + [0] * 47)
+    assert (small.classifier.spec.batch_size, made["halved"].to_pylist()) == (2, [2] + [0] * 47)
 
 
 def test_a_model_that_computes_nan_fails_its_rows_with_the_reason(classifier, tmp_path):
     spec = resolve_safety(safety(classifier), {}).spec
-    judge = Classifier(spec)
-    torch.nn.init.constant_(judge.model.classifier.weight, float("nan"))
+    judge = Watcher([spec])
+    torch.nn.init.constant_(judge.classifier.model.classifier.weight, float("nan"))
     made = judge(block([noise(0)]))
     assert made["value"].to_pylist() == [None]
     ids = {"verdict_id": "0" * 32, "content_id": "1" * 32, "model": "safety", "fingerprint": "f", "attempt": 1}
     for name, value in ids.items():
         made = made.append_column(name, pa.array([value]))
     store = Store(tmp_path)
-    assert write_verdicts(made, store)["failed"].to_pylist() == [1]
+    assert WATCHING.write(made, store=store)["failed"].to_pylist() == [1]
     assert "NaN" in store.rows("failures")["message"][0].as_py()
 
 
