@@ -15,7 +15,7 @@ from cyclepref.jobs.cli import main, make_parser
 
 sys.path.append(str(Path(__file__).parent / "builder"))
 
-from made_run import make_run  # noqa: E402
+from made_run import make_run
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

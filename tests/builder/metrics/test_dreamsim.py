@@ -1,10 +1,12 @@
 """DreamSim's real package and classes; its CLIP branches with random weights where the package looks for them."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from dreamsim.feature_extraction.vision_transformer import vit_base
+from safetensors.torch import load_file, save_file
 
 from cyclepref.builder.catalog.catalog import CATALOG
 from cyclepref.builder.catalog.metrics import METRICS
@@ -67,6 +69,25 @@ def test_a_clip_branch_gives_the_packages_own_distances_from_one_embedding_an_im
     assert all(spec.low <= value <= spec.high for value in found)
     assert len(asked) == len(pictures)
     assert metric.compare(x[1:2], y[1:2]) == pytest.approx(found[1:2], abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damaged", ["base", "adapter"])
+def test_a_base_or_adapter_without_a_tensor_is_refused(damaged, weights, tmp_path):
+    shutil.copytree(weights, tmp_path, dirs_exist_ok=True)
+    base, adapter = DREAMSIM_FILES["clip_vitb32"]
+    if damaged == "base":
+        content = torch.load(tmp_path / base, weights_only=True)
+        missing = next(name for name in content["state_dict"] if name.endswith("blocks.3.attn.qkv.weight"))
+        del content["state_dict"][missing]
+        torch.save(content, tmp_path / base)
+    else:
+        file = tmp_path / adapter / "adapter_model.safetensors"
+        tensors = load_file(file)
+        missing = next(name for name in tensors if "blocks.3.attn.qkv.lora_B" in name)
+        save_file({name: value for name, value in tensors.items() if name != missing}, file)
+    with pytest.raises(ModelError, match=r"dreamsim-clip: .*blocks\.3\.attn\.qkv"):
+        load_metric(resolved("dreamsim-clip", repo=str(tmp_path)).spec)
 
 
 @pytest.mark.parametrize("branch", sorted(REMOTE_BRANCHES))

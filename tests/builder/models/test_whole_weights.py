@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from cyclepref.builder.catalog.catalog import CATALOG
 from cyclepref.builder.models import load_model
 from cyclepref.builder.models.loading import ModelError, loading
+from cyclepref.builder.models.weight_files import lacking
 from cyclepref.builder.models.weights import difference
 from cyclepref.schemas.specs import CaptionerSpec, PainterSpec
 
@@ -52,6 +53,7 @@ def refused(spec, file, how, at=0.5):
 def test_a_captioner_with_a_damaged_tensor_is_refused(name, tmp_path):
     repo, settings = tiny_captioners.save(name, tmp_path)
     spec = CaptionerSpec(name="mine", repo=repo, **settings)
+    assert lacking(tmp_path, spec) == []
     load_model(spec)
     for at, how in zip((0.2, 0.5, 0.9), DAMAGES, strict=True):
         assert type(load_model(spec).model).__name__ in refused(spec, tmp_path / "model.safetensors", how, at)
@@ -61,6 +63,7 @@ def test_a_captioner_with_a_damaged_tensor_is_refused(name, tmp_path):
 def test_a_pipeline_with_a_damaged_tensor_in_any_component_is_refused(name, tmp_path):
     repo, settings = tiny_painters.save(name, tmp_path)
     spec = PainterSpec(name="mine", repo=repo, **settings)
+    assert lacking(tmp_path, spec) == []
     files = sorted(tmp_path.glob("*/*.safetensors"))
     assert len(files) >= 3
     for number, file in enumerate(files):
@@ -138,6 +141,7 @@ def test_sharded_files_load_and_are_refused_where_a_shard_lacks_what_the_index_n
         single.unlink()
     shards = sorted(part.glob("*-of-*.safetensors"))
     assert len(shards) > 2
+    assert lacking(tmp_path, spec) == []
     load_model(spec)
     assert "has no weights for" in refused(spec, shards[1], "removed")
 
@@ -148,6 +152,7 @@ def test_weights_of_a_variant_are_those_that_are_looked_at(tmp_path):
     load_model(spec.model_copy(update={"variant": None})).pipeline.save_pretrained(tmp_path, variant="fp16")
     for plain in tmp_path.glob("*/*model.safetensors"):
         plain.unlink()
+    assert lacking(tmp_path, spec) == []
     load_model(spec)
     refused(spec, tmp_path / "text_encoder" / "model.fp16.safetensors", "removed")
     refused(spec, tmp_path / "vae" / "diffusion_pytorch_model.fp16.safetensors", "reshaped")
