@@ -2,12 +2,14 @@
 what happened and what to do. So they are watched, and the word is said in time.
 
 There is no way back to the caller: whatever is asked of Ray then waits for what has died, until the core ends the
-process. So the watch ends it, with exit status 1.
+process. So the watch ends it, with exit status 1. The core may be faster (it ends a driver that has just something to
+say to a raylet that is dead): then a small process beside this one has the word.
 """
 
 import atexit
 import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +23,12 @@ ANSWER_S = 5.0
 PATIENCE_OF_RAY, PATIENCE_OF_RAY_S = "RAY_gcs_rpc_server_reconnect_timeout_s", 60
 # What is still done after the word is said may take so long.
 ENDING_S = 20.0
+
+# Waits for the end of the process that holds its input, and speaks if that has not said that all is well.
+HERALD = 'test "$(cat)" || printf "%s\\n" "$1" >&2'
+SUDDEN = (
+    "error: this process has been ended from outside: killed, or by Ray, whose gcs_server or raylet has died then. "
+)
 
 _goes_on = "What was finished is saved: run the same command again"
 
@@ -46,6 +54,10 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         self._stderr = os.dup(2)  # which is silenced at times
+        self._herald = subprocess.Popen(
+            ["sh", "-c", HERALD, "cyclepref-herald", SUDDEN + _goes_on],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._stderr, start_new_session=True,
+        )  # fmt: skip
         atexit.register(self.stop)  # before Ray's own, registered earlier, ends its processes
         self._thread.start()
         return self
@@ -59,6 +71,7 @@ class Watch:
         """From now on they may end."""
         self._over.set()
         self._thread.join()
+        self._dismiss_herald()
 
     def _run(self) -> None:
         patience = float(os.environ.get(PATIENCE_OF_RAY) or PATIENCE_OF_RAY_S) * 2 / 3
@@ -79,6 +92,7 @@ class Watch:
             return
         clear = "\r\x1b[K\x1b[?25h" if os.isatty(self._stderr) else ""  # a progress bar hides the cursor
         with suppress(OSError):
+            self._dismiss_herald()
             os.write(self._stderr, f"{clear}error: {reason}, and Ray cannot go on. {_goes_on}\n".encode())
         last = threading.Timer(ENDING_S, os._exit, (1,))
         last.daemon = True
@@ -88,6 +102,11 @@ class Watch:
             self.before_end()
         finally:
             os._exit(1)
+
+    def _dismiss_herald(self) -> None:
+        if not self._herald.stdin.closed:
+            with suppress(OSError):  # somebody has killed it
+                self._herald.communicate(b"all is well")
 
 
 def vital_of(processes: Iterable[psutil.Process], node: str = "") -> list[psutil.Process]:

@@ -68,6 +68,15 @@ def test_last_words_reach_a_standard_error_that_is_silenced(tmp_path):
     assert "has died" in watched(tmp_path, silenced)[2]
 
 
+@pytest.mark.parametrize("end", ["os._exit(1)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_an_end_that_nobody_can_see_coming_has_its_word_too(tmp_path, end):
+    status, out, errors, _ = watched(tmp_path, f"import os, signal; vital.kill(); other.kill(); {end}")
+    assert status == (1 if "exit" in end else -9)
+    assert out == ""
+    assert errors.startswith("error: this process has been ended from outside: killed, or by Ray, whose gcs_server or ")
+    assert errors.endswith(" This goes on: the command\n")
+
+
 def test_only_processes_of_the_cluster_that_is_meant_are_vital():
     assert vital_of([psutil.Process()]) == []
 
