@@ -1,7 +1,8 @@
 """Preference pairs back from where they are: a run directory, a dataset folder, the Hub, or CyclePrefDB's own layout.
 
-from builder.load import load_pairs
-pairs = load_pairs("runs/mine", split="train", min_margin=0.1)
+import cyclepref
+
+pairs = cyclepref.load_pairs("runs/mine", split="train", min_margin=0.1)
 pairs[0]["image"], pairs[0]["chosen"], pairs[0]["rejected"], pairs[0]["margin"]
 """
 

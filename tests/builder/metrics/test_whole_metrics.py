@@ -25,8 +25,9 @@ from transformers import (
 from cyclepref.builder.catalog.catalog import CATALOG
 from cyclepref.builder.catalog.resolve import metric_spec, resolve
 from cyclepref.builder.metrics import load_metric
+from cyclepref.builder.metrics import lpips as lpips_module
 from cyclepref.builder.models.loading import ModelError
-from cyclepref.builder.stages.safety import Judge
+from cyclepref.builder.stages.safety import Classifier
 from cyclepref.schemas.recipe import MetricChoice
 from cyclepref.schemas.specs import SafetySpec
 
@@ -65,7 +66,7 @@ def lpips(folder: Path) -> Callable[[], object]:
 def safety(folder: Path) -> Callable[[], object]:
     ViTForImageClassification(ViTConfig(**TINY, **SEEN, id2label={0: "safe", 1: "nsfw"})).save_pretrained(folder)
     ViTImageProcessor(**SMALL).save_pretrained(folder)
-    return lambda: Judge(SafetySpec(name="mine", repo=str(folder), label="nsfw"))
+    return lambda: Classifier(SafetySpec(name="mine", repo=str(folder), label="nsfw"))
 
 
 def metric_in(folder: Path, modality: str) -> Callable[[], object]:
@@ -125,8 +126,8 @@ def test_an_lpips_of_the_package_is_refused_where_its_calibration_or_backbone_is
     with pytest.raises(ModelError, match=r"lpips-squeeze: cannot load .*features\.3\.squeeze\.weight"):
         load_metric(spec)
     torch.save(backbone, squeezenet)
-    layers = torch.load(builder.metrics.lpips.CALIBRATED / "squeeze.pth", "cpu", weights_only=True)
-    monkeypatch.setattr(builder.metrics.lpips, "CALIBRATED", tmp_path)
+    layers = torch.load(lpips_module.CALIBRATED / "squeeze.pth", "cpu", weights_only=True)
+    monkeypatch.setattr(lpips_module, "CALIBRATED", tmp_path)
     torch.save({k: v for k, v in layers.items() if "lin3" not in k}, tmp_path / "squeeze.pth")
     with pytest.raises(ModelError, match=r"calibration squeeze\.pth has no weights for lin3\.model\.1\.weight"):
         load_metric(spec)

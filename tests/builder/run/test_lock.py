@@ -18,8 +18,9 @@ from cyclepref.builder.run.store import Store, StoreError
 
 HOLD = """
 import sys
-from builder.lock import hold
-from builder.store import Store, StoreError
+from cyclepref.builder.run.lock import hold
+from cyclepref.builder.run.folder import StoreError
+from cyclepref.builder.run.store import Store
 with hold(Store(sys.argv[1]), "build"):
     print("held", flush=True)
     sys.stdin.read()

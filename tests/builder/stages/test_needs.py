@@ -22,7 +22,7 @@ from cyclepref.schemas.resolved import Resolved
 from cyclepref.schemas.specs import CaptionerSpec, EndpointSpec
 
 COMMIT = "c0ffee" + "0" * 34
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NOWHERE = "http://127.0.0.1:9/"  # nothing listens there: a machine without a network
 
 
@@ -233,7 +233,8 @@ class _Gate(BaseHTTPRequestHandler):
 def test_a_gated_or_unreachable_repository_is_told_with_the_way_out(tmp_path):
     """In a process of its own: the Hub's client reads its settings at import."""
     code = (
-        "import sys\nfrom builder.needs import needs\nfrom builder.models.resolve import Resolved\n"
+        "import sys\nfrom cyclepref.builder.stages.needs import needs\n"
+        "from cyclepref.schemas.resolved import Resolved\n"
         "from cyclepref.schemas.specs import CaptionerSpec\n"
         "for repo in sys.argv[1:]:\n"
         f"    print(*needs([Resolved(CaptionerSpec(name='m', repo=repo, revision='{COMMIT}'), {{}})]))"
@@ -246,7 +247,7 @@ def test_a_gated_or_unreachable_repository_is_told_with_the_way_out(tmp_path):
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "RAY_"))}
         command = [sys.executable, "-c", code, *repos]
         done = subprocess.run(
-            command, env={**kept, **own}, capture_output=True, text=True, cwd=Path(__file__).parents[2]
+            command, env={**kept, **own}, capture_output=True, text=True, cwd=Path(__file__).parents[3]
         )
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout.splitlines()

@@ -15,13 +15,13 @@ from hub_server import NAME, serving
 
 ROOT = Path(__file__).parents[4]
 SHOW = f"""
-from builder.judged.layouts import open_judged
+from cyclepref.builder.preferences.layouts.detect import open_judged
 layout = open_judged({NAME!r})
 for item in layout:
     print(layout.name, layout.split, len(layout), item.candidates, item.pairs, item.shared.open()[0].getpixel((0, 0)))
 """
 TRAIN = f"""
-from cyclepref.builder.reward.data import load_preferences
+from cyclepref.builder.reward.training.data import load_preferences
 splits = load_preferences({NAME!r})
 for item in splits["train"]:
     print(list(splits), item.texts, item.pairs, len(item.images[0].read()))
