@@ -27,8 +27,8 @@ sys.path.insert(0, {str(ROOT / "tests/builder/reward")!r})
 from pathlib import Path
 from plain_colours import make_rows, write_dataset
 from cyclepref.builder.reward.errors import RewardError
-from cyclepref.builder.reward.settings import TrainSettings
-from cyclepref.builder.reward.train import train_reward
+from cyclepref.builder.reward.training.settings import TrainSettings
+from cyclepref.builder.reward.training.train import train_reward
 data = write_dataset(Path("data"), "i2t2i", make_rows("i2t2i", train=2))
 def train(**options):
     return train_reward([data], "org/reward", "trained", TrainSettings(epochs=1), **options).metrics

@@ -15,8 +15,8 @@ import pytest
 
 TRAIN = """
 import sys
-from cyclepref.builder.reward.distributed import train_with_workers
-from cyclepref.builder.reward.settings import HeadSettings, TrainRecipe
+from cyclepref.builder.reward.training.workers import train_with_workers
+from cyclepref.builder.reward.training.settings import HeadSettings, TrainRecipe
 
 source, start, out = sys.argv[1:]
 recipe = TrainRecipe(start=start, head=HeadSettings(head_sizes=(8,)), epochs=3, inputs_per_step=5)
