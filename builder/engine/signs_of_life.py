@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 from huggingface_hub import constants
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.file_download import repo_folder_name
 
 from cyclepref.schemas.specs import Spec
@@ -18,7 +19,9 @@ class Signs:
     """Whether a process, or the download of what it loads, has moved on since the last time this was asked."""
 
     def __init__(self, pid: int, specs: Iterable[Spec]):
-        self.pid, self.repos = pid, {repo for spec in specs if (repo := getattr(spec, "repo", None))}
+        named = {getattr(spec, "repo", None) for spec in specs} - {None}
+        # What lies in a folder is not downloaded.
+        self.pid, self.repos = pid, {repo for repo in named if not Path(repo).is_dir()}
         self._moved = 0
 
     def moved_on(self) -> bool:
@@ -45,8 +48,9 @@ def _bytes_moved(pid: int) -> int:
 def _bytes_in_cache(repo: str) -> int:
     """Bytes of a Hub repository in this machine's cache, files that are not yet whole among them."""
     held = 0
-    folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"), "blobs")
-    with suppress(OSError):  # a local folder has no place there; and files are renamed when they are whole
+    # Nothing of it is there yet, or it can be no repository at all; and files are renamed when they are whole.
+    with suppress(OSError, HFValidationError):
+        folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"), "blobs")
         for blob in folder.iterdir():
             held += blob.stat().st_blocks * 512  # a file may be made as long as it will be before it is filled
     return held

@@ -117,6 +117,7 @@ def test_no_name_changes_what_a_reward_models_card_is_made_of(tmp_path, name):
         result = {text: {"inputs": 1, "pairs": 1, "accuracy": 0.5}}
         accuracy = {"pairwise_accuracy": {text: result}, "pairwise_accuracy_before_training": {text: result}}
         told = {"start": f"no/{text[:99]}".replace("\0", ""), "kept": text, "settings": {"loss": "margin"}}
+        told["datasets"] = [text]
         write_card(tmp_path, {**accuracy, **told})
         return shape((tmp_path / "README.md").read_text())
 
