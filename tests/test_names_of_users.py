@@ -4,6 +4,7 @@ They are beside the script, in the working directory and on PYTHONPATH at once h
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -79,7 +80,13 @@ def wheel_python(tmp_path_factory) -> str:
     """Python with the wheel of this tree installed, and all else from the environment of the tests."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    command = [*pip, "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "-q", "-w", str(folder)]
+    # Of a copy: setuptools leaves a folder build/ behind, and would ship what an earlier one had.
+    tree = folder / "tree"
+    for name in OURS:
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    command = [*pip, "wheel", str(tree), "--no-deps", "--no-build-isolation", "-q", "-w", str(folder)]
     subprocess.run(command, check=True, timeout=300, capture_output=True)
     (wheel,) = folder.glob("cyclepref-*.whl")
     venv.create(folder / "venv", with_pip=False)
