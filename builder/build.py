@@ -15,7 +15,8 @@ from cyclepref.builder.dataset.card import Facts
 from cyclepref.builder.dataset.edition import release
 from cyclepref.builder.dataset.licences import inputs_licence
 from cyclepref.builder.dataset.views import Views
-from cyclepref.builder.engine.engine import Engine, EngineError
+from cyclepref.builder.engine.cluster import EngineError
+from cyclepref.builder.engine.engine import Engine
 from cyclepref.builder.pairing.mix import Mix, add_mix, mix_of
 from cyclepref.builder.pairing.pair import Direction, pair
 from cyclepref.builder.pairing.scores import cycle_scores, of_metric, samples_of

@@ -1,4 +1,4 @@
-"""The only file that imports ray: blocks of rows stream through a cluster and leave receipts.
+"""Blocks of rows stream through a Ray cluster and leave receipts.
 
 A block is a small Arrow table of ids. On the cluster it is filled with content (a CPU task), worked on (an actor
 whose child process keeps its models loaded, or nothing), and written (a CPU task); what comes back to the driver is a
@@ -9,32 +9,26 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import ray
 import ray.data
 import ray.exceptions
-from ray._private import auto_init_hook, ray_constants
-from ray._private import worker as ray_worker
-from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, Config, get_authentication_mode
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cyclepref.builder.common.progress import silent_stderr
-from cyclepref.builder.common.stopping import Gate, Interrupted, handlers_kept, stop_requests
-from cyclepref.builder.engine.access import tell_if_open, token_of_its_own
+from cyclepref.builder.common.stopping import Gate, Interrupted, stop_requests
+from cyclepref.builder.engine.cluster import EngineError, connected, last_line
 from cyclepref.builder.engine.gated import Gated, Step, admitted, guarded, while_open
 from cyclepref.builder.engine.nodes import launcher_workers, node_of, waiting_told
 from cyclepref.builder.engine.plan import Cluster, Node
 from cyclepref.builder.engine.supervisor import is_trouble
-from cyclepref.builder.engine.uploaded import use_upload
-from cyclepref.builder.engine.watch import Watch, end_all, vital_of
+from cyclepref.builder.engine.watch import Watch
 from cyclepref.builder.run.in_flight import Journal
-from cyclepref.schemas.errors import CyclePrefError
 from cyclepref.schemas.specs import Spec
 
 log = logging.getLogger("cyclepref.engine")
@@ -43,21 +37,10 @@ log = logging.getLogger("cyclepref.engine")
 # builder/engine/supervisor.py): these are for actors that are killed themselves, or lost with their node.
 # A lost node is noticed after some 30 seconds, and a retry comes every two.
 MAX_TASK_RETRIES = 30
-# On a busy machine parts of Ray wait too briefly for one another, and a second start finds them in the
-# disk's cache.
-STARTS = 3
 # How long after a stop Ray may go on telling of it.
 LAST_WORDS_S = 0.5
 # An output block above this is split, and so written as several parts.
 MAX_BLOCK_BYTES = 256 * 2**20
-
-
-class EngineError(CyclePrefError, RuntimeError):
-    """A worker could not start, or went on dying; the message ends with its own error, and `kind` is its class."""
-
-    def __init__(self, message: str, kind: str = ""):
-        super().__init__(message)
-        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -106,7 +89,7 @@ class Engine:
             EngineError: if there is none to join, or none can be started.
         """
         if not ray.is_initialized():
-            self._watch = self._connection.enter_context(_connected(os.environ.get("RAY_ADDRESS")))
+            self._watch = self._connection.enter_context(connected(os.environ.get("RAY_ADDRESS")))
         found = Cluster.of(_nodes())
         if not found.gpus:
             log.warning("no GPU on this cluster: models run on %d CPU cores", found.cpus)
@@ -212,77 +195,6 @@ class Stream:
         return ray.get(self.gate.close.remote(self.number))
 
 
-@contextmanager
-def _connected(address: str | None) -> Iterator[Watch]:
-    """Join the cluster at an address, or start one on this machine, until the block ends; watched meanwhile."""
-    # A thread that outlives a cluster and asks it for something would start another.
-    auto_init_hook.enable_auto_connect = False
-    # Its C++ core would put advice about actor arguments on our screen; worker logs keep their own level.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    before = set(psutil.Process().children(recursive=True))
-    with ExitStack() as stack:
-        if not address:
-            # What Ray tells of its own processes, on our standard output.
-            stack.callback(setattr, ray_worker, "_worker_logs_enabled", ray_worker._worker_logs_enabled)
-            ray_worker._worker_logs_enabled = False
-            stack.callback(_read_authentication)
-            stack.enter_context(token_of_its_own())
-            _read_authentication()
-        _start(address, before)
-        stack.callback(ray.shutdown)
-        if address:
-            here = ray.get_runtime_context()
-            tell_if_open(address, here.gcs_address)
-            watch = Watch(vital_of(psutil.process_iter(), here.get_node_id()), head=here.gcs_address)
-        else:
-            _check_seclusion()
-            started = set(psutil.Process().children(recursive=True)) - before
-            watch = Watch(vital_of(started), ours=started)
-        yield stack.enter_context(watch)
-
-
-def _start(address: str | None, before: set[psutil.Process]) -> None:
-    """Ray's own start; `before` are the processes that were there."""
-    local = use_upload() if address else {"include_dashboard": False, "log_to_driver": False}
-    what = f"cannot join the Ray cluster at {address}" if address else "cannot start Ray on this machine"
-    loopback = ray_constants.ENABLE_RAY_CLUSTER
-    # Ray's switch for systems whose firewalls ask: without clusters of several machines all of it is on loopback.
-    # (To `_node_ip_address="127.0.0.1"` it would give another address.)
-    ray_constants.ENABLE_RAY_CLUSTER = bool(address) and loopback
-    try:
-        for tries_left in reversed(range(STARTS)):
-            try:
-                # Ray has a handler of SIGTERM, which would end the build at once.
-                with silent_stderr(), handlers_kept():
-                    # Without an address Ray would join any cluster that was started on this machine.
-                    ray.init(address=address or "local", logging_level=logging.ERROR, **local)
-                break
-            except (Exception, SystemExit) as error:
-                # What a start that failed has left behind would compete with the next one.
-                end_all(set(psutil.Process().children(recursive=True)) - before)
-                if not tries_left:
-                    raise EngineError(f"{what}: {_last_line(error)}") from error
-                log.info("%s, trying again: %s", what, _last_line(error))
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = loopback
-
-
-def _read_authentication() -> None:
-    """Make Ray, which reads the environment once, read it again."""
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
-
-
-def _check_seclusion() -> None:
-    """Make sure that the Ray that was started is nobody else's: what decides that is no promise of Ray's."""
-    address, mode = ray.util.get_node_ip_address(), get_authentication_mode()
-    if address not in ("127.0.0.1", "::1") or mode != AuthenticationMode.TOKEN:
-        raise EngineError(
-            f"Ray {ray.__version__} was to listen on loopback with a token, and listens on {address} in mode {mode}: "
-            "install a version that pyproject.toml allows"
-        )
-
-
 def _nodes() -> list[Node]:
     """The nodes that are up; on an autoscaling cluster those that may be, since workers start when actors ask."""
     up = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -339,7 +251,7 @@ def _results(dataset: ray.data.Dataset, stream: Stream) -> Iterator[pa.Table]:
         ) from error
     except ray.exceptions.RayError as error:
         log.info("the cause, as Ray tells it:", exc_info=error)
-        raise EngineError(f"a worker failed: {_last_line(error)}") from error
+        raise EngineError(f"a worker failed: {last_line(error)}") from error
     finally:
         if not exhausted:
             with silent_stderr():  # Ray tells of every task that waited before a model
@@ -350,7 +262,3 @@ def _results(dataset: ray.data.Dataset, stream: Stream) -> Iterator[pa.Table]:
 def _rows_done(result: pa.Table) -> int:
     """How many rows a stream's result stands for: a receipt says so, other tables have a row for each."""
     return sum(result["done"].to_pylist()) if "done" in result.column_names else result.num_rows
-
-
-def _last_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -33,9 +33,9 @@ class Origin:
 def about_training(metrics: dict[str, Any]) -> Origin:
     """Of a training, from the content of its metrics.json."""
     start = str(metrics["start"])
-    given = {Path(start).name if Path(start).exists() else start: _licence_of(start, "model")}
+    given = {_name(start): _licence_of(start, "model")}
     places = [str(dataset) for dataset in metrics["datasets"]]
-    given |= {Path(place).name if Path(place).exists() else place: _licence_of(place, "dataset") for place in places}
+    given |= {_name(place): _licence_of(place, "dataset") for place in places}
     licence_id, licence, unknown = strictest(given)
     base = start if _on_hub(start) else None
     return Origin(licence, licence_id, unknown, base, [place for place in map(_place, places) if _on_hub(place)])
@@ -59,11 +59,23 @@ def head(origin: Origin, *tags: str) -> str:
 
 def _place(dataset: str) -> str:
     """A dataset without the format that may stand before it."""
-    return dataset if Path(dataset).exists() else dataset.rpartition(":")[2]
+    return dataset if _is_here(dataset) else dataset.rpartition(":")[2]
+
+
+def _name(place: str) -> str:
+    """What a card calls a place: a folder of this machine by its name alone."""
+    return Path(place).name if _is_here(place) else place
+
+
+def _is_here(place: str) -> bool:
+    try:
+        return Path(place).exists()
+    except (OSError, ValueError):  # too long for a path, or a NUL in it
+        return False
 
 
 def _on_hub(place: str) -> bool:
-    return bool(HUB_ID.fullmatch(place)) and not Path(place).exists() and not place.startswith(EMBEDDED)
+    return bool(HUB_ID.fullmatch(place)) and not _is_here(place) and not place.startswith(EMBEDDED)
 
 
 def _licence_of(place: str, kind: str) -> str | None:

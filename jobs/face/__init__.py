@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cyclepref._data import (
         build,
-        completion,
         demo,
         export,
         failures,
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from cyclepref.builder.common.images import UnreadableImage
     from cyclepref.builder.dataset.publish import PublishError
     from cyclepref.builder.dataset.reader import DatasetError
-    from cyclepref.builder.engine.engine import EngineError
+    from cyclepref.builder.engine.cluster import EngineError
     from cyclepref.builder.engine.plan import PlanError
     from cyclepref.builder.exports.export import ExportError
     from cyclepref.builder.models.endpoint import EndpointError
@@ -87,7 +86,6 @@ __all__ = [
     "__version__",
     "best_of_n",
     "build",
-    "completion",
     "convert_reward",
     "demo",
     "evaluate",
@@ -110,13 +108,13 @@ __all__ = [
 
 # Where each name is defined; a test compares this with the imports above, which are for type checkers.
 _MODULES = {
-    "_data": "build completion demo export failures load_recipe merge models prune publish recipes stats status verify",
+    "_data": "build demo export failures load_recipe merge models prune publish recipes stats status verify",
     "_rewards": "best_of_n convert_reward evaluate rank score train_reward",
     "builder": "__version__",
     "builder.common.images": "UnreadableImage",
     "builder.dataset.publish": "PublishError",
     "builder.dataset.reader": "DatasetError",
-    "builder.engine.engine": "EngineError",
+    "builder.engine.cluster": "EngineError",
     "builder.engine.plan": "PlanError",
     "builder.exports.export": "ExportError",
     "builder.models.endpoint": "EndpointError",

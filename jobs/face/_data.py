@@ -273,18 +273,6 @@ def publish(
     return prepared if dry_run else publish(prepared, repo, private, revision)
 
 
-def completion(shell: str) -> str:
-    """The script that makes a shell (bash, zsh or tcsh) complete the commands, options and names of `cyclepref`.
-
-    >>> "cyclepref" in cyclepref.completion("bash")
-    True
-    """
-    from cyclepref.jobs.cli import make_parser
-    from cyclepref.jobs.completion import completion_script
-
-    return completion_script(shell, make_parser())
-
-
 def models() -> dict[str, Any]:
     """Every captioner, text-to-image pipeline and metric that a recipe can name, with all its settings.
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from cyclepref.builder.engine.engine import Engine, EngineError, Lane, Step
+from cyclepref.builder.engine.cluster import EngineError
+from cyclepref.builder.engine.engine import Engine, Lane, Step
 from cyclepref.builder.engine.plan import Cluster
 from cyclepref.builder.models.protocols import Caption, Painting
 from cyclepref.builder.stages import compare, generate

@@ -7,7 +7,8 @@ import psutil
 import pyarrow as pa
 
 from cyclepref.builder.engine import watch
-from cyclepref.builder.engine.engine import Engine, EngineError
+from cyclepref.builder.engine.cluster import EngineError
+from cyclepref.builder.engine.engine import Engine
 
 COMMAND = "cyclepref build recipe.yaml --out runs/mine"
 

@@ -108,7 +108,8 @@ def run(tmp_path) -> str:
     with Notes(store).of("mine") as notes:
         notes.begin("scores", "similarities", pa.chunked_array([[digest("a")]]), pa.chunked_array([["m"]]), 1)
         notes.end()
-    store.write_json("run.json", {"models": {}})
+    counts = {"inputs": {"read": 0, "failed": 0}}
+    store.write_json("run.json", {"models": {"m": {"fingerprint": "f"}}, "counts": counts})
     return store.root
 
 

@@ -1,6 +1,6 @@
 """Training with several workers: Ray Train starts them and joins them in a `torch.distributed` group.
 
-Beside builder/engine/engine.py the only file that imports ray. What a worker runs is
+Beside builder/engine/ the only file that imports ray. What a worker runs is
 `cyclepref.builder.reward.training.train.train_reward`, which shares out each step among however many there are: one
 worker or eight make the same model, up to rounding.
 """

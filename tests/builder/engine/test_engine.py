@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from cyclepref.builder.common.stopping import Interrupted
-from cyclepref.builder.engine.engine import Engine, EngineError, Lane
+from cyclepref.builder.engine.cluster import EngineError
+from cyclepref.builder.engine.engine import Engine, Lane
 from cyclepref.builder.run.in_flight import Journal
 from cyclepref.builder.run.store import Store
 from cyclepref.schemas.specs import Spec

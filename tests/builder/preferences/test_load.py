@@ -178,6 +178,9 @@ def test_the_order_of_rows_in_the_dataset_changes_nothing(runs, tmp_path):
     assert found.equals(expected)
 
 
+STOPPED = {"state": "stopped", "recipe": "made", "stages": [], "updated": 0.0}
+
+
 # ---- what cannot be read -----------------------------------------------------------------------------------------
 
 
@@ -187,7 +190,7 @@ def test_the_order_of_rows_in_the_dataset_changes_nothing(runs, tmp_path):
         (lambda run: (run / "run.json").unlink(), "is not finished: it has no run.json. `cyclepref status"),
         (lambda run: (run / "dataset" / "README.md").unlink(), "is not finished: it has no dataset/README.md"),
         (
-            lambda run: Store(run).write_json("progress.json", {"state": "stopped"}),
+            lambda run: Store(run).write_json("progress.json", STOPPED),
             "its latest build is stopped.*or give .*dataset for what an earlier build finished",
         ),
     ],

@@ -54,14 +54,15 @@ def captioner(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def build(tmp_path):
+def build(tmp_path_factory):
     """Write a dataset folder: `build(cycle, train=, validation=, test=, edit=function of the rows)`."""
-    numbers = itertools.count()
+    # Not in the test's own folder, which many tests train into.
+    numbers, folder = itertools.count(), tmp_path_factory.mktemp("datasets")
 
     def build(cycle: str, edit=None, **sizes) -> Path:
         rows = make_rows(cycle, **sizes)
         if edit is not None:
             edit(rows)
-        return write_dataset(tmp_path / f"dataset-{next(numbers)}", cycle, rows)
+        return write_dataset(folder / f"dataset-{next(numbers)}", cycle, rows)
 
     return build

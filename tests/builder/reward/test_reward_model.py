@@ -21,7 +21,7 @@ def test_a_saved_model_scores_as_before(model, tmp_path):
     model.save_pretrained(tmp_path)
     again = RewardModel.from_pretrained(tmp_path)
     assert again.score(images=IMAGES, texts=TEXTS) == model.score(images=IMAGES, texts=TEXTS)
-    assert sorted(path.suffix for path in tmp_path.iterdir() if path.name.startswith("model")) == [".safetensors"]
+    assert sorted(path.suffix for path in tmp_path.glob("model.*")) == [".safetensors"]
 
 
 def test_the_towers_are_those_of_the_captioner(model, captioner):

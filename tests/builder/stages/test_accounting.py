@@ -111,4 +111,4 @@ def test_each_stage_tells_wanted_ok_and_failed_by_model_to_who_asks_for_more(tmp
         assert "inputs: image: 100 wanted = 99 ok + 1 failed" in caplog.text
         caplog.clear()
         Accountant(store, 0.05).run(work(NAMES), Reader(store))
-        assert caplog.text == ""
+        assert " wanted = " not in caplog.text

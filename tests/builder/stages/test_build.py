@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from cyclepref.builder.build import build
 from cyclepref.builder.dataset.views import split_of
-from cyclepref.builder.engine.engine import Engine, EngineError
+from cyclepref.builder.engine.cluster import EngineError
+from cyclepref.builder.engine.engine import Engine
 from cyclepref.builder.run.store import Store
 from cyclepref.builder.shapeworld import render, scenes
 from cyclepref.builder.shapeworld.models import WEIGHTS

@@ -14,7 +14,7 @@ from openai_server import KEY, PROBE, OpenAIServer, picture
 from cyclepref.builder.build import build
 from cyclepref.builder.catalog.catalog import WEIGHTS
 from cyclepref.builder.catalog.resolve import model_spec
-from cyclepref.builder.engine.engine import EngineError
+from cyclepref.builder.engine.cluster import EngineError
 from cyclepref.builder.models import load_model
 from cyclepref.builder.run.store import Store
 from cyclepref.schemas.errors import Unavailable
