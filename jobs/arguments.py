@@ -22,6 +22,13 @@ def path(value: str) -> Path:
     return Path(value).expanduser()
 
 
+def folder(value: str) -> Path:
+    """A folder of this machine, there or not."""
+    if "://" in value:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a folder of this machine")
+    return path(value)
+
+
 def positive(value: str) -> int:
     """A whole number above 0."""
     if not value.isdecimal() or int(value) < 1:

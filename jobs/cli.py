@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from cyclepref.builder import __version__
-from cyclepref.jobs.arguments import path, place, positive
+from cyclepref.jobs.arguments import folder, place, positive
 from cyclepref.jobs.checkout import VARIABLE as CHECKOUT
 from cyclepref.jobs.dataset_commands import add_dataset_commands
 from cyclepref.jobs.lookup_commands import add_lookup_commands
@@ -116,7 +116,7 @@ def make_parser() -> argparse.ArgumentParser:
         commands, "demo", _demo, "run both cycles and train a reward model on the embedded world",
         "examples:\n  cyclepref demo\n  cyclepref demo --out runs/demo --inputs 24      a smaller one",
     )  # fmt: skip
-    demo.add_argument("--out", type=_folder, default=Path("runs/demo"), help="run directory (default: %(default)s)")
+    demo.add_argument("--out", type=folder, default=Path("runs/demo"), help="run directory (default: %(default)s)")
     demo.add_argument("--inputs", type=positive, help="inputs per cycle (default: what the recipes say)")
 
     build = _command(
@@ -192,12 +192,6 @@ def _command(commands, name: str, run, about: str, examples: str) -> argparse.Ar
     parser.add_argument("-v", "--verbose", action="store_true", help="say more of what happens")
     parser.set_defaults(run=run)
     return parser
-
-
-def _folder(value: str) -> Path:
-    if "://" in value:
-        raise argparse.ArgumentTypeError(f"{value!r} is not a folder of this machine, which the demo needs")
-    return path(value)
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -2,8 +2,8 @@
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
+from cyclepref.jobs.arguments import folder, positive
 from cyclepref.jobs.recipe_names import recipe_path
 
 
@@ -21,7 +21,7 @@ def add_train_command(commands, add: Callable[..., argparse.ArgumentParser]) -> 
         help="run directory, dataset folder, Hub repository, or a folder or file of rows in a known layout (or "
         "FORMAT:one of these; `cyclepref evaluate --help` lists the formats); one of each cycle",
     )  # fmt: skip
-    train.add_argument("--out", type=_folder, required=True, help="folder for the model, and for what can be resumed")
+    train.add_argument("--out", type=folder, required=True, help="folder for the model, and for what can be resumed")
     train.add_argument("--recipe", help="YAML file of settings, or the name of a recipe that comes with CyclePref")
     train.add_argument(
         "--start",
@@ -31,8 +31,8 @@ def add_train_command(commands, add: Callable[..., argparse.ArgumentParser]) -> 
     train.add_argument(
         "--set", metavar="NAME=VALUE", action="append", default=[], help="a setting in place of the recipe's"
     )
-    train.add_argument("--workers", type=_workers, default=1, help="processes that share a step, by Ray (default: 1)")
-    train.add_argument("--cache", type=_folder, help="folder for what frozen layers make of images (default: in OUT)")
+    train.add_argument("--workers", type=positive, default=1, help="processes that share a step, by Ray (default: 1)")
+    train.add_argument("--cache", type=folder, help="folder for what frozen layers make of images (default: in OUT)")
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -43,15 +43,3 @@ def _train(arguments: argparse.Namespace) -> int:
     recipe = recipe_path(arguments.recipe, "reward") if arguments.recipe else None
     run_train_reward(arguments.sources, arguments.out, recipe, changes, arguments.workers, arguments.cache)
     return 0
-
-
-def _folder(value: str) -> Path:
-    if "://" in value:
-        raise argparse.ArgumentTypeError(f"{value!r} is not a folder that this machine sees")
-    return Path(value).expanduser()
-
-
-def _workers(value: str) -> int:
-    if not value.isdecimal() or int(value) < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive number, got {value!r}")
-    return int(value)

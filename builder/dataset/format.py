@@ -42,12 +42,13 @@ def schemas(cycle: Cycle, models: list[str]) -> dict[str, pa.Schema]:
 
 def leaves(schema: pa.Schema) -> list[str]:
     """The paths of a schema's columns as parquet names them."""
-    return [path for field in schema for path in _paths(field.name, field.type)]
+    return [path for field in schema for path, _ in _leaves(field.name, field.type)]
 
 
 def image_columns(schema: pa.Schema) -> list[str]:
-    """The parquet columns of a config that hold image bytes."""
-    return [path for path in leaves(schema) if path.endswith("image.bytes")]
+    """The parquet columns that hold image bytes: nothing else of a dataset or an export is binary."""
+    found = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
+    return [path for path, kind in found if pa.types.is_binary(kind)]
 
 
 def metadata(
@@ -157,12 +158,12 @@ def _content(modality: Modality) -> dict[str, Any]:
     return {"text": Value("string")} if modality == "text" else {"image": Image()}
 
 
-def _paths(name: str, kind: pa.DataType) -> list[str]:
+def _leaves(name: str, kind: pa.DataType) -> list[tuple[str, pa.DataType]]:
     if pa.types.is_struct(kind):
-        return [path for field in kind for path in _paths(f"{name}.{field.name}", field.type)]
+        return [leaf for field in kind for leaf in _leaves(f"{name}.{field.name}", field.type)]
     if pa.types.is_list(kind):
-        return _paths(f"{name}.list.element", kind.value_type)
-    return [name]
+        return _leaves(f"{name}.list.element", kind.value_type)
+    return [(name, kind)]
 
 
 PICTURES = "pictures"

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cyclepref.builder.dataset import format as dataset_format
-from cyclepref.builder.run.store import Store
+from cyclepref.builder.run.folder import Folder
 
 INPUTS_PER_BATCH = 64
 # A row group is written once it holds this much: large enough to be read fast, small enough for the Hub's viewer, which
@@ -28,7 +28,7 @@ def in_batches(members: list[str], read: Callable[[list[str]], pa.Table]) -> Ite
         count = max(1, min(INPUTS_PER_BATCH, BATCH_BYTES * count // (4 * max(1, table.nbytes))))
 
 
-def write_shards(store: Store, name: str, schema: pa.Schema, batches: Iterator[pa.Table]) -> tuple[set[str], int]:
+def write_shards(store: Folder, name: str, schema: pa.Schema, batches: Iterator[pa.Table]) -> tuple[set[str], int]:
     """Parquet files `name-00000.parquet`, ..., each closed once it holds SHARD_BYTES; returns their names and rows."""
     names: set[str] = set()
     groups, rows = _row_groups(batches), [0]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cyclepref.builder.exports.writing import ExportSplit, ImageFiles, write_json_list, write_shards
+from cyclepref.builder.exports.writing import ExportSplit, ImageFiles, write_json_list, write_rows
 from cyclepref.builder.pairing.pair import UNIT
 from cyclepref.schemas.ids import digest
 
@@ -27,7 +27,7 @@ def write_diffusion_dpo(part: ExportSplit, folder: Path) -> None:
     image stands there once for each pair that it is in. The side of the winner is a hash of the seed and the pair.
     """
     rows = (_sided(part, row, len(group)) for _, group in part.groups() for row in group)
-    write_shards(folder, part.stem, PICKAPIC, rows)
+    write_rows(folder, part.stem, PICKAPIC, rows)
 
 
 def _sided(part: ExportSplit, row: dict[str, Any], count: int) -> dict[str, Any]:

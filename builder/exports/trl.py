@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cyclepref.builder.exports.writing import ExportSplit, ImageFiles, write_parquet, write_shards
+from cyclepref.builder.exports.writing import ExportSplit, ImageFiles, write_parquet, write_rows
 
 TEXT, BOOL, FLOAT = pa.string(), pa.bool_(), pa.float64()
 PLAIN = pa.list_(pa.struct([("role", TEXT), ("content", TEXT)]))
@@ -37,7 +37,7 @@ def write_reward(part: ExportSplit, folder: Path) -> None:
     else:
         schema, unit = REWARD, part.unit
         rows = ({**_preference(row, part.prompt, _plain), "margin": row["margin"] / unit} for row in part.rows())
-    write_shards(folder, part.stem, schema, rows)
+    write_rows(folder, part.stem, schema, rows)
 
 
 def write_kto(part: ExportSplit, folder: Path) -> None:
@@ -45,7 +45,7 @@ def write_kto(part: ExportSplit, folder: Path) -> None:
     TRL's own `unpair_preference_dataset`. A caption that is better than one and worse than another is there with both
     labels, as often as each; `top_vs_bottom` leaves none of these. `margin` is the pair's; the trainer ignores it."""
     rows = (each for row in part.rows() for each in _unpaired(row, part.prompt, _plain))
-    write_shards(folder, part.stem, KTO, rows)
+    write_rows(folder, part.stem, KTO, rows)
 
 
 def write_dpo_vision(part: ExportSplit, folder: Path) -> None:

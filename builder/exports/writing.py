@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from cyclepref.builder.common.images import FORMATS
+from cyclepref.builder.dataset.shards import write_shards
 from cyclepref.builder.preferences.rankings import LoadError, Rankings
+from cyclepref.builder.run.folder import Folder
 from cyclepref.schemas.ids import digest
 
 # Names of files come from ids alone; one that is no id of ours, but of a dataset from elsewhere, is hashed.
@@ -26,7 +28,7 @@ PLACES = ("row", "chosen", "rejected")
 # Where the readers of JSON lists call the validation split otherwise.
 FILE_OF_SPLIT = {"validation": "valid"}
 # Rows with images are some megabytes each.
-BATCH_BYTES, SHARD_BYTES = 32 * 2**20, 256 * 2**20
+BATCH_BYTES = 32 * 2**20
 
 
 # What a writer has counted, for the README.
@@ -152,20 +154,10 @@ def write_parquet(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]])
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
-def write_shards(folder: Path, stem: str, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
-    """Rows as parquet files `STEM-00000.parquet`, ..., each closed at SHARD_BYTES of raw bytes."""
-    batches = _batches(rows)
-    for number in range(10**5):
-        batch = next(batches, None)
-        if batch is None:
-            return
-        with pq.ParquetWriter(folder / f"{stem}-{number:05d}.parquet", schema, write_page_index=True) as writer:
-            size = 0
-            while batch is not None:
-                table = pa.Table.from_pylist(batch, schema=schema)
-                writer.write_table(table)
-                size += table.nbytes
-                batch = next(batches, None) if size < SHARD_BYTES else None
+def write_rows(folder: Path, stem: str, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
+    """Rows as parquet files `STEM-00000.parquet`, ..."""
+    tables = (pa.Table.from_pylist(batch, schema=schema) for batch in _batches(rows))
+    write_shards(Folder(folder), stem, schema, tables)
 
 
 def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
