@@ -1,7 +1,9 @@
 """README and docs/ are true: links lead somewhere, commands exist, recipes are valid, and what can run here runs."""
 
+import json
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -109,3 +111,23 @@ def test_every_python_example_runs(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     for page, text in blocks("python"):
         exec(compile(text, page, "exec"), {})
+
+
+NOTEBOOK = ROOT / "docs" / "from-photos-to-a-reward.ipynb"
+
+
+def test_the_notebook_uses_the_public_face_and_was_run_to_its_end():
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert sum("image/jpeg" in output.get("data", {}) for cell in cells for output in cell["outputs"]) >= 3
+    imported = re.findall(r"(?:from|import) (cyclepref[.\w]*)", "".join(line for c in cells for line in c["source"]))
+    assert set(imported) == {"cyclepref", "cyclepref.builder.shapeworld"}
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_photos_to_a_reward(tmp_path):
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
+    code = "\n".join("".join(cell["source"]) for cell in cells)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "runs" / "reward" / "model.safetensors").exists()
