@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import NoReturn
 
 import psutil
 
@@ -47,7 +48,8 @@ class Watch:
     """
 
     def __init__(self, vital: list[psutil.Process], head: str = "", ours: Iterable[psutil.Process] = ()):
-        self.vital, self.head, self.ours = vital, head, list(ours)
+        self.vital = {process: _name(process) for process in vital}  # a process that is gone has no name
+        self.head, self.ours = head, list(ours)
         self.before_end: Callable[[], None] = lambda: None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cyclepref-watch", daemon=True)
@@ -68,28 +70,33 @@ class Watch:
         os.close(self._stderr)
 
     def stop(self) -> None:
-        """From now on they may end."""
+        """From now on they may end; if one has, this process ends as if that had been seen at once."""
+        if self._over.is_set():
+            return
         self._over.set()
         self._thread.join()
+        self._look()  # Ray's core may have raised SystemExit in the caller
         self._dismiss_herald()
 
     def _run(self) -> None:
         patience = float(os.environ.get(PATIENCE_OF_RAY) or PATIENCE_OF_RAY_S) * 2 / 3
         seen = asked = time.monotonic()
         while not self._over.wait(LOOK_EVERY_S):
-            if dead := [process for process in self.vital if not _alive(process)]:
-                return self._end(f"Ray's {dead[0].name()} (pid {dead[0].pid}) has died")
+            self._look()
             now = time.monotonic()
             if self.head and now - asked >= ANSWER_S:
                 asked = now
                 if _answers(self.head):
                     seen = now
                 elif (away := now - seen) > patience:
-                    return self._end(f"the head of the Ray cluster at {self.head} has not answered for {away:.0f} s")
+                    self._end(f"the head of the Ray cluster at {self.head} has not answered for {away:.0f} s")
 
-    def _end(self, reason: str) -> None:
-        if self._over.is_set():
-            return
+    def _look(self) -> None:
+        for process, name in self.vital.items():
+            if not _alive(process):
+                self._end(f"Ray's {name} (pid {process.pid}) has died")
+
+    def _end(self, reason: str) -> NoReturn:
         clear = "\r\x1b[K\x1b[?25h" if os.isatty(self._stderr) else ""  # a progress bar hides the cursor
         with suppress(OSError):
             self._dismiss_herald()
@@ -131,6 +138,12 @@ def end_all(processes: Iterable[psutil.Process]) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(family, timeout=10)
+
+
+def _name(process: psutil.Process) -> str:
+    with suppress(psutil.NoSuchProcess):
+        return process.name()
+    return "process"
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -16,8 +16,8 @@ from cyclepref.builder.engine.watch import Watch, vital_of
 WATCHED = """
 import socket, subprocess, sys, time, psutil
 from pathlib import Path
-from cyclepref.builder import watch
-watch.ANSWER_S = 0.05
+from cyclepref.builder.engine import watch
+watch.ANSWER_S, watch.LOOK_EVERY_S = 0.05, {look}
 watch.goes_on("This goes on: the command")
 vital, other = (psutil.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in "12")
 head = socket.create_server(("127.0.0.1", 0))
@@ -31,10 +31,10 @@ print("watched to the end")
 """
 
 
-def watched(tmp_path, what: str) -> tuple[int, str, str, str]:
+def watched(tmp_path, what: str, look_every_s: float = 0.1) -> tuple[int, str, str, str]:
     """Exit status, what it printed, its errors, and whether its other process ran when the last was done."""
     ending = tmp_path / "ending"
-    command = [sys.executable, "-c", WATCHED.replace("{what}", what), str(ending)]
+    command = [sys.executable, "-c", WATCHED.replace("{what}", what).replace("{look}", str(look_every_s)), str(ending)]
     environment = os.environ | {"RAY_gcs_rpc_server_reconnect_timeout_s": "1"}
     run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
     return run.returncode, run.stdout, run.stderr, ending.read_text() if ending.exists() else ""
@@ -66,6 +66,12 @@ def test_a_head_that_comes_back_in_time_and_an_end_that_is_meant_are_no_death(tm
 def test_last_words_reach_a_standard_error_that_is_silenced(tmp_path):
     silenced = "from cyclepref.builder.common.progress import silent_stderr; silent_stderr().__enter__(); vital.kill()"
     assert "has died" in watched(tmp_path, silenced)[2]
+
+
+def test_a_death_that_made_the_caller_exit_first_is_told_too(tmp_path):
+    status, out, errors, _ = watched(tmp_path, "vital.kill(); vital.wait(); sys.exit(0)", look_every_s=30)
+    assert (status, out) == (1, "")
+    assert errors.startswith("error: Ray's ")
 
 
 @pytest.mark.parametrize("end", ["os._exit(1)", "os.kill(os.getpid(), signal.SIGKILL)"])
