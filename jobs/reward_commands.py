@@ -96,7 +96,9 @@ def _rank(arguments: argparse.Namespace) -> int:
 
 
 def _best(arguments: argparse.Namespace) -> int:
-    from cyclepref.jobs.reward import new_folder, open_groups, run_best_of_n
+    from cyclepref.builder.reward.best_of_n import open_groups
+    from cyclepref.builder.reward.kept import new_folder
+    from cyclepref.jobs.reward import run_best_of_n
 
     open_groups(arguments.directory)
     if arguments.out is not None:

@@ -28,11 +28,12 @@ def run_build(name: str, out: str | Path, retry_failed: bool = False, changes: M
     console.print(plain(f"dataset: {address}{load}"), soft_wrap=True)
     for notice in notices(run["counts"]):
         console.print(plain(f"warning: {notice}"), style="yellow", soft_wrap=True)
-    console.print(plain(_next(out, recipe, run["counts"])), soft_wrap=True)
+    for line in _next(out, recipe, run["counts"]):
+        console.print(plain(line), soft_wrap=True)
 
 
-def _next(out: str | Path, recipe: Recipe, counts: dict[str, Any]) -> str:
-    """The commands that come after a build."""
+def _next(out: str | Path, recipe: Recipe, counts: dict[str, Any]) -> list[str]:
+    """Lines with the commands that come after a build."""
     place = shlex.quote(str(out))
     layout = "trl-dpo-vision" if recipe.cycle == "i2t2i" else "diffusion-dpo"
     steps = [
@@ -45,7 +46,7 @@ def _next(out: str | Path, recipe: Recipe, counts: dict[str, Any]) -> str:
     if counts["inputs"]["failed"] or any(count["failed"] for stage in stages for count in counts[stage].values()):
         steps.insert(0, (f"cyclepref failures {place}", "what failed, and why"))
     width = max(len(command) for command, _ in steps)
-    return "next:\n" + "\n".join(f"  {command:<{width}}  {what}" for command, what in steps)
+    return ["next:", *(f"  {command:<{width}}  {what}" for command, what in steps)]
 
 
 def counts_table(title: str, counts: dict[str, Any]) -> Table:

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 
 from cyclepref.builder.common.progress import Stage, stage
 from cyclepref.builder.dataset import format as dataset_format
-from cyclepref.builder.dataset import grouping as groups
 from cyclepref.builder.dataset.format import SPLITS
 from cyclepref.builder.dataset.reader import CARD, DatasetError, DatasetFolder
 from cyclepref.builder.run.findings import DERIVED, NEW_DATASET, Report
 from cyclepref.builder.run.folder import Folder
+from cyclepref.builder.run.groups import GROUPS_FILE, read_groups
 from cyclepref.builder.run.lock import FOLDER, holders
 from cyclepref.builder.run.record import PROGRESS_FILE, wanted_of
 from cyclepref.builder.run.seal import UNREADABLE, in_a_line
@@ -69,7 +69,7 @@ def _read_files(store: Store, report: Report) -> None:
     for folder in store.folders("store/attempts"):
         kinds |= {f"store/attempts/{folder}/{n}": InFlight for n in store.names(f"store/attempts/{folder}")}
     reads = {name: partial(store.read_json, name, kind) for name, kind in kinds.items()}
-    reads |= {FOLDER: partial(holders, store), groups.FILE: partial(groups.read_groups, store)}
+    reads |= {FOLDER: partial(holders, store), GROUPS_FILE: partial(read_groups, store)}
     found = {name: _try(read, name, report) for name, read in reads.items()}
     for note in (found[PROGRESS_FILE] or {"stages": []})["stages"]:
         found[note["wanted"]] = _try(partial(wanted_of, store, note), note["wanted"], report)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cyclepref.builder.reward.best_of_n import Kept
     from cyclepref.builder.reward.model import RewardModel
-    from cyclepref.builder.reward.preprocess import ImageLike
+    from cyclepref.builder.reward.opening import ImageLike
     from cyclepref.builder.reward.scoring import Ranking, Scores
     from cyclepref.builder.reward.training.settings import TrainRecipe
 
@@ -92,7 +92,7 @@ def evaluate(
     [['cycle', 'length', 'random', 'reward']]
     """
     from cyclepref.builder.reward.evaluation.evaluate import evaluate
-    from cyclepref.builder.reward.evaluation.judges import DEFAULT
+    from cyclepref.builder.reward.evaluation.names import DEFAULT
 
     opened = open_model(model, device)
     place = model if isinstance(model, (str, Path)) else opened.name_or_path

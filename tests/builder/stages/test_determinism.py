@@ -72,7 +72,7 @@ def test_workers_shards_and_the_order_of_inputs_and_models_change_no_id_seed_val
             PICTURES[which].save(photos / f"{at}.png")
         if size:
             monkeypatch.setattr(generate, "BATCHES_PER_PART", size)
-            monkeypatch.setattr(compare, "ROWS_PER_PART", size)
+            monkeypatch.setattr(compare, "MEASURES_PER_PART", size)
             monkeypatch.setattr(ingest, "ITEMS_PER_PART", size)
         engine = Engine()
         vars(engine)["cluster"] = Cluster(cpus=cpus, gpus=0)
