@@ -91,7 +91,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _again(command: str, argv: list[str]) -> str:
     """How to go on with a command that is stopped."""
-    what = "What was finished is saved; this goes on" if command in GO_ON else "This begins again"
+    what = "What was finished is saved; this resumes it" if command in GO_ON else "This begins again"
     return f"{what}:\n  {shlex.join([*_program(), *argv])}"
 
 

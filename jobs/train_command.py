@@ -10,7 +10,7 @@ from cyclepref.jobs.recipe_names import recipe_path
 def add_train_command(commands, add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add `train-reward`; `add(commands, name, run, about, examples)` makes a command."""
     train = add(
-        commands, "train-reward", _train, "train a reward model on preference pairs; said again, it goes on",
+        commands, "train-reward", _train, "train a reward model on preference pairs; the same command resumes it",
         "examples:\n  cyclepref train-reward runs/i2t2i runs/t2i2t --out runs/reward \\\n"
         "    --recipe shapeworld                                            both cycles at once (Combo)\n"
         "  cyclepref train-reward org/my-pairs --out runs/reward --start Salesforce/blip-itm-large-coco --workers 8\n"

@@ -254,7 +254,7 @@ def _results(dataset: ray.data.Dataset, stream: Stream) -> Iterator[pa.Table]:
         raise EngineError(f"a worker failed: {last_line(error)}") from error
     finally:
         if not exhausted:
-            with silent_stderr():  # Ray tells of every task that waited before a model
+            with silent_stderr():  # Ray prints a line for every task that waited before a model
                 receipts.close()
                 time.sleep(LAST_WORDS_S)
 

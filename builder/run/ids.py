@@ -86,7 +86,7 @@ class IdSet:
         high, low = packed[:, 0][order], packed[:, 1][order]
         at = np.searchsorted(self._high, high)
         found, open_ = np.zeros(len(high), dtype=bool), np.arange(len(high))
-        # Ids that share their first half stand side by side: two of them are as likely as a meteor, and looked at.
+        # Ids that share their first half stand side by side: two of them are unlikely (2^-64), but handled.
         while len(open_):
             open_ = open_[at[open_] < len(self._high)]
             open_ = open_[self._high[at[open_]] == high[open_]]

@@ -24,7 +24,7 @@ def test_the_first_signal_saves_and_prints_the_command_that_goes_on(start, clean
     assert build.end() == 130
     assert "what is in flight is being finished" in build.output
     assert not [word for word in LOUD if word in build.output], build.output
-    command = re.search(r"this goes on:\n  (.+)", build.output)[1]
+    command = re.search(r"this resumes it:\n  (.+)", build.output)[1]
     assert shlex.split(command)[-1] == str(out)
     assert not list((out / "store" / "attempts").rglob("*.json"))
     assert build.parts < parts
@@ -60,7 +60,7 @@ def test_the_death_of_a_process_of_ray_s_own_prints_the_command_that_goes_on(sta
     assert build.end() == 1
     assert time.monotonic() - died < 30
     # Ray's core is faster where the driver has just something to say to the raylet: between two stages.
-    command = re.search(rf"error: .*{name}.* has died.*; this goes on:\n  (.+)\n\Z", build.output)[1]
+    command = re.search(rf"error: .*{name}.* has died.*; this resumes it:\n  (.+)\n\Z", build.output)[1]
     assert shlex.split(command)[-1] == str(out)
     assert not [word for word in LOUD if word in build.output], build.output
     assert not list((out / "store" / "attempts").rglob("*.json"))

@@ -152,7 +152,7 @@ class Interrupted(io.StringIO):
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("command", "said"), [("prune", "What was finished is saved; this goes on"),
+@pytest.mark.parametrize(("command", "said"), [("prune", "What was finished is saved; this resumes it"),
                                                ("status", "This begins again")])  # fmt: skip
 def test_ctrl_c_promises_to_go_on_only_where_it_does(run, monkeypatch, capsys, command, said):
     monkeypatch.setattr("sys.stdout", Interrupted())

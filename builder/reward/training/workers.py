@@ -115,7 +115,7 @@ class _Meeting(_TorchBackend):
         group = {
             "backend": "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo",
             "world_size": len(workers),
-            # Another file for each start, since one that a start has left behind tells of workers that are gone.
+            # A new file for each start: one that an earlier start left behind names workers that are gone.
             "init_method": f"file://{backend_config.folder}/{uuid.uuid4().hex}",
             "timeout_s": backend_config.timeout_s,
         }
