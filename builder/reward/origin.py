@@ -85,7 +85,7 @@ def _licence_of(place: str, kind: str) -> str | None:
     place = _place(place)
     if place in STARTS:
         return STARTS[place]
-    if Path(place).exists():
+    if _is_here(place):
         cards = [Path(place) / CARD, Path(place) / "dataset" / CARD]
         return next((_named_in(card) for card in cards if card.is_file()), None)
     try:

@@ -41,7 +41,7 @@ log = logging.getLogger("cyclepref.lock")
 
 FOLDER = ".locks"
 # What a run directory has and no other folder; of earlier versions, parts.
-MARKS = (FOLDER, "progress.json", *(f"store/{table}" for table in ("sources", "inputs", "generations")))
+MARKS = (FOLDER, "progress.json", *(f"store/{table}" for table in ("sources", "inputs", "generations", "failures")))
 BEAT_S = 10.0
 STALE_S = 60.0
 # Of those that start within so short a time all may have refused: they look again.

@@ -177,8 +177,8 @@ def verify(place: str | Path) -> "Report":
     Raises:
         StoreError: if there is no run.
 
-    >>> cyclepref.verify("runs/new").damage
-    []
+    >>> cyclepref.verify("runs/mine").read["dataset inputs"]
+    40
     """
     from cyclepref.builder.dataset.verify import verify
     from cyclepref.builder.run.store import Store

@@ -131,10 +131,10 @@ def test_cycle_scores_of_a_run_are_a_judge_and_agree_with_their_own_labels(model
 def test_images_of_a_dataset_that_names_them_by_path_are_known_by_their_pixels(tmp_path):
     run = make_run(tmp_path / "run", "i2t2i", inputs=10)
     export(str(run), "cycleprefdb", str(tmp_path / "out"), split="train")
-    lines = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()]
+    lines = json.loads((tmp_path / "out" / "train.json").read_text())
     for line in lines:
         line["id"] = "named otherwise"
-    (tmp_path / "out" / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "out" / "train.json").write_text(json.dumps(lines))
     theirs = open_pairs(tmp_path / "out").read("train")
     assert ids_of(theirs) - {"named otherwise"} <= ids_of(open_pairs(run).read("train"))
     assert len(ids_of(theirs)) == len(lines) + 1
