@@ -270,7 +270,7 @@ def test_the_child_ends_with_its_parent_even_in_a_call_that_never_returns(tmp_pa
     path, log = tmp_path / "parent.py", tmp_path / "log"
     path.write_text(f"""
 import sys
-sys.path[:0] = {[str(Path(__file__).parents[3]), str(Path(__file__).parents[1])]!r}
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 if __name__ == "__main__":
     import threading
     from test_supervisor import *

@@ -195,9 +195,11 @@ def test_a_build_that_joins_a_cluster_loads_its_models_elsewhere(no_network, mon
 
 def test_everything_that_a_recipe_needs_is_told_at_once_before_anything_is_read(no_network, tmp_path):
     server = {"base_url": "http://localhost:1/v1", "served_model": "m", "api_key_env": "CYCLEPREF_NO_KEY"}
+    photos = tmp_path / "photos"
+    photos.mkdir()
     recipe = parse_recipe(
         {
-            "name": "test", "cycle": "i2t2i", "inputs": {"source": "images", "path": str(tmp_path)},
+            "name": "test", "cycle": "i2t2i", "inputs": {"source": "images", "path": str(photos)},
             "forward": [{"model": "org/absent"}, {"model": "openai-endpoint", "settings": server}],
             "backward": {"model": "shapeworld-sd"},
             "metrics": [{"metric": "lpips-alex"}, {"metric": "dreamsim-dino"}],
