@@ -213,7 +213,7 @@ def test_the_upload_is_the_source_and_small(head, job):
 def test_a_recipe_with_a_misspelt_model_fails_the_job_with_the_reason(head, checkout, tmp_path):
     submitted = submit(head, checkout, "misspelt.yaml", tmp_path / "run")
     assert submitted.returncode == 1
-    assert "did you mean 'shapeworld-sd'?" in submitted.stdout
+    assert "did you mean 'shapeworld-sd" in submitted.stdout
     assert re.search(r"Job 'raysubmit_\w+' failed", submitted.stdout)
 
 
