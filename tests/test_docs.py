@@ -54,7 +54,7 @@ def own_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory, own_cache) -> Path:
+def folder(tmp_path_factory, own_cache) -> Path:
     """A folder with the runs, the reward model and the picture that the docs speak of."""
     from cyclepref.builder.reward.model import RewardModel
 
@@ -96,8 +96,8 @@ def test_every_command_is_one_that_the_command_line_takes(page, words):
     assert make_parser().parse_args(words).command == words[0]
 
 
-def test_commands_that_need_no_model_run_as_they_stand(workplace, monkeypatch, capsys):
-    monkeypatch.chdir(workplace)
+def test_commands_that_need_no_model_run_as_they_stand(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
     done = 0
     for page, words in commands():
         if words[0] in RUNS_HERE and (words[0] != "publish" or "--dry-run" in words):
@@ -119,8 +119,8 @@ def test_every_recipe_in_the_docs_is_valid(page, text, tmp_path, monkeypatch):
     assert read_recipe(tmp_path / "recipe.yaml", {}).name == content["name"]
 
 
-def test_every_python_example_runs(workplace, monkeypatch):
-    monkeypatch.chdir(workplace)
+def test_every_python_example_runs(folder, monkeypatch):
+    monkeypatch.chdir(folder)
     for page, text in blocks("python"):
         exec(compile(text, page, "exec"), {})
 
