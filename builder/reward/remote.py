@@ -17,7 +17,7 @@ AUTO_MAP = {
 }
 # Each uses only what stands before it.
 PARTS = (config, head, tower, dual, blip, clip, siglip, backbones, given, preprocess, weights, network)
-OURS = ("builder", "schemas")
+OURS = ("cyclepref",)
 HEAD = '''\
 """A CyclePref reward model for transformers, without CyclePref: code written beside the weights when they were saved.
 
