@@ -15,7 +15,8 @@ print(model.push_to_hub("org/reward", private=True))
 again = RewardModel.from_pretrained("org/reward")
 from PIL import Image
 image = Image.new("RGB", (64, 64), "red")
-assert again.score(images=image, texts="a red circle") == model.score(images=image, texts="a red circle")
+[one], [other] = (each.score(images=image, texts="a red circle") for each in (again, model))
+assert abs(one - other) < 1e-5, (one, other)  # the last bits depend on where weights lie in memory
 from transformers import AutoModel, AutoProcessor
 assert type(AutoModel.from_pretrained("org/reward")) is RewardModel
 assert type(AutoProcessor.from_pretrained("org/reward")).__name__ == "BlipProcessor"
