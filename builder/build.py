@@ -114,6 +114,7 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
     listed = list_items(source)[: recipe.inputs.limit]
     store.write_json("lock.json", lock)
     remember(store, named)
+    engine.expect(model.spec for model in named)
 
     clock, load_check = Clock(), LoadCheck(store, engine)
     with clock.time("inputs"):

@@ -56,28 +56,3 @@ def handlers_kept() -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-class Gate:
-    """Lets blocks into a stream until it is closed, and knows how many rows it let in. One for all processes."""
-
-    def __init__(self) -> None:
-        self.begun: dict[int, dict[str, int]] = {}
-        self.closed: set[int] = set()
-
-    def is_open(self, stream: int) -> bool:
-        """Whether anything may begin."""
-        return stream not in self.closed
-
-    def admit(self, stream: int, block: str, rows: int) -> bool:
-        """Whether a block may begin, or, its actor having died, begin again: it counts once."""
-        begun = self.begun.setdefault(stream, {})
-        if stream in self.closed and block not in begun:
-            return False
-        begun[block] = rows
-        return True
-
-    def close(self, stream: int) -> int:
-        """Let no more in; returns how many rows have begun."""
-        self.closed.add(stream)
-        return sum(self.begun.get(stream, {}).values())

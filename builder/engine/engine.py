@@ -1,64 +1,44 @@
-"""Blocks of rows stream through a Ray cluster and leave receipts.
+"""Work on a Ray cluster: rows go out as ids, and receipts of counts come back.
 
-A block is a small Arrow table of ids. On the cluster it is filled with content (a CPU task), worked on (an actor
-whose child process keeps its models loaded, or nothing), and written (a CPU task); what comes back to the driver is a
-receipt of counts. Content never passes through the driver, and errors travel as data: Ray has nothing to print.
+Rows that need models go to hosts, which live as long as the build (builder/engine/hosts.py); which host does what next
+is decided while the work runs (builder/engine/schedule.py). Work without models runs as Ray tasks. Content never passes
+through the driver, and errors travel as data: Ray has nothing to print.
 """
 
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
 import ray
-import ray.data
 import ray.exceptions
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cyclepref.builder.common.progress import silent_stderr
-from cyclepref.builder.common.stopping import Gate, Interrupted, stop_requests
+from cyclepref.builder.common.stopping import Interrupted, stop_requests
 from cyclepref.builder.engine.cluster import EngineError, connected, last_line
-from cyclepref.builder.engine.gated import Gated, Step, admitted, guarded, while_open
+from cyclepref.builder.engine.flow import Block, Flow, Lane
+from cyclepref.builder.engine.hosts import SLOTS, Seat
 from cyclepref.builder.engine.nodes import launcher_workers, node_of, waiting_told
-from cyclepref.builder.engine.plan import Cluster, Node
-from cyclepref.builder.engine.supervisor import is_trouble
+from cyclepref.builder.engine.plan import Cluster, Crew, Node
+from cyclepref.builder.engine.schedule import LOAD_S, ROW_S, Schedule, Start, Work, crews
+from cyclepref.builder.engine.task import Done, Dropped, Task, Trouble, key_of, name_of
 from cyclepref.builder.engine.watch import Watch
-from cyclepref.builder.run.in_flight import Journal
 from cyclepref.schemas.specs import Spec
 
 log = logging.getLogger("cyclepref.engine")
 
-# Ray Data replaces a dead actor and tries its block again, for ever by default. A model's death is not an actor's (see
-# builder/engine/supervisor.py): these are for actors that are killed themselves, or lost with their node.
-# A lost node is noticed after some 30 seconds, and a retry comes every two.
-MAX_TASK_RETRIES = 30
-# How long after a stop Ray may go on telling of it.
-LAST_WORDS_S = 0.5
-# An output block above this is split, and so written as several parts.
-MAX_BLOCK_BYTES = 256 * 2**20
+Step = Callable[[pa.Table], pa.Table]
 
-
-@dataclass(frozen=True)
-class Lane:
-    """Blocks for one pool of actors: `worker(**kwargs)` makes a `cyclepref.builder.engine.supervisor.Worker`.
-
-    `specs` are the settings of its models by name, `key` is the column of the rows' ids.
-    """
-
-    blocks: list[pa.Table]
-    worker: type
-    specs: dict[str, Spec]
-    key: str
-    journal: Journal
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    actors: int = 1
-    num_cpus: int = 1
-    num_gpus: float = 0
+# A model's death is not a host's (see builder/engine/supervisor.py): these are for hosts that are killed themselves, or
+# lost with their node. So often in a row, with nothing done between, it is no accident.
+MAX_LOST = 10
+MAX_TASK_RETRIES = 5
+# How often the driver looks whether there is something to decide; and whether nodes have come.
+TICK_S, NODES_EVERY_S = 1.0, 10.0
 
 
 class Engine:
@@ -73,12 +53,16 @@ class Engine:
     def __init__(self) -> None:
         self._connection = ExitStack()
         self._watch: Watch | None = None
-        self._streams = 0
+        self._specs: dict[str, Spec] = {}
+        self._seats: dict[str, Seat] = {}
+        self._started = 0
+        self._costs: dict[str, tuple[float, float]] = {}  # of a model: seconds a row, seconds to load
 
     def __enter__(self) -> "Engine":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop_all()
         self._connection.close()
 
     @cached_property
@@ -100,99 +84,204 @@ class Engine:
         """Whether the cluster is one that this engine started: on this machine, and no other reaches it."""
         return self._watch is not None and bool(self._watch.ours)
 
+    def expect(self, specs: Iterable[Spec]) -> None:
+        """Name the models that rows will come for, so that small ones share hosts from the start."""
+        self._specs.update((key_of(spec), spec) for spec in specs)
+
     def run_tasks(self, blocks: list[pa.Table], *steps: Step) -> Iterator[pa.Table]:
-        """Run blocks through CPU tasks alone; yields what the last step returns, receipts or a row for each row, in
-        any order.
+        """Run blocks through Ray tasks; yields what the last step returns, receipts or a row for each row, in any
+        order.
 
         Raises:
             EngineError: if a step raises; the message is the error's own.
             Interrupted: if the build was asked to stop and has finished what was in flight.
         """
-        if blocks and self.cluster:  # Ray Data would start a cluster of its own
-            stream = self._stream()
-            first, *others = steps
-            steps = (partial(admitted, stream=stream, step=first), *others)
-            yield from _results(self._mapped(ray.data.from_arrow(blocks), *steps), stream)
+        if not blocks:
+            return
+        window = max(2, self.cluster.cpus)
+        # They reserve no core, so that on a small machine the models get them all.
+        strategy = "SPREAD" if len(self.cluster.nodes) > 1 else "DEFAULT"
+        options = {"num_cpus": 0, "max_retries": MAX_TASK_RETRIES, "scheduling_strategy": strategy}
+        task, through = ray.remote(**options)(_through), ray.put(steps)
+        waiting, running, asked = deque(blocks), [], []
+        with _ray_errors(), stop_requests(lambda: asked.append(True)):
+            while running or (waiting and not asked):
+                while waiting and len(running) < window and not asked:
+                    running.append(task.remote(waiting.popleft(), through))
+                done, running = ray.wait(running, timeout=TICK_S)
+                for answer in ray.get(done):
+                    yield _believed(answer)
+        if asked:
+            raise Interrupted("stopped as asked")
 
-    def run_pools(self, lanes: list[Lane], before: Step, after: Step) -> Iterator[pa.Table]:
-        """Run every lane's blocks through `before`, its pool of actors and `after`, all lanes at once.
-
-        Yields the receipts that `after` returns, in any order. A block whose actor dies is tried again on a new one,
-        at most MAX_TASK_RETRIES times.
+    def run(self, work: Iterable[tuple[Task, pa.Table]]) -> Iterator[pa.Table]:
+        """Work on the rows of each task, all tasks at once; yields receipts, in any order. Rows whose host is lost are
+        tried again on another one.
 
         Raises:
-            EngineError: if a step, or a worker's constructor, raises; the message is the error's own.
+            EngineError: if a model cannot be loaded, or what is written cannot be; the message is the error's own.
             Interrupted: if the build was asked to stop and has finished what was in flight.
         """
-        lanes = [lane for lane in lanes if lane.blocks]
-        if lanes and self.cluster:
-            stream = self._stream()
-            pools = [self._pooled(lane, partial(while_open, stream=stream, step=before), stream) for lane in lanes]
-            merged = pools[0].union(*pools[1:]) if len(pools) > 1 else pools[0]
-            if self._watch:
-                self._watch.before_end = lanes[0].journal.forgive
+        lanes = [Lane(task, rows) for task, rows in work if rows.num_rows]
+        for answer in self._flow(lanes):
+            yield answer.receipts
+
+    def load(self, tasks: Iterable[Task]) -> Iterator[float]:
+        """Load each task's model on a host, which keeps it; yields the seconds that each took, 0 if it was there.
+
+        Raises:
+            EngineError, Interrupted: as `run` does.
+        """
+        yield from self._flow([Lane(task, None) for task in tasks])
+
+    # ---- the work, until nothing is left -------------------------------------------------------------------------
+
+    def _flow(self, lanes: list[Lane]) -> Iterator[Any]:
+        """Give out the rows of lanes until all are done; yields the hosts' answers."""
+        if not lanes:
+            return
+        self.expect(lane.task.spec for lane in lanes)
+        flow = Flow(lanes)
+        schedule = self._scheduled(flow)
+        asked: list[bool] = []
+
+        def stop() -> None:
+            asked.append(True)
+            for seat in list(self._seats.values()):
+                seat.drop()
+
+        if self._watch:
+            self._watch.before_end = flow.forgive
+        try:
+            missing = partial(_missing, [crew for crew in self._crews() if flow.offered().keys() & set(crew.models)])
+            with _ray_errors(), waiting_told(missing), stop_requests(stop):
+                while self._in_flight() if asked else flow.left():
+                    if not asked:
+                        self._decide(schedule, flow)
+                    yield from self._answers(schedule, flow)
+            if asked:
+                raise Interrupted("stopped as asked")
+        except BaseException as end:
+            self._stop_all()
+            if not isinstance(end.__cause__, ray.exceptions.RayError):
+                flow.forgive()  # what is in flight now was ended on purpose
+            raise
+        self._costs |= {it.name: (it.row_s, it.load_s) for it in schedule.models.values() if it.measured}
+
+    def _crews(self) -> list[Crew]:
+        return crews(self._specs, self.cluster)
+
+    def _scheduled(self, flow: Flow) -> Schedule:
+        """A schedule for this work. Hosts that are there go on; what was measured before is known to it."""
+        works = {}
+        for model, spec in self._specs.items():
+            row_s, load_s = self._costs.get(model, (ROW_S, LOAD_S))
+            works[model] = Work(spec.batch_size, flow.rows_per_part(model) or spec.batch_size, row_s, load_s)
+        planned = self._crews()
+        schedule = Schedule(planned, works, self.cluster)
+        for seat in list(self._seats.values()):
+            crew = next((crew for crew in planned if _fits(seat.crew, crew)), None)
+            if crew is None:
+                self._stop(seat)
+                continue
+            seat.crew = crew
+            schedule.host_up(seat.id, crew, time.monotonic())
+            for model in seat.loaded:
+                schedule.loaded(seat.id, model, works[model].load_s)
+        for model, rows in flow.offered().items():
+            schedule.offer(model, rows)
+        return schedule
+
+    def _decide(self, schedule: Schedule, flow: Flow) -> None:
+        """Start and stop hosts, and fill the free slots of those that are up."""
+        now = time.monotonic()
+        if now - flow.looked >= NODES_EVERY_S:
+            flow.looked = now
+            nodes = max(self.cluster.nodes, tuple(_nodes()), key=_size)
+            # Nodes that went may come back: until then hosts wait for their place.
+            if nodes != schedule.cluster.nodes and _size(nodes) > _size(schedule.cluster.nodes):
+                schedule.resize(Cluster.of(nodes))
+        for change in schedule.changes(now):
+            if isinstance(change, Start):
+                self._started += 1
+                seat = Seat.start(f"host-{self._started}", change.crew)
+                self._seats[seat.id] = seat
+            else:
+                self._stop(self._seats[change.host_id])
+                schedule.host_gone(change.host_id)
+        for seat in self._seats.values():
+            while seat.starting is None and len(seat.in_flight) < SLOTS:
+                picked = schedule.pick(seat.id, now)
+                if picked is None:
+                    break
+                block = flow.take(*picked)
+                seat.give(block)
+                schedule.began(seat.id, block.model, block.size, now)
+
+    def _in_flight(self) -> bool:
+        return any(seat.in_flight for seat in self._seats.values())
+
+    def _answers(self, schedule: Schedule, flow: Flow) -> Iterator[Any]:
+        """What hosts have answered by now; waits a moment for one that does."""
+        of = {ref: seat for seat in self._seats.values() for ref in seat.awaited()}
+        if not of:
+            time.sleep(TICK_S)
+            return
+        ready, _ = ray.wait(list(of), num_returns=1, timeout=TICK_S)
+        if ready and len(of) > 1:
+            ready, _ = ray.wait(list(of), num_returns=len(of), timeout=0)
+        for ref in ready:
+            seat = of[ref]
+            if self._seats.get(seat.id) is not seat:
+                continue  # lost a moment ago
             try:
-                with waiting_told(partial(_missing, lanes)):
-                    yield from _results(self._mapped(merged, after), stream)
-            except BaseException as end:
-                if not isinstance(end.__cause__, ray.exceptions.RayError):
-                    lanes[0].journal.forgive()  # what is in flight now was ended on purpose
-                raise
+                answer = ray.get(ref)
+            except ray.exceptions.RayActorError as error:
+                self._lost(seat, schedule, flow, error)
+                continue
+            if ref == seat.starting:
+                seat.starting = None
+                schedule.host_up(seat.id, seat.crew, time.monotonic())
+            else:
+                yield from self._settled(seat, seat.in_flight.pop(ref), _believed(answer), schedule, flow)
 
-    @cached_property
-    def _gate(self) -> Any:
-        """The gate of all streams, beside the driver, so that no other node's end takes it along."""
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Gate).remote()
+    def _settled(self, seat: Seat, block: Block, answer: Any, schedule: Schedule, flow: Flow) -> Iterator[Any]:
+        """Take note of a host's answer; yields it, if something was done."""
+        if isinstance(answer, Dropped):
+            return
+        if isinstance(answer, Done):
+            rows, loading_s, seconds = answer.rows, answer.loading_s, answer.seconds
+        else:
+            rows, loading_s, seconds = 1, answer, ROW_S  # only its model was loaded
+        flow.settled(rows)
+        if loading_s:
+            schedule.loaded(seat.id, block.model, loading_s)
+        seat.loaded.add(block.model)
+        schedule.done(seat.id, block.model, block.size, seconds, time.monotonic())
+        yield answer
 
-    def _stream(self) -> "Stream":
-        self._streams += 1
-        return Stream(self._gate, self._streams)
+    def _lost(self, seat: Seat, schedule: Schedule, flow: Flow, error: ray.exceptions.RayActorError) -> None:
+        """A host is gone, with its node or alone: its blocks wait again."""
+        log.info("%s was lost: %s", seat.id, last_line(error))
+        if flow.count_loss() > MAX_LOST:
+            raise error
+        del self._seats[seat.id]
+        if seat.starting is not None:
+            schedule.host_up(seat.id, seat.crew, time.monotonic())
+        schedule.host_gone(seat.id)
+        for block in seat.in_flight.values():
+            flow.back(block)
+            schedule.returned(block.model, block.size)
 
-    def _pooled(self, lane: Lane, before: Step, stream: "Stream") -> ray.data.Dataset:
-        pool = ray.data.ActorPoolStrategy(size=min(lane.actors, len(lane.blocks)), max_tasks_in_flight_per_actor=2)
-        supervised = {name: getattr(lane, name) for name in ("worker", "kwargs", "specs", "key", "journal")}
-        # With GPUs `map_batches` wants a batch size, by which it would join blocks of different models. (This is a
-        # developer API; pyproject.toml keeps Ray below the version that drops extra arguments like the last.)
-        return self._mapped(ray.data.from_arrow(lane.blocks), before).map_batches_internal(
-            Gated,
-            fn_constructor_kwargs={"stream": stream, **supervised},
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=pool,
-            # Declared, since Ray gives an actor without num_cpus one thread.
-            num_cpus=lane.num_cpus,
-            num_gpus=lane.num_gpus,
-            max_task_retries=MAX_TASK_RETRIES,
-        )
+    def _stop(self, seat: Seat) -> None:
+        del self._seats[seat.id]
+        seat.stop()
 
-    def _mapped(self, dataset: ray.data.Dataset, *steps: Step) -> ray.data.Dataset:
-        """CPU steps, a task per block. They reserve no core, so that on a small machine the models get them all."""
-        tasks = ray.data.TaskPoolStrategy(size=max(1, self.cluster.cpus // 2))
-        for step in steps:
-            safe = partial(guarded, step=step)
-            dataset = dataset.map_batches(safe, batch_size=None, batch_format="pyarrow", compute=tasks, num_cpus=0)
-        return dataset
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One of an engine's streams at the gate; a `cyclepref.builder.engine.gated.Door`."""
-
-    gate: Any
-    number: int
-
-    def is_open(self) -> bool:
-        """Whether anything may begin."""
-        return ray.get(self.gate.is_open.remote(self.number))
-
-    def admit(self, block: str, rows: int) -> bool:
-        """Whether a block, named by its first row, may begin."""
-        return ray.get(self.gate.admit.remote(self.number, block, rows))
-
-    def close(self) -> int:
-        """Let no more blocks begin; returns how many rows have."""
-        return ray.get(self.gate.close.remote(self.number))
+    def _stop_all(self) -> None:
+        """End every host; what they have in flight is not waited for."""
+        for seat in list(self._seats.values()) if ray.is_initialized() else ():
+            self._stop(seat)
+        self._seats.clear()
 
 
 def _nodes() -> list[Node]:
@@ -203,46 +292,50 @@ def _nodes() -> list[Node]:
     return max([node_of(resources) for resources in up], heads + workers, key=_size)
 
 
-def _missing(lanes: list[Lane]) -> str:
-    """What lanes need of one node and none that is up has; empty, if there is room for all."""
+def _missing(crews: list[Crew]) -> str:
+    """What hosts need of one node and none that is up has; empty, if there is room for all."""
     up = [node_of(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    for lane in lanes:
-        if not any(node.gpus >= lane.num_gpus and node.cpus >= lane.num_cpus for node in up):
-            return f"{lane.num_gpus:g} GPUs and {lane.num_cpus} CPU cores for {', '.join(lane.specs)}"
+    for crew in crews:
+        if not any(node.gpus >= crew.num_gpus and node.cpus >= crew.num_cpus for node in up):
+            return f"{crew.num_gpus:g} GPUs and {crew.num_cpus} CPU cores for {', '.join(map(name_of, crew.models))}"
     return ""
 
 
-def _size(nodes: list[Node]) -> tuple[float, int]:
+def _size(nodes: Iterable[Node]) -> tuple[float, int]:
     """GPUs and CPU cores of all of them."""
+    nodes = list(nodes)
     return sum(node.gpus for node in nodes), sum(node.cpus for node in nodes)
 
 
-def _results(dataset: ray.data.Dataset, stream: Stream) -> Iterator[pa.Table]:
-    """The receipts of a stream, until it ends or, after a request to stop, all that has begun is done."""
-    context = dataset.context
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.target_max_block_size = MAX_BLOCK_BYTES
-    # What goes wrong is raised below; Ray Data would print the same trace twice before.
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    begun: list[int] = []
-    receipts = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
-    done, exhausted = 0, False
+def _fits(old: Crew, new: Crew) -> bool:
+    """Whether a host of one crew can be one of the other."""
+    same = (old.num_cpus, old.num_gpus, old.most) == (new.num_cpus, new.num_gpus, new.most)
+    return same and set(old.models) <= set(new.models)
+
+
+def _through(block: pa.Table, steps: tuple[Step, ...]) -> pa.Table | Trouble:
+    """A block through its steps; an error is data."""
     try:
-        with stop_requests(lambda: begun.append(stream.close())):
-            for receipt in receipts:
-                if is_trouble(receipt):
-                    log.info("%s", receipt["trace"][0])
-                    raise EngineError(f"a worker failed: {receipt['trouble'][0]}", str(receipt["kind"][0]))
-                if receipt.num_rows:
-                    done += _rows_done(receipt)
-                    yield receipt
-                if begun and done >= begun[0]:
-                    break
-            else:
-                exhausted = True
-        if begun:
-            raise Interrupted("stopped as asked")
+        for step in steps:
+            block = step(block)
+        return block
+    except Exception as error:
+        return Trouble.of(error)
+
+
+def _believed(answer: Any) -> Any:
+    """An answer that is no trouble."""
+    if isinstance(answer, Trouble):
+        log.info("%s", answer.trace)
+        raise EngineError(f"a worker failed: {answer.message}", answer.kind)
+    return answer
+
+
+@contextmanager
+def _ray_errors() -> Iterator[None]:
+    """What Ray raises, as an EngineError."""
+    try:
+        yield
     except ray.exceptions.RayActorError as error:
         log.info("the cause, as Ray tells it:", exc_info=error)
         raise EngineError(
@@ -252,13 +345,3 @@ def _results(dataset: ray.data.Dataset, stream: Stream) -> Iterator[pa.Table]:
     except ray.exceptions.RayError as error:
         log.info("the cause, as Ray tells it:", exc_info=error)
         raise EngineError(f"a worker failed: {last_line(error)}") from error
-    finally:
-        if not exhausted:
-            with silent_stderr():  # Ray prints a line for every task that waited before a model
-                receipts.close()
-                time.sleep(LAST_WORDS_S)
-
-
-def _rows_done(result: pa.Table) -> int:
-    """How many rows a stream's result stands for: a receipt says so, other tables have a row for each."""
-    return sum(result["done"].to_pylist()) if "done" in result.column_names else result.num_rows

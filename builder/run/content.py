@@ -1,6 +1,7 @@
 """From ids to text and images: where each row's content lies in the store, and how it is read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -34,6 +35,28 @@ def contents(block: pa.Table, role: str) -> list[Any]:
     texts, images = block[f"{role}_text"].to_pylist(), block[f"{role}_image"].to_pylist()
     decoded = {image: decode(image) for image in set(images) - {None}}
     return [text if image is None else decoded[image] for text, image in zip(texts, images, strict=True)]
+
+
+class Contents:
+    """The content that a block's rows have in some roles, decoded a batch at a time: the first when this is made, each
+    other while the caller works on the one before. A whole block of decoded photos would not fit in memory."""
+
+    def __init__(self, block: pa.Table, roles: Iterable[str], batch_size: int):
+        self._batches = [block.slice(start, batch_size) for start in range(0, block.num_rows, batch_size)]
+        self._roles = list(roles)
+        self._first = self._decoded(0)
+
+    def batches(self) -> Iterator[list[list[Any]]]:
+        """For each batch, a list of texts or images for each role; to be asked for once."""
+        with ThreadPoolExecutor(1) as thread:
+            batch, self._first = self._first, None
+            for at in range(1, len(self._batches) + 1):
+                coming = thread.submit(self._decoded, at) if at < len(self._batches) else None
+                yield batch
+                batch = coming.result() if coming else None
+
+    def _decoded(self, at: int) -> list[list[Any]]:
+        return [contents(self._batches[at], role) for role in self._roles]
 
 
 def content_by_id(store: Store, table: str, key: str, ids: Iterable[str]) -> dict[str, Any]:

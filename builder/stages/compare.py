@@ -7,19 +7,11 @@ import numpy as np
 import pyarrow as pa
 
 from cyclepref.builder.engine.engine import Engine
-from cyclepref.builder.engine.memory import Fitting
 from cyclepref.builder.metrics import load_metric
 from cyclepref.builder.pairing.scores import columns
 from cyclepref.builder.run.store import first_of_each
 from cyclepref.builder.stages.accounting import Accountant, Count
-from cyclepref.builder.stages.model_stage import (
-    MEASURES_PER_PART,
-    Content,
-    ModelStage,
-    measured,
-    with_values,
-    write_values,
-)
+from cyclepref.builder.stages.model_stage import MEASURED_BATCHES_PER_PART, Content, Measuring, ModelStage, write_values
 from cyclepref.schemas.ids import similarity_id
 from cyclepref.schemas.resolved import Resolved
 from cyclepref.schemas.specs import MetricSpec
@@ -55,26 +47,12 @@ def compare(wanted: pa.Table, metrics: list[Resolved], accountant: Accountant, e
     return SCORING.run(wanted, {metric.name: metric.spec for metric in metrics}, accountant, engine)
 
 
-class Comparer:
-    """The worker of an actor: loads its metrics once, and gives every row a value or the reason why not."""
+class Comparer(Measuring):
+    """Loads a metric; gives every row (an input `x`, a reconstruction `y`) a similarity."""
 
-    roles = ("x", "y")
-
-    def __init__(self, specs: list[MetricSpec]):
-        metrics = {spec.name: load_metric(spec) for spec in specs}
-        self.compare = {name: Fitting(metric, metric.compare) for name, metric in metrics.items()}
-        self.batch_sizes = {spec.name: spec.batch_size for spec in specs}
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        """Adds `value`, `error_class`, `message` and `halved` to a block of one metric with the contents of `x` and
-        `y`."""
-        name = block["model"][0].as_py()
-        return measured(block, self.compare[name], self.batch_sizes[name], self.roles, _checked)
-
-    @staticmethod
-    def give_up(block: pa.Table, error: Exception) -> pa.Table:
-        """The block as if every row had failed with `error`."""
-        return with_values(block, Comparer.roles, [error] * block.num_rows)
+    def __init__(self, spec: MetricSpec):
+        metric = load_metric(spec)
+        super().__init__(metric, metric.compare, _checked)
 
 
 def _checked(result: Any) -> Any:
@@ -91,5 +69,5 @@ SCORING = ModelStage(
     roles={"x": Content("input_id", {"inputs": "input_id"}), "y": Content("content_id", {"generations": "content_id"})},
     order=("x_part", "x_row", "content_id"),
     write=partial(write_values, stage=STAGE, table="similarities", key="similarity_id"),
-    rows_per_part=lambda spec: MEASURES_PER_PART,
+    rows_per_part=lambda spec: spec.batch_size * MEASURED_BATCHES_PER_PART,
 )

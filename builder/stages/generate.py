@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from PIL import Image
 
 from cyclepref.builder import __version__
 from cyclepref.builder.common.images import content_id, encode
@@ -13,11 +12,11 @@ from cyclepref.builder.engine.engine import Engine
 from cyclepref.builder.engine.memory import Fitting
 from cyclepref.builder.models import load_model
 from cyclepref.builder.models.protocols import Caption, NoOutput, Painting
-from cyclepref.builder.run.content import contents
+from cyclepref.builder.run.content import Contents
 from cyclepref.builder.run.store import Store
 from cyclepref.builder.stages.accounting import Accountant, Count
 from cyclepref.builder.stages.model_stage import Content, ModelStage
-from cyclepref.builder.stages.steps import ahead, attempt, blocks_of, failure, reason, receipt
+from cyclepref.builder.stages.steps import attempt, failure_told, reason, receipt
 from cyclepref.builder.stages.wanted import Use
 from cyclepref.schemas import records
 from cyclepref.schemas.cycle import MAX_CHARACTERS
@@ -71,27 +70,23 @@ def generate(
 
 
 class Generator:
-    """The worker of an actor: loads its models once, and turns blocks of sources into blocks of outputs."""
+    """Loads a captioner or a text-to-image pipeline; makes an output of every row's source, or says why it cannot."""
 
-    def __init__(self, specs: list[GeneratorSpec]):
-        self.specs = {spec.name: spec for spec in specs}
-        self.run = {spec.name: _fitting(spec) for spec in specs}
+    def __init__(self, spec: GeneratorSpec):
+        self.spec, model = spec, load_model(spec)
+        self.run = Fitting(model, model.caption if spec.kind == "captioner" else model.paint)
 
-    def __call__(self, block: pa.Table) -> pa.Table:
-        """Adds the columns of OUTPUT to a block whose rows are all of one model."""
-        name = block["model"][0].as_py()
-        spec, run = self.specs[name], self.run[name]
-        batches = blocks_of(block, spec.batch_size)
-        outputs: list[Drawn] = []
-        # The next batch is decoded beside this one's run, so that a GPU does not wait for a JPEG.
-        for batch, sources in zip(batches, ahead(partial(contents, role="source"), batches), strict=True):
-            outputs += drawn(run, sources, batch["seed"].to_pylist(), spec.resample)
-        return _with_outputs(block, outputs, run.halvings())
+    def __call__(self, rows: pa.Table, contents: Contents) -> list["Drawn"]:
+        """What was drawn for each row."""
+        seeds, outputs = rows["seed"].to_pylist(), []
+        for [sources] in contents.batches():
+            mine = seeds[len(outputs) : len(outputs) + len(sources)]
+            outputs += drawn(self.run, sources, mine, self.spec.resample)
+        return outputs
 
-    @staticmethod
-    def give_up(block: pa.Table, error: Exception) -> pa.Table:
-        """The block as if every row had failed with `error`."""
-        return _with_outputs(block, [Drawn(error, seed, 0) for seed in block["seed"].to_pylist()], 0)
+    def halvings(self) -> int:
+        """As of `cyclepref.builder.engine.task.Worker`."""
+        return self.run.halvings()
 
 
 class Drawn(NamedTuple):
@@ -113,40 +108,6 @@ def drawn(run: Callable[..., list[Any]], sources: list[Any], seeds: list[int | N
         for at, result, seed in zip(again, results, fresh, strict=True):
             found[at] = Drawn(_checked(result), seed, draw)
     return found
-
-
-def _fitting(spec: GeneratorSpec) -> Fitting:
-    model = load_model(spec)
-    return Fitting(model, model.caption if spec.kind == "captioner" else model.paint)
-
-
-def _with_outputs(block: pa.Table, outputs: list[Drawn], halved: int) -> pa.Table:
-    rows = [{"halved": 0, "seed": row.seed, "draw": row.draw, **_output(row)} for row in outputs]
-    rows[0]["halved"] = halved
-    made = pa.Table.from_pylist(rows, schema=OUTPUT)
-    kept = [name for name in block.column_names if name == "source_id" or not name.startswith(("source_", "seed"))]
-    block = block.select(kept)
-    return pa.Table.from_arrays([*block.columns, *made.columns], names=[*kept, *made.column_names])
-
-
-# What leaves a worker: text or raw RGB pixels, or why there is neither. Encoding is the next step's work, so that
-# a GPU does not wait for a PNG.
-OUTPUT = pa.schema(
-    [
-        ("seed", pa.int64()),
-        ("draw", pa.int64()),
-        ("text", pa.string()),
-        ("raw_text", pa.string()),
-        ("rgb", pa.binary()),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("truncated", pa.bool_()),
-        ("cut_by", pa.list_(pa.string())),
-        ("error_class", pa.string()),
-        ("message", pa.string()),
-        ("halved", pa.int64()),
-    ]
-)
 
 
 def _checked(result: Any) -> Any:
@@ -174,36 +135,38 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _output(row: Drawn) -> dict[str, Any]:
-    """One row of OUTPUT."""
-    result = row.result
-    if isinstance(result, Exception):
-        draws = f" (and so at {row.draw} more draws)" if row.draw else ""
-        return {"error_class": type(result).__name__, "message": f"{reason(result)}{draws}"}
-    if isinstance(result, Caption):
-        cut_by = ["max_new_tokens"] if result.truncated else []
-        return {"text": result.text, "raw_text": result.raw, "truncated": result.truncated, "cut_by": cut_by}
-    size = {"width": result.image.width, "height": result.image.height}
-    return {"rgb": result.image.tobytes(), **size, "truncated": result.truncated, "cut_by": list(result.cut_by)}
-
-
-def write_generations(block: pa.Table, store: Store, stage: str) -> pa.Table:
+def write_generations(
+    rows: pa.Table, outputs: list[Drawn | Exception], halved: int, store: Store, stage: str
+) -> pa.Table:
     """Encode a block's outputs and write them, failures first, as one part each; returns a receipt."""
     made, failed = [], []
-    for row in block.to_pylist():
-        if row["error_class"]:
-            failed.append(failure(row, "generation_id", stage, "source_id"))
+    for row, output in zip(rows.to_pylist(), outputs, strict=True):
+        found = Drawn(output, row["seed"], 0) if isinstance(output, Exception) else output
+        if isinstance(found.result, Exception):
+            failed.append(_failed(row, found, stage))
         else:
-            made.append(_generation(row))
+            made.append(_generation(row, found))
     store.write_part("failures", pa.Table.from_pylist(failed, schema=records.FAILURE))
     store.write_part("generations", pa.Table.from_pylist(made, schema=records.GENERATION))
-    return receipt(block, len(failed))
+    return receipt(rows, len(failed), halved)
 
 
-def _generation(row: dict[str, Any]) -> dict[str, Any]:
-    """A Generation record from one row of a worker's output."""
-    kept = {name: row.get(name) for name in records.GENERATION.names}
-    if row["rgb"] is None:
-        return {**kept, "content_id": text_id(row["text"]), "code_version": __version__}
-    image = Image.frombytes("RGB", (row["width"], row["height"]), row["rgb"])
-    return {**kept, "content_id": content_id(image), "image": encode(image), "code_version": __version__}
+def _failed(row: dict[str, Any], found: Drawn, stage: str) -> dict[str, Any]:
+    """A Failure record: why a row has no output."""
+    draws = f" (and so at {found.draw} more draws)" if found.draw else ""
+    told = type(found.result).__name__, f"{reason(found.result)}{draws}"
+    return failure_told(row, *told, "generation_id", stage, "source_id")
+
+
+def _generation(row: dict[str, Any], found: Drawn) -> dict[str, Any]:
+    """A Generation record."""
+    drawn_ = {**dict.fromkeys(records.GENERATION.names), **row, "seed": found.seed, "draw": found.draw}
+    kept = {name: drawn_[name] for name in records.GENERATION.names}
+    kept |= {"code_version": __version__, "truncated": found.result.truncated}
+    if isinstance(found.result, Caption):
+        cut_by = ["max_new_tokens"] if found.result.truncated else []
+        text, raw = found.result.text, found.result.raw
+        return {**kept, "text": text, "raw_text": raw, "content_id": text_id(text), "cut_by": cut_by}
+    image = found.result.image
+    size = {"width": image.width, "height": image.height, "cut_by": list(found.result.cut_by)}
+    return {**kept, "content_id": content_id(image), "image": encode(image), **size}

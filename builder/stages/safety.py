@@ -20,15 +20,13 @@ from PIL import Image
 from cyclepref.builder.catalog.resolve import resolve, settled
 from cyclepref.builder.common.files import from_json
 from cyclepref.builder.engine.engine import Engine
-from cyclepref.builder.engine.memory import Fitting
 from cyclepref.builder.run.store import first_of_each, flat
 from cyclepref.builder.stages.accounting import Accountant
 from cyclepref.builder.stages.model_stage import (
-    MEASURES_PER_PART,
+    MEASURED_BATCHES_PER_PART,
     Content,
+    Measuring,
     ModelStage,
-    measured,
-    with_values,
     write_values,
 )
 from cyclepref.schemas.errors import visible
@@ -175,24 +173,12 @@ class Classifier:
         return logits.softmax(dim=-1)[:, self.index].tolist()
 
 
-class Watcher:
-    """The worker of an actor: loads the classifier once, and turns blocks of images into probabilities."""
+class Watcher(Measuring):
+    """Loads the classifier; gives every image (`it`) a probability."""
 
-    roles = ("it",)
-
-    def __init__(self, specs: list[SafetySpec]):
-        [spec] = specs
-        self.classifier, self.batch_size = Classifier(spec), spec.batch_size
-        self.judge = Fitting(self.classifier, self.classifier.probabilities)
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        """Adds value, error_class, message and halved to a block, and takes its images away."""
-        return measured(block, self.judge, self.batch_size, self.roles)
-
-    @staticmethod
-    def give_up(block: pa.Table, error: Exception) -> pa.Table:
-        """The block as if every row had failed with `error`."""
-        return with_values(block, Watcher.roles, [error] * block.num_rows)
+    def __init__(self, spec: SafetySpec):
+        classifier = Classifier(spec)
+        super().__init__(classifier, classifier.probabilities)
 
 
 WATCHING = ModelStage(
@@ -203,5 +189,5 @@ WATCHING = ModelStage(
     roles={"it": Content("content_id", {"inputs": "input_id", "generations": "content_id"})},
     order=("it_part", "it_row"),
     write=partial(write_values, stage=STAGE, table="verdicts", key="verdict_id"),
-    rows_per_part=lambda spec: MEASURES_PER_PART,
+    rows_per_part=lambda spec: spec.batch_size * MEASURED_BATCHES_PER_PART,
 )

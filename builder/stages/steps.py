@@ -1,11 +1,9 @@
 """What every stage does to a block of rows: run a batch, halve one that raises, say what came of each row."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cyclepref.builder import __version__
 from cyclepref.schemas import records
@@ -45,24 +43,19 @@ def reason(error: Exception) -> str:
     return str(error).encode("utf-8", "backslashreplace").decode()
 
 
-def failure(row: dict[str, Any], key: str, stage: str, source: str) -> dict[str, Any]:
-    """A Failure row, from a row with `model`, `error_class`, `message` and `attempt`; `key` names its id's column and
+def failure(row: dict[str, Any], error: Exception, key: str, stage: str, source: str) -> dict[str, Any]:
+    """A Failure row, from a row with `model` and `attempt` and what it failed with; `key` names its id's column and
     `source` that of what it was made from."""
-    values = (row[key], stage, row["model"], row[source], row["error_class"], row["message"][:2000], row["attempt"])
+    return failure_told(row, type(error).__name__, reason(error), key, stage, source)
+
+
+def failure_told(row: dict[str, Any], kind: str, message: str, key: str, stage: str, source: str) -> dict[str, Any]:
+    """As `failure`, by the error's class and message."""
+    values = (row[key], stage, row["model"], row[source], kind, message[:2000], row["attempt"])
     return dict(zip(records.FAILURE.names, (*values, __version__), strict=True))
 
 
-def receipt(block: pa.Table, failed: int) -> pa.Table:
+def receipt(block: pa.Table, failed: int, halved: int = 0) -> pa.Table:
     """What a block, whose rows are all of one model, came to."""
-    halved = pc.sum(block["halved"]).as_py() if "halved" in block.column_names else 0
     counts = {"done": [block.num_rows], "failed": [failed], "halved": [halved]}
     return pa.table({"model": [block["model"][0].as_py()], **counts}, schema=RECEIPT)
-
-
-def ahead(function: Callable[[Any], Any], items: list[Any]) -> Iterator[Any]:
-    """`map`, with the next result computed in a thread while the caller works on this one."""
-    with ThreadPoolExecutor(1) as thread:
-        waiting = [thread.submit(function, item) for item in items[:1]]
-        for at in range(len(items)):
-            waiting += [thread.submit(function, item) for item in items[at + 1 : at + 2]]
-            yield waiting.pop(0).result()

@@ -1,0 +1,100 @@
+"""The rows of a piece of work that are not done yet: those that wait, by model, and those that hosts have."""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray
+
+from cyclepref.builder.engine.task import Task, key_of
+
+
+class Lane:
+    """A task and its rows; no rows where its model is only to be loaded."""
+
+    def __init__(self, task: Task, rows: pa.Table | None):
+        self.task, self._rows, self._at = task, rows, 0
+        self.total = 1 if rows is None else rows.num_rows
+        self.ref = ray.put(task)
+        self.name = self.ref.hex()
+
+    @property
+    def left(self) -> int:
+        """Rows that have not been taken."""
+        return self.total - self._at
+
+    def take(self, count: int) -> pa.Table | None:
+        """The next rows."""
+        begin, self._at = self._at, self._at + count
+        return None if self._rows is None else self._rows.slice(begin, count).combine_chunks()
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of one lane that a host is given; None for those that only load the model."""
+
+    lane: Lane
+    rows: pa.Table | None
+    size: int
+
+    @property
+    def model(self) -> str:
+        """The model's key in the schedule."""
+        return key_of(self.lane.task.spec)
+
+
+class Flow:
+    """Lanes until every row is done. `looked` is when the driver last looked for new nodes."""
+
+    def __init__(self, lanes: list[Lane]):
+        self._lanes = lanes
+        self._waiting: dict[str, deque[Lane | Block]] = {}
+        for lane in lanes:
+            self._waiting.setdefault(key_of(lane.task.spec), deque()).append(lane)
+        self._left = sum(lane.total for lane in lanes)
+        self._lost = 0
+        self.looked = time.monotonic()
+
+    def left(self) -> int:
+        """Rows that are not done, in flight or not."""
+        return self._left
+
+    def offered(self) -> dict[str, int]:
+        """Rows by model."""
+        return {model: sum(lane.total for lane in lanes) for model, lanes in self._waiting.items()}
+
+    def rows_per_part(self, model: str) -> int | None:
+        """The most rows of a block, if the model has any."""
+        return min((lane.task.rows_per_part for lane in self._waiting.get(model, ())), default=None)
+
+    def take(self, model: str, count: int) -> Block:
+        """The next rows of a model, `count` or fewer; those that a lost host had come first, as they were."""
+        waiting = self._waiting[model]
+        if isinstance(waiting[0], Block):
+            return waiting.popleft()
+        lane = waiting[0]
+        size = min(count, lane.left)
+        block = Block(lane, lane.take(size), size)
+        if not lane.left:
+            waiting.popleft()
+        return block
+
+    def back(self, block: Block) -> None:
+        """A block that a lost host had waits again."""
+        self._waiting[block.model].appendleft(block)
+
+    def settled(self, rows: int) -> None:
+        """So many rows are accounted for."""
+        self._left -= rows
+        self._lost = 0
+
+    def count_loss(self) -> int:
+        """One more host was lost; how many since the last block that was done."""
+        self._lost += 1
+        return self._lost
+
+    def forgive(self) -> None:
+        """Remove the notes of work that was ended on purpose (see `cyclepref.builder.run.in_flight.Journal`)."""
+        for journal in {lane.task.stage: lane.task.journal for lane in self._lanes}.values():
+            journal.forgive()
