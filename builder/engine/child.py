@@ -56,7 +56,12 @@ class Child:
             threading.Thread(target=loop, daemon=True).start()
 
     def ask(
-        self, what: str, name: str, task: Task, rows: pa.Table | None = None, error: Exception | None = None
+        self,
+        what: str,
+        name: str,
+        task: Task,
+        rows: pa.Table | None = None,
+        errors: list[WorkerDied] | None = None,
     ) -> Future:
         """The answer to come: a Done, Dropped or Trouble; of "load" the seconds that it took, or Trouble.
 
@@ -74,7 +79,7 @@ class Child:
             if name not in self._sent:
                 self._sent.add(name)
                 self._to_send.put(("task", (name, pickle.dumps(task))))
-            self._to_send.put(Asked(self._number, what, name, rows, error))
+            self._to_send.put(Asked(self._number, what, name, rows, errors))
         return future
 
     def drop(self) -> None:

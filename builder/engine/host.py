@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ class Asked(NamedTuple):
     what: str
     task: str
     rows: pa.Table | None = None
-    error: BaseException | None = None
+    errors: list[Exception] | None = None
 
 
 class Said(NamedTuple):
@@ -113,8 +114,7 @@ class _Host:
         if asked.what == "load":
             return self._loaded(task)
         if asked.what == "give up":
-            results = [asked.error] * asked.rows.num_rows
-            self._to_write.put((asked, lambda: Done(task.write(asked.rows, results, 0), len(results), 0.0)))
+            self._to_write.put((asked, partial(_written, task, asked.rows, asked.errors)))
             return None
         if read is None or self._dropping:
             return Dropped()
@@ -123,7 +123,7 @@ class _Host:
         rows, contents = read
         results = worker(rows, contents)
         halved, seconds = worker.halvings(), time.monotonic() - begin
-        self._to_write.put((asked, lambda: Done(task.write(rows, results, halved), len(results), seconds)))
+        self._to_write.put((asked, partial(_written, task, rows, results, halved, seconds)))
         return None
 
     def _write(self) -> None:
@@ -162,6 +162,10 @@ class _Host:
         finally:
             self.say(Said("loading"))
         return time.monotonic() - begin
+
+
+def _written(task: Task, rows: pa.Table, results: list[Any], halved: int = 0, seconds: float = 0.0) -> Done:
+    return Done(task.write(rows, results, halved), len(results), seconds)
 
 
 def _leave_with_parent() -> None:

@@ -11,6 +11,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -50,42 +51,66 @@ class Supervised:
         """Work on a block until every row is done, failed or given up. `name` stands for the task in this host."""
         ids = block[task.key].to_pylist()
         deaths = task.journal.deaths(ids)
-        waiting, done = deque(self._pieces(task, block, deaths)), []
+        waiting = deque(self._pieces(task, block, deaths))
+        done: list[Done] = []
+        hopeless: list[tuple[pa.Table, WorkerDied]] = []
         reasons: dict[str, WorkerDied] = {}
-        loading = 0.0
         while waiting and not self._dropping:
             piece = waiting.popleft()
             mine = piece[task.key].to_pylist()
-            tried = deaths[mine[0]]
-            with self._turns.take(alone=tried > 0 or not self._has(task)):
-                # Before the note is written: a death while a model loads is no row's fault.
-                if isinstance(answer := self._loaded(name, task), Trouble):
-                    return answer
-                loading += answer
-                note = task.journal.begin(ids, mine)
-                child = self._child
-                try:
-                    what, why = ("give up", reasons[mine[0]]) if tried > ALONE_AFTER else ("work", None)
-                    answer = child.ask(what, name, task, _at_attempt(piece, tried), why).result()
-                except WorkerDied as death:
-                    if isinstance(trouble := self._died(child, task, note, mine, death), Trouble):
-                        return trouble
-                    deaths.update(mine)
-                    reasons.update(dict.fromkeys(mine, _given_up(death)))
-                    waiting.extendleft(reversed(list(self._pieces(task, piece, deaths))))
-                    continue
-            task.journal.end(note)
-            if isinstance(answer, Trouble):
+            if deaths[mine[0]] > ALONE_AFTER:
+                hopeless.append((piece, reasons[mine[0]]))
+                continue
+            answer = self._tried(name, task, piece, ids, deaths[mine[0]])
+            if isinstance(answer, WorkerDied):
+                deaths.update(mine)
+                reasons.update(dict.fromkeys(mine, answer))
+                waiting.extendleft(reversed(list(self._pieces(task, piece, deaths))))
+            elif isinstance(answer, Trouble):
                 return answer
-            if isinstance(answer, Dropped):
-                break
+            elif isinstance(answer, Done):
+                done.append(answer)
+        # Last, since a process that dies whatever it is given is no row's fault.
+        if hopeless:
+            if not isinstance(answer := self._given_up(name, task, hopeless), Done):
+                return answer
+            done.append(answer)
+        return _joined(done) if done else Dropped()
+
+    def _tried(
+        self, name: str, task: Task, piece: pa.Table, block: list[str], deaths: int
+    ) -> Done | Dropped | Trouble | WorkerDied:
+        """What the child makes of a piece of a block, or how it died of it; pieces after a death have it for
+        themselves."""
+        mine = piece[task.key].to_pylist()
+        with self._turns.take(alone=deaths > 0 or not self._has(task)):
+            # Before the note is written: a death while a model loads is no row's fault.
+            if isinstance(loading_s := self._loaded(name, task), Trouble):
+                return loading_s
+            note = task.journal.begin(block, mine)
+            child = self._child
+            try:
+                answer = child.ask("work", name, task, _at_attempt(piece, deaths)).result()
+            except WorkerDied as death:
+                return self._died(child, task, note, mine, death) or death
+        task.journal.end(note)
+        if isinstance(answer, Done):
             with self._lock:
                 self._fruitless, self._notes = 0, []
-            done.append(answer)
-        if not done:
-            return Dropped()
-        receipts = pa.concat_tables([each.receipts for each in done])
-        return Done(receipts, sum(each.rows for each in done), sum(each.seconds for each in done), loading)
+            return replace(answer, loading_s=loading_s)
+        return answer
+
+    def _given_up(self, name: str, task: Task, hopeless: list[tuple[pa.Table, WorkerDied]]) -> Done | Trouble:
+        """Have rows written as failures that were in flight at too many deaths."""
+        seen = f"it was in flight at {ALONE_AFTER + 1} deaths of its worker, at the last one alone"
+        errors = [WorkerDied(f"{seen}: {reason}") for _, reason in hopeless]
+        rows = _at_attempt(pa.concat_tables([piece for piece, _ in hopeless]), ALONE_AFTER)
+        for _ in range(MAX_LOADING):
+            try:
+                return self._living().ask("give up", name, task, rows, errors).result()
+            except WorkerDied as death:
+                last = death
+        return Trouble.of(last)
 
     def drop(self) -> None:
         """Begin nothing more; what has begun is finished."""
@@ -178,9 +203,10 @@ class Turns:
                 self._changed.notify_all()
 
 
-def _given_up(death: WorkerDied) -> WorkerDied:
-    """Why a row is given up."""
-    return WorkerDied(f"it was in flight at {ALONE_AFTER + 1} deaths of its worker, at the last one alone: {death}")
+def _joined(done: list[Done]) -> Done:
+    """What became of a block, of what became of its pieces."""
+    sums = (sum(getattr(each, name) for each in done) for name in ("rows", "seconds", "loading_s"))
+    return Done(pa.concat_tables([each.receipts for each in done]), *sums)
 
 
 def _at_attempt(piece: pa.Table, deaths: int) -> pa.Table:

@@ -2,7 +2,8 @@
 cluster."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 from PIL import Image
 
 from cyclepref.builder.engine.cluster import EngineError
-from cyclepref.builder.engine.engine import Engine, Lane, Step
+from cyclepref.builder.engine.engine import Engine, Step
 from cyclepref.builder.engine.plan import Cluster
+from cyclepref.builder.engine.task import Task
 from cyclepref.builder.models.protocols import Caption, Painting
 from cyclepref.builder.stages import compare, generate
+from cyclepref.builder.stages.steps import blocks_of
 from cyclepref.schemas.ids import digest
 from cyclepref.schemas.recipe import Recipe, parse_recipe
 
@@ -27,18 +30,29 @@ class InlineEngine(Engine):
     def run_tasks(self, blocks: list[pa.Table], *steps: Step) -> Iterator[pa.Table]:
         """As of `Engine`."""
         for block in blocks:
-            try:
+            with worker_errors():
                 for step in steps:
                     block = step(block)
-            except Exception as error:
-                raise EngineError(f"a worker failed: {error}", type(error).__name__) from error
             yield block
 
-    def run_pools(self, lanes: list[Lane], before: Step, after: Step) -> Iterator[pa.Table]:
+    def run(self, work: Iterable[tuple[Task, pa.Table]]) -> Iterator[pa.Table]:
         """As of `Engine`."""
-        for lane in lanes:
-            worker = lane.worker(**lane.kwargs)
-            yield from self.run_tasks(lane.blocks, before, worker, after)
+        for task, rows in work:
+            worker = task.worker(task.spec) if rows.num_rows else None
+            for block in blocks_of(rows, task.rows_per_part):
+                with worker_errors():
+                    read, contents = task.read(block)
+                    made = task.write(read, worker(read, contents), worker.halvings())
+                yield made
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Errors as those of a worker reach a build."""
+    try:
+        yield
+    except Exception as error:
+        raise EngineError(f"a worker failed: {error}", type(error).__name__) from error
 
 
 class Hashed:

@@ -5,10 +5,10 @@ import torch
 from pydantic import ValidationError
 
 from cyclepref.builder.catalog.catalog import CATALOG
-from cyclepref.builder.engine.memory import Fitting
 from cyclepref.builder.models import load_model
 from cyclepref.builder.models.captioners import GumbelNoise, clean
 from cyclepref.builder.models.protocols import Caption
+from cyclepref.builder.run.content import Contents
 from cyclepref.builder.shapeworld import grammar, render, scenes
 from cyclepref.builder.stages.generate import Generator, drawn
 from cyclepref.builder.stages.steps import attempt
@@ -113,32 +113,25 @@ class Stub:
         ("shapeworld-sd", True, "SafetyRefusal"),
     ],
 )
-def test_an_empty_caption_and_a_black_image_are_failures_and_not_data(name, refused, error):
+def test_an_empty_caption_and_a_black_image_are_failures_and_not_data(name, refused, error, monkeypatch):
     import pyarrow as pa
     from PIL import Image
 
     from cyclepref.builder.common.images import encode
     from cyclepref.builder.models.protocols import Caption, Painting
 
-    worker = Generator([])
-    worker.specs[name] = CATALOG[name]
     black = Painting(Image.new("RGB", (4, 4)), False, refused=refused)
     stub = Stub(CATALOG[name], Caption("", "", False) if error == "EmptyCaption" else black)
-    worker.run[name] = Fitting(stub, stub.caption)
+    monkeypatch.setattr("cyclepref.builder.stages.generate.load_model", lambda spec: stub)
     block = pa.table(
         {
-            "generation_id": ["g"],
-            "source_id": ["s"],
-            "model": [name],
             "seed": pa.array([1]),
             "source_text": pa.array([None if error == "EmptyCaption" else "a"], pa.string()),
             "source_image": pa.array([encode(PICTURES[0]) if error == "EmptyCaption" else None], pa.binary()),
         }
     )
-    [row] = worker(block).to_pylist()
-    assert row["error_class"] == error
-    assert row["text"] is None
-    assert row["rgb"] is None
+    [row] = Generator(CATALOG[name])(block, Contents(block, ["source"], 4))
+    assert type(row.result).__name__ == error
 
 
 def mute(seeds_with_words: set[int]):

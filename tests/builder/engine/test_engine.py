@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,8 @@ import pytest
 
 from cyclepref.builder.common.stopping import Interrupted
 from cyclepref.builder.engine.cluster import EngineError
-from cyclepref.builder.engine.engine import Engine, Lane
+from cyclepref.builder.engine.engine import Engine
+from cyclepref.builder.engine.task import Task
 from cyclepref.builder.run.in_flight import Journal
 from cyclepref.builder.run.store import Store
 from cyclepref.schemas.specs import Spec
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("ray_local")
 class Fragile:
     """A worker that does to its own process what a row says."""
 
-    def __init__(self, on_load: str = ""):
+    def __init__(self, spec: Spec, on_load: str = ""):
         self.do(on_load)
 
     def do(self, what: str) -> None:
@@ -32,33 +34,33 @@ class Fragile:
         if what == "slow":
             time.sleep(1)
 
-    def __call__(self, block: pa.Table) -> pa.Table:
-        for text in block["text"].to_pylist():
+    def __call__(self, rows: pa.Table, texts: list[str]) -> list[str]:
+        for text in texts:
             self.do(text)
-        return block.append_column("error", pa.array([None] * block.num_rows, pa.string()))
+        return texts
 
-    @staticmethod
-    def give_up(block: pa.Table, error: Exception) -> pa.Table:
-        return block.append_column("error", pa.array([type(error).__name__] * block.num_rows, pa.string()))
-
-
-def lane(tmp_path: Path, blocks: list[list[str]], **kwargs) -> Lane:
-    tables = []
-    for at, texts in enumerate(blocks):
-        ids = [f"{at}-{row}" for row in range(len(texts))]
-        columns = {"id": ids, "model": ["m"] * len(texts), "text": texts, "attempt": [1] * len(texts)}
-        tables.append(pa.table(columns))
-    specs = {"m": Spec(name="m", batch_size=2)}
-    return Lane(tables, Fragile, specs, "id", Journal(Store(tmp_path), "stage"), kwargs)
+    def halvings(self) -> int:
+        return 0
 
 
-def same(block: pa.Table) -> pa.Table:
-    return block
+def texts_of(block: pa.Table) -> tuple[pa.Table, list[str]]:
+    return block, block["text"].to_pylist()
 
 
-def counted(block: pa.Table) -> pa.Table:
-    failed = block.num_rows - block["error"].null_count
-    return pa.table({"done": [block.num_rows], "failed": [failed]})
+def counted(rows: pa.Table, results: list, halved: int) -> pa.Table:
+    return pa.table({"done": [len(results)], "failed": [sum(isinstance(it, Exception) for it in results)]})
+
+
+def no_space(rows: pa.Table, results: list, halved: int) -> pa.Table:
+    raise OSError(28, "No space left on device")
+
+
+def work(tmp_path: Path, *texts: str, name: str = "m", on_load: str = "", write=counted) -> tuple[Task, pa.Table]:
+    """Rows of a model, in blocks of four."""
+    columns = {"id": [f"{name}{at}" for at in range(len(texts))], "model": [name] * len(texts), "text": list(texts)}
+    rows = pa.table({**columns, "attempt": [1] * len(texts)})
+    spec, journal = Spec(name=name, batch_size=2, num_gpus=0), Journal(Store(tmp_path), "stage")
+    return Task("stage", spec, "id", partial(Fragile, on_load=on_load), texts_of, write, journal, 4), rows
 
 
 def full(block: pa.Table) -> pa.Table:
@@ -66,21 +68,22 @@ def full(block: pa.Table) -> pa.Table:
 
 
 def test_a_row_that_kills_its_worker_fails_and_all_others_are_done(tmp_path):
-    work = lane(tmp_path, [["fine"] * 4, ["fine", "segfault", "fine", "fine"], ["fine"] * 4])
-    receipts = pa.concat_tables(Engine().run_pools([work], same, counted)).to_pydict()
+    with Engine() as engine:
+        rows = work(tmp_path, *["fine"] * 5, "segfault", *["fine"] * 6)
+        receipts = pa.concat_tables(engine.run([rows])).to_pydict()
     assert sum(receipts["done"]) == 12
     assert sum(receipts["failed"]) == 1
 
 
 def test_a_model_that_cannot_load_is_one_line_and_ray_prints_nothing(tmp_path, capfd):
     with pytest.raises(EngineError, match=r"^a worker failed: OSError: no such weights$"):
-        list(Engine().run_pools([lane(tmp_path, [["fine"]], on_load="raise")], same, counted))
+        list(Engine().run([work(tmp_path, "fine", on_load="raise")]))
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_step_that_raises_is_one_line_and_ray_prints_nothing(tmp_path, capfd):
     with pytest.raises(EngineError, match="No space left on device"):
-        list(Engine().run_pools([lane(tmp_path, [["fine"]])], same, full))
+        list(Engine().run([work(tmp_path, "fine", write=no_space)]))
     with pytest.raises(EngineError, match="No space left on device"):
         list(Engine().run_tasks([pa.table({"a": [1]})], full))
     assert capfd.readouterr() == ("", "")
@@ -90,7 +93,7 @@ def test_a_journal_that_cannot_be_kept_is_one_line_with_its_own_reason(tmp_path)
     (tmp_path / "store").mkdir()
     (tmp_path / "store/attempts").write_text("no folder can be made here, as on a disk that is full")
     with pytest.raises(EngineError, match=r"^a worker failed: cannot make \S+attempts[^\n]*$"):
-        list(Engine().run_pools([lane(tmp_path, [["fine"]])], same, counted))
+        list(Engine().run([work(tmp_path, "fine")]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -99,7 +102,7 @@ def test_the_first_signal_finishes_what_is_in_flight_and_begins_nothing_new(tmp_
     done = []
 
     def stop_at_the_first_receipt() -> None:
-        for receipt in Engine().run_pools([lane(tmp_path, [["slow"]] * 60)], same, counted):
+        for receipt in Engine().run([work(tmp_path, *["slow"] * 60)]):
             if not done:
                 time.sleep(3)  # all blocks have been read meanwhile, and wait before the model
                 os.kill(os.getpid(), number)
@@ -107,7 +110,7 @@ def test_the_first_signal_finishes_what_is_in_flight_and_begins_nothing_new(tmp_
 
     with pytest.raises(Interrupted):
         stop_at_the_first_receipt()
-    assert 1 <= sum(done) < 10, "what waits before the model has not begun"
+    assert 1 <= sum(done) < 20, "what waits before the model has not begun"
     assert Store(tmp_path).names("store/attempts/stage") == []
     assert signal.getsignal(number) is before
 
@@ -116,8 +119,7 @@ def test_the_second_signal_stops_at_once(tmp_path):
     asked = []
 
     def stop_twice_at_the_first_receipt() -> None:
-        quick, long = lane(tmp_path, [["fine"]]), lane(tmp_path, [["slow"] * 60] * 4)
-        for _ in Engine().run_pools([quick, long], same, counted):
+        for _ in Engine().run([work(tmp_path, "fine", name="quick"), work(tmp_path, *["slow"] * 240)]):
             asked.append(time.monotonic())
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
@@ -125,3 +127,13 @@ def test_the_second_signal_stops_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         stop_twice_at_the_first_receipt()
     assert time.monotonic() - asked[0] < 30
+
+
+def test_hosts_and_their_models_live_from_one_stage_to_the_next(tmp_path):
+    with Engine() as engine:
+        engine.expect([work(tmp_path, name=name)[0].spec for name in "ab"])
+        list(engine.run([work(tmp_path, "fine", name="a")]))
+        [first] = engine._seats
+        list(engine.run([work(tmp_path, "fine", name="b")]))
+        assert list(engine._seats) == [first]
+        assert list(engine.load([work(tmp_path, name=name)[0] for name in "ab"])) == [0.0, 0.0]

@@ -1,4 +1,5 @@
-"""Models that take their process with them: rows that kill, workers that hang, models that cannot load."""
+"""Models that take their process with them: rows that kill, processes that hang, models that cannot load; and blocks
+that are read, worked on and written side by side."""
 
 import os
 import signal
@@ -6,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +17,8 @@ import pytest
 from cyclepref.builder.catalog.catalog import CATALOG
 from cyclepref.builder.engine.memory import Fitting
 from cyclepref.builder.engine.signs_of_life import Signs
-from cyclepref.builder.engine.supervisor import MAX_FRUITLESS, Supervised, is_trouble
+from cyclepref.builder.engine.supervisor import MAX_FRUITLESS, Supervised
+from cyclepref.builder.engine.task import Done, Dropped, Task, Trouble
 from cyclepref.builder.run.in_flight import Journal
 from cyclepref.builder.run.store import Store
 from cyclepref.schemas.specs import Spec
@@ -23,10 +27,10 @@ SPEC = Spec(name="m", batch_size=4, num_gpus=0, timeout_s=60)
 
 
 class Fragile:
-    """A worker that does to its own process what a row says; `log` has a line for each row that it was given."""
+    """A worker that does to its own process what a row says; `log` has a line for each block that it was given."""
 
-    def __init__(self, log: str, on_load: str = ""):
-        self.log = Path(log)
+    def __init__(self, spec: Spec, log: str, on_load: str = ""):
+        self.spec, self.log = spec, Path(log)
         self.do(on_load)
 
     def do(self, what: str) -> None:
@@ -40,6 +44,11 @@ class Fragile:
             for _ in range(16):
                 time.sleep(0.5)
                 self.log.with_suffix(".weights").write_bytes(bytes(2**21))
+        if what == "slow":
+            time.sleep(3)
+        if what == "once a process":
+            with self.log.with_suffix(".loads").open("a") as loads:
+                loads.write("loaded\n")
         if what == "raise":
             raise OSError("no such weights")
         if what == "look for notes":
@@ -50,25 +59,22 @@ class Fragile:
             self.log.with_suffix(".once").touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def __call__(self, block: pa.Table) -> pa.Table:
+    def __call__(self, rows: pa.Table, texts: list[str]) -> list[str]:
         with self.log.open("a") as log:
-            log.write(" ".join(block["id"].to_pylist()) + "\n")
-        for text in block["text"].to_pylist():
+            log.write(" ".join(rows["id"].to_pylist()) + "\n")
+        for text in texts:
             self.do(text)
-        return block.append_column("error", pa.array([None] * block.num_rows, pa.string()))
+        return texts
 
-    @staticmethod
-    def give_up(block: pa.Table, error: Exception) -> pa.Table:
-        said = f"{type(error).__name__}: {error}"
-        return block.append_column("error", pa.array([said] * block.num_rows, pa.string()))
+    def halvings(self) -> int:
+        return 0
 
 
 class Tight(Fragile):
     """A worker whose model has room for one row at a time and takes half a second; `log` has the size of each batch."""
 
-    def __init__(self, log: str, size: int):
-        super().__init__(log)
-        self.spec = SPEC.model_copy(update={"batch_size": size})
+    def __init__(self, spec: Spec, log: str):
+        super().__init__(spec, log)
         self.run = Fitting(self, self.batch)
 
     def batch(self, texts: list[str]) -> list[None]:
@@ -78,10 +84,24 @@ class Tight(Fragile):
             raise MemoryError
         time.sleep(0.5)
         self.do(texts[0])
-        return [None]
+        return texts
 
-    def __call__(self, block: pa.Table) -> pa.Table:
-        return block.append_column("error", pa.array(self.run(block["text"].to_pylist()), pa.string()))
+    def __call__(self, rows: pa.Table, texts: list[str]) -> list[str]:
+        return self.run(texts)
+
+
+def texts_of(block: pa.Table) -> tuple[pa.Table, list[str]]:
+    """What is read of a block; a row that says so cannot be."""
+    texts = block["text"].to_pylist()
+    if "unreadable" in texts:
+        raise OSError("Input/output error")
+    return block.select(["id", "model", "attempt"]), texts
+
+
+def told(rows: pa.Table, results: list, halved: int) -> pa.Table:
+    """What became of every row, in the place of a receipt."""
+    errors = [f"{type(it).__name__}: {it}" if isinstance(it, Exception) else None for it in results]
+    return rows.select(["id", "attempt"]).append_column("error", pa.array(errors, pa.string()))
 
 
 def block(*texts: str) -> pa.Table:
@@ -89,19 +109,31 @@ def block(*texts: str) -> pa.Table:
     return pa.table({**columns, "attempt": [1] * len(texts)})
 
 
+class Hosted:
+    """A supervised process, and a task for it: called with a block, it gives what became of every row."""
+
+    def __init__(self, run: Path, log: Path, spec: Spec, worker: type, **kwargs):
+        self.host = Supervised()
+        self.task = Task("candidates", spec, "id", partial(worker, log=str(log), **kwargs), texts_of, told,
+                         Journal(Store(run), "candidates"), 64)  # fmt: skip
+
+    def __call__(self, block: pa.Table) -> pa.Table | Trouble:
+        answer = self.host.work("task", self.task, block)
+        return answer.receipts if isinstance(answer, Done) else answer
+
+
 @pytest.fixture
 def supervised(tmp_path):
-    """Makes a supervised worker on one run directory."""
+    """Makes a supervised process on one run directory."""
     made = []
 
-    def make(spec: Spec = SPEC, worker: type = Fragile, **kwargs) -> Supervised:
-        journal = Journal(Store(tmp_path / "run"), "candidates")
-        made.append(Supervised(worker, {"log": str(tmp_path / "log"), **kwargs}, {"m": spec}, "id", journal))
+    def make(spec: Spec = SPEC, worker: type = Fragile, **kwargs) -> Hosted:
+        made.append(Hosted(tmp_path / "run", tmp_path / "log", spec, worker, **kwargs))
         return made[-1]
 
     yield make
     for each in made:
-        each._process.kill()
+        each.host.kill()
 
 
 def given(tmp_path) -> list[str]:
@@ -149,7 +181,7 @@ def test_a_hung_worker_is_ended_after_the_time_of_one_batch_however_many_it_was_
 def test_a_worker_that_hangs_between_two_blocks_and_reads_nothing_is_ended_too(supervised):
     worker = supervised(SPEC.model_copy(update={"timeout_s": 2.0}))
     worker(block("fine"))
-    os.kill(worker._process.pid, signal.SIGSTOP)
+    os.kill(worker.host._child.process.pid, signal.SIGSTOP)
     out: list[pa.Table] = []
     more_than_a_pipe_holds = block(*["fine" * 250_000] * 4)
     waiting = threading.Thread(target=lambda: out.append(worker(more_than_a_pipe_holds)), daemon=True)
@@ -160,13 +192,13 @@ def test_a_worker_that_hangs_between_two_blocks_and_reads_nothing_is_ended_too(s
 
 def test_batches_that_were_halved_for_want_of_memory_have_the_time_of_a_batch_each(supervised, tmp_path):
     spec = SPEC.model_copy(update={"batch_size": 8, "timeout_s": 2.0})
-    out = supervised(spec, Tight, size=8)(block(*["fine"] * 8))
+    out = supervised(spec, Tight)(block(*["fine"] * 8))
     assert out["attempt"].to_pylist() == [1] * 8
     assert given(tmp_path) == ["8", "4", "2", *["1"] * 8]
 
 
 def test_the_next_process_begins_with_the_batch_size_that_fitted(supervised, tmp_path):
-    out = supervised(SPEC, Tight, size=4)(block("fine", "once", "fine", "fine"))
+    out = supervised(SPEC, Tight)(block("fine", "once", "fine", "fine"))
     assert out["error"].to_pylist() == [None] * 4
     assert given(tmp_path) == ["4", "2", "1", "1", *["1"] * 4]
 
@@ -213,17 +245,17 @@ def test_a_note_of_work_in_flight_is_removed_when_the_work_is_done(supervised, t
 
 def test_a_model_that_cannot_load_is_told_at_once_and_in_one_line(supervised):
     out = supervised(on_load="raise")(block("fine"))
-    assert is_trouble(out)
-    assert out["trouble"].to_pylist() == ["OSError: no such weights"]
-    assert "Traceback" in out["trace"][0].as_py()
+    assert out.message == "OSError: no such weights"
+    assert out.kind == "OSError"
+    assert "Traceback" in out.trace
 
 
 @pytest.mark.parametrize(("what", "reason"), [("segfault", "SIGSEGV"), ("hang", "nothing read or written for 1 s")])
 def test_a_model_that_kills_its_process_or_hangs_while_it_loads_is_tried_three_times(supervised, what, reason):
     spec = SPEC.model_copy(update={"load_timeout_s": 1.0}) if what == "hang" else SPEC
     out = supervised(spec, on_load=what)(block("fine"))
-    assert "m could not be loaded: 3 times in a row" in out["trouble"][0].as_py()
-    assert reason in out["trouble"][0].as_py()
+    assert "m could not be loaded: 3 times in a row" in out.message
+    assert reason in out.message
 
 
 def test_a_model_that_is_downloaded_for_longer_than_it_may_be_silent_is_loaded(supervised):
@@ -252,14 +284,14 @@ def test_a_process_that_waits_for_anothers_download_of_its_model_lives(tmp_path,
 @pytest.mark.slow
 def test_a_worker_that_dies_whatever_it_is_given_ends_the_run(supervised):
     out = supervised()(block(*["exit"] * 64))
-    assert f"{MAX_FRUITLESS} deaths in a row" in out["trouble"][0].as_py()
+    assert f"{MAX_FRUITLESS} deaths in a row" in out.message
 
 
 def test_rows_that_were_in_flight_when_every_call_died_are_as_if_they_had_not_been_tried(
     supervised, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("cyclepref.builder.engine.supervisor.MAX_FRUITLESS", 5)
-    assert "5 deaths in a row" in supervised()(block(*["exit"] * 8))["trouble"][0].as_py()
+    assert "5 deaths in a row" in supervised()(block(*["exit"] * 8)).message
     (tmp_path / "log").unlink()
     out = by_id(supervised()(block(*["fine"] * 8)))
     assert [row["error"] for row in out.values()] == [None] * 8
@@ -274,12 +306,11 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 if __name__ == "__main__":
     import threading
     from test_supervisor import *
-    journal = Journal(Store({str(tmp_path)!r}), "candidates")
-    hanging = Supervised(Fragile, {{"log": {str(log)!r}}}, {{"m": SPEC}}, "id", journal)
+    hanging = Hosted(Path({str(tmp_path)!r}), Path({str(log)!r}), SPEC, Fragile)
     threading.Thread(target=hanging, args=(block("hang"),), daemon=True).start()
     while not Path({str(log)!r}).exists():
         time.sleep(0.05)
-    print(hanging._process.pid, flush=True)
+    print(hanging.host._child.process.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """)
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=120)
@@ -289,3 +320,46 @@ if __name__ == "__main__":
             return
         time.sleep(0.1)
     pytest.fail(f"process {child} outlived its parent")
+
+
+def at_once(worker: Hosted, blocks: list[pa.Table]) -> list:
+    """What becomes of blocks that are in flight together."""
+    with ThreadPoolExecutor(len(blocks)) as threads:
+        return list(threads.map(worker, blocks))
+
+
+def named(name: str, *texts: str) -> pa.Table:
+    rows = block(*texts)
+    return rows.set_column(0, "id", pa.array([f"{name}{at}" for at in range(rows.num_rows)]))
+
+
+def test_a_row_that_kills_takes_no_block_with_it_that_is_in_flight_beside_it(supervised, tmp_path):
+    worker = supervised()
+    blocks = [named("a", *["fine"] * 3), named("b", "fine", "segfault", "fine"), named("c", *["fine"] * 3)]
+    rows = [row for out in at_once(worker, blocks) for row in out.to_pylist()]
+    assert sorted(row["id"] for row in rows) == sorted(id_ for each in blocks for id_ in each["id"].to_pylist())
+    assert [row["id"] for row in rows if row["error"]] == ["b1"]
+
+
+def test_blocks_in_flight_together_load_their_model_once(supervised, tmp_path):
+    worker = supervised(on_load="once a process")
+    at_once(worker, [named(name, "fine") for name in "abc"])
+    assert (tmp_path / "log").with_suffix(".loads").read_text() == "loaded\n"
+
+
+def test_what_cannot_be_read_is_trouble_with_its_own_reason(supervised):
+    assert supervised()(block("fine", "unreadable")).message == "OSError: Input/output error"
+
+
+def test_after_a_request_to_stop_what_has_begun_is_finished_and_the_rest_handed_back(supervised, tmp_path):
+    worker = supervised()
+    worker(named("a", "fine"))
+    with ThreadPoolExecutor(3) as threads:
+        begun = threads.submit(worker, named("b", "slow"))
+        time.sleep(0.5)
+        waiting = [threads.submit(worker, named(name, "fine")) for name in "cd"]
+        time.sleep(0.5)
+        worker.host.drop()
+    assert begun.result()["id"].to_pylist() == ["b0"]
+    assert [each.result() for each in waiting] == [Dropped(), Dropped()]
+    assert Store(tmp_path / "run").names("store/attempts/candidates") == []

@@ -11,11 +11,12 @@ from PIL import Image
 from cyclepref.builder.catalog.catalog import CATALOG
 from cyclepref.builder.catalog.metrics import LPIPS_OWN_HIGH
 from cyclepref.builder.catalog.resolve import metric_spec, resolve
-from cyclepref.builder.engine.memory import Fitting
 from cyclepref.builder.metrics import load_metric
 from cyclepref.builder.models.loading import ModelError
+from cyclepref.builder.run.content import Contents
+from cyclepref.builder.run.store import Store
 from cyclepref.builder.shapeworld import render, scenes
-from cyclepref.builder.stages.compare import Comparer
+from cyclepref.builder.stages.compare import SCORING, Comparer, NotANumber
 from cyclepref.schemas.recipe import MetricChoice
 from cyclepref.schemas.specs import Spec
 
@@ -103,22 +104,22 @@ def test_any_sentence_transformers_folder_is_an_sbert(sbert, tmp_path):
     assert replaced.sha256 is None
 
 
-def test_a_metrics_nan_is_a_failure_with_its_reason():
+def test_a_metrics_nan_is_a_failure_with_its_reason(monkeypatch):
     def broken(inputs, reconstructions):
         return [math.nan if text == "bad" else 0.5 for text in reconstructions]
 
-    model = SimpleNamespace(spec=Spec(name="broken", batch_size=4))
-    comparer = Comparer([])
-    comparer.compare, comparer.batch_sizes = {"broken": Fitting(model, broken)}, {"broken": 4}
+    model = SimpleNamespace(spec=Spec(name="broken", batch_size=4), compare=broken)
+    monkeypatch.setattr("cyclepref.builder.stages.compare.load_metric", lambda spec: model)
     none = pa.array([None, None], pa.binary())
-    ids = {"similarity_id": ["1", "2"], "model": ["broken", "broken"]}
-    block = pa.table({**ids, "x_text": ["a", "a"], "x_image": none, "y_text": ["good", "bad"], "y_image": none})
-    good, bad = comparer(block).to_pylist()
-    assert (good["value"], good["error_class"]) == (0.5, None)
-    assert (bad["value"], bad["error_class"]) == (None, "NotANumber")
+    block = pa.table({"x_text": ["a", "a"], "x_image": none, "y_text": ["good", "bad"], "y_image": none})
+    good, bad = Comparer(model.spec)(block, Contents(block, ["x", "y"], 4))
+    assert good == 0.5
+    assert isinstance(bad, NotANumber)
 
 
-def test_an_error_that_is_not_unicode_is_a_failure_with_its_reason():
-    block = pa.table({"similarity_id": ["1"], "model": ["m"]})
-    [row] = Comparer.give_up(block, OSError("no file \udcff")).to_pylist()
+def test_an_error_that_is_not_unicode_is_a_failure_with_its_reason(tmp_path):
+    ids = {"similarity_id": "1" * 32, "content_id": "2" * 32, "model": "m", "attempt": 1}
+    store = Store(tmp_path)
+    SCORING.write(pa.Table.from_pylist([ids]), [OSError("no file \udcff")], 0, store=store)
+    [row] = store.rows("failures").to_pylist()
     assert row["message"] == r"no file \udcff"

@@ -13,9 +13,10 @@ from PIL import Image
 
 from cyclepref.builder.catalog.resolve import model_spec, resolve
 from cyclepref.builder.common.images import encode
-from cyclepref.builder.engine.supervisor import trouble
+from cyclepref.builder.engine.task import Trouble
 from cyclepref.builder.models import load_model
 from cyclepref.builder.models.protocols import Caption
+from cyclepref.builder.run.content import Contents
 from cyclepref.builder.run.store import Store
 from cyclepref.builder.stages.generate import Generator, write_generations
 from cyclepref.builder.stages.steps import attempt
@@ -261,7 +262,8 @@ def test_half_a_character_or_too_many_in_an_answer_fail_their_own_rows_and_no_ot
         }
     )  # fmt: skip
     store = Store(tmp_path)
-    receipt = write_generations(Generator([spec(server.url)])(block), store, "candidates").to_pylist()
+    made = Generator(spec(server.url))(block, Contents(block, ["source"], 4))
+    receipt = write_generations(block, made, 0, store, "candidates").to_pylist()
     assert [(row["done"], row["failed"]) for row in receipt] == [(4, 3)]
     assert store.rows("generations")["text"].to_pylist() == ["picture 0"]
     failures = {row["id"]: row for row in store.rows("failures").to_pylist()}
@@ -273,4 +275,4 @@ def test_half_a_character_or_too_many_in_an_answer_fail_their_own_rows_and_no_ot
 
 
 def test_half_a_character_in_an_error_of_all_rows_can_be_handed_on():
-    assert trouble(Unavailable("no such model: \ud83d"))["trouble"].to_pylist() == [r"no such model: \ud83d"]
+    assert Trouble.of(Unavailable("no such model: \ud83d")).message == r"no such model: \ud83d"

@@ -15,6 +15,7 @@ from cyclepref.builder.common.images import decode, encode
 from cyclepref.builder.dataset.edition import release
 from cyclepref.builder.engine.engine import Engine
 from cyclepref.builder.models.loading import ModelError
+from cyclepref.builder.run.content import Contents
 from cyclepref.builder.run.store import Store
 from cyclepref.builder.stages.safety import WATCHING, Classifier, Watcher, resolve_safety
 from cyclepref.schemas.ids import image_id, verdict_id
@@ -41,50 +42,48 @@ def safety(classifier: Path, threshold: float = 0.5, **settings) -> Safety:
     return Safety(model=str(classifier), label="unsafe", threshold=threshold, settings=settings)
 
 
-def block(images) -> pa.Table:
-    data = [None if image is None else encode(image) for image in images]
-    return pa.table({"it_text": pa.nulls(len(data), pa.string()), "it_image": pa.array(data, pa.binary())})
+def judged(judge: Watcher, images: list) -> list[float | Exception]:
+    """What the worker says of images, read as it reads them on a host."""
+    data = [encode(image) for image in images]
+    block = pa.table({"it_text": pa.nulls(len(data), pa.string()), "it_image": pa.array(data, pa.binary())})
+    return judge(block, Contents(block, ["it"], judge.measure.model.spec.batch_size))
 
 
 def test_a_probability_does_not_depend_on_the_batch_that_an_image_is_in(classifier):
-    judge = Watcher([resolve_safety(safety(classifier, batch_size=4), {}).spec])
+    judge = Watcher(resolve_safety(safety(classifier, batch_size=4), {}).spec)
     images = [noise(at) for at in range(6)]
-    together = judge(block(images))["value"].to_pylist()
-    alone = [judge(block([image]))["value"][0].as_py() for image in images]
-    assert together == alone
+    together = judged(judge, images)
+    assert together == [value for image in images for value in judged(judge, [image])]
     assert all(0 < value < 1 for value in together)
     assert len(set(together)) == 6
 
 
 def test_a_batch_that_does_not_fit_in_memory_is_halved_and_no_image_is_lost(classifier):
     spec = resolve_safety(safety(classifier, batch_size=8), {}).spec
-    roomy, small = Watcher([spec]), Watcher([spec])
-    judged = small.judge.call
+    roomy, small = Watcher(spec), Watcher(spec)
+    whole = small.measure.call
 
     def with_room_for_two(images):
         if len(images) > 2:
             raise MemoryError
-        return judged(images)
+        return whole(images)
 
-    small.judge.call = with_room_for_two
-    images = block([noise(at) for at in range(48)])
-    made = small(images)
-    assert made["value"].to_pylist() == pytest.approx(roomy(images)["value"].to_pylist())
-    assert (small.classifier.spec.batch_size, made["halved"].to_pylist()) == (2, [2] + [0] * 47)
+    small.measure.call = with_room_for_two
+    images = [noise(at) for at in range(48)]
+    assert judged(small, images) == pytest.approx(judged(roomy, images))
+    assert (small.measure.model.spec.batch_size, small.halvings(), small.halvings()) == (2, 2, 0)
 
 
 def test_a_model_that_computes_nan_fails_its_rows_with_the_reason(classifier, tmp_path):
-    spec = resolve_safety(safety(classifier), {}).spec
-    judge = Watcher([spec])
-    torch.nn.init.constant_(judge.classifier.model.classifier.weight, float("nan"))
-    made = judge(block([noise(0)]))
-    assert made["value"].to_pylist() == [None]
+    judge = Watcher(resolve_safety(safety(classifier), {}).spec)
+    torch.nn.init.constant_(judge.measure.model.model.classifier.weight, float("nan"))
+    values = judged(judge, [noise(0)])
     ids = {"verdict_id": "0" * 32, "content_id": "1" * 32, "model": "safety", "fingerprint": "f", "attempt": 1}
-    for name, value in ids.items():
-        made = made.append_column(name, pa.array([value]))
+    rows = pa.Table.from_pylist([ids])
     store = Store(tmp_path)
-    assert WATCHING.write(made, store=store)["failed"].to_pylist() == [1]
+    assert WATCHING.write(rows, values, 0, store=store)["failed"].to_pylist() == [1]
     assert "NaN" in store.rows("failures")["message"][0].as_py()
+    assert store.rows("verdicts").num_rows == 0
 
 
 def test_a_label_or_setting_or_model_that_is_not_is_refused_before_anything_runs(classifier, tmp_path):
