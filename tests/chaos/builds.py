@@ -48,7 +48,7 @@ class Build:
         self.out, self.log = out, folder / f"{out.name}-{time.monotonic_ns()}.log"
         recipe = folder / f"{cycle}.yaml"
         recipe.write_text(yaml.safe_dump(RECIPES[cycle]))
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(folder)}
+        environment = {**os.environ, "RAY_TMPDIR": str(folder)}
         if address:
             environment["RAY_ADDRESS"] = address
         with self.log.open("w") as log:
@@ -102,7 +102,7 @@ class Build:
             "everything": [self.process, *family],
             "raylet": self.find("raylet/raylet"),
             "gcs_server": self.find("gcs/gcs_server"),
-            "actor": self.find("ray::MapWorker"),
+            "actor": self.find("ray::Host"),
             "model": self.find("multiprocessing.spawn", "spawn_main"),
         }[what]
         for victim in victims if what == "everything" else victims[:1]:
