@@ -43,11 +43,11 @@ class LoadCheck:
         if rows < LONG_BUILD or not specs:
             return
         with progress.stage(STAGE, len(specs)) as tick:
-            for _ in self.engine.load(self._task(spec) for spec in specs.values()):
+            for _ in self.engine.load(self.task(spec) for spec in specs.values()):
                 tick(1)
         self._loaded |= set(specs)
 
-    def _task(self, spec: Spec) -> Task:
+    def task(self, spec: Spec) -> Task:
         """A task without rows, whose model is the one that the stages ask for."""
         worker = {MetricSpec: Comparer, SafetySpec: Watcher}.get(type(spec), Generator)
         return Task(STAGE, spec, "id", worker, _nothing, _nothing, Journal(self.store, STAGE), spec.batch_size)
