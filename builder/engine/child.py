@@ -32,10 +32,11 @@ class Child:
 
     It is killed if it gives no sign (content read, a batch begun, an answer) for the `patience_s` of the models that it
     works for, or, while it loads one, if nothing is read or written for that model's `load_patience_s`.
-    `sizes` are the batch sizes that models have come down to, by name; kept up to date.
+    `sizes` are the batch sizes that models have come down to, by name; kept up to date. `imports` are modules that it
+    imports while nobody waits for it yet.
     """
 
-    def __init__(self, sizes: dict[str, int]):
+    def __init__(self, sizes: dict[str, int], imports: tuple[str, ...] = ()):
         self._sizes = sizes
         self._open: dict[int, tuple[Future, Spec]] = {}
         self._lock = threading.Lock()
@@ -48,7 +49,7 @@ class Child:
         # A fresh interpreter, since a fork would share the threads and the GPU of this one.
         context = mp.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, dict(sizes)), daemon=True)
+        self.process = context.Process(target=serve, args=(theirs, dict(sizes), imports), daemon=True)
         self.process.start()
         theirs.close()
         self._to_send: queue.SimpleQueue[object] = queue.SimpleQueue()

@@ -21,7 +21,7 @@ import ray.exceptions
 from cyclepref.builder.common.stopping import Interrupted, stop_requests
 from cyclepref.builder.engine.cluster import EngineError, connected, last_line
 from cyclepref.builder.engine.flow import Block, Flow, Lane
-from cyclepref.builder.engine.hosts import SLOTS, Seat
+from cyclepref.builder.engine.hosts import IMPORTS, SLOTS, Seat
 from cyclepref.builder.engine.nodes import launcher_workers, node_of, waiting_told
 from cyclepref.builder.engine.plan import Cluster, Crew, Node
 from cyclepref.builder.engine.schedule import LOAD_S, ROW_S, Schedule, Start, Work, crews
@@ -99,6 +99,7 @@ class Engine:
         if not blocks:
             return
         window = max(2, self.cluster.cpus)
+        self._warm()
         # They reserve no core, so that on a small machine the models get them all.
         strategy = "SPREAD" if len(self.cluster.nodes) > 1 else "DEFAULT"
         options = {"num_cpus": 0, "max_retries": MAX_TASK_RETRIES, "scheduling_strategy": strategy}
@@ -203,9 +204,7 @@ class Engine:
                 schedule.resize(Cluster.of(nodes))
         for change in schedule.changes(now):
             if isinstance(change, Start):
-                self._started += 1
-                seat = Seat.start(f"host-{self._started}", change.crew)
-                self._seats[seat.id] = seat
+                self._start(change.crew)
             else:
                 self._stop(self._seats[change.host_id])
                 schedule.host_gone(change.host_id)
@@ -241,7 +240,8 @@ class Engine:
                 continue
             if ref == seat.starting:
                 seat.starting = None
-                schedule.host_up(seat.id, seat.crew, time.monotonic())
+                if seat.id not in schedule.hosts:
+                    schedule.host_up(seat.id, seat.crew, time.monotonic())
             else:
                 yield from self._settled(seat, seat.in_flight.pop(ref), _believed(answer), schedule, flow)
 
@@ -266,12 +266,25 @@ class Engine:
         if flow.count_loss() > MAX_LOST:
             raise error
         del self._seats[seat.id]
-        if seat.starting is not None:
+        if seat.id not in schedule.hosts:
             schedule.host_up(seat.id, seat.crew, time.monotonic())
         schedule.host_gone(seat.id)
         for block in seat.in_flight.values():
             flow.back(block)
             schedule.returned(block.model, block.size)
+
+    def _start(self, crew: Crew) -> None:
+        """Ask for a host."""
+        local = any(self._specs[model].server is None for model in crew.models)
+        self._started += 1
+        seat = Seat.start(f"host-{self._started}", crew, IMPORTS if local else ())
+        self._seats[seat.id] = seat
+
+    def _warm(self) -> None:
+        """Ask for the first hosts while there is work without models: those that small models of all stages share."""
+        for crew in self._crews() if not self._seats else ():
+            if len(crew.models) > 1 and crew.most is None:
+                self._start(crew)
 
     def _stop(self, seat: Seat) -> None:
         del self._seats[seat.id]

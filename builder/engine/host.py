@@ -6,6 +6,7 @@ results of the last one in another, while its main thread runs the model: so a G
 Its parent (builder/engine/supervisor.py) sees it live, die and hang.
 """
 
+import importlib
 import multiprocessing as mp
 import os
 import pickle
@@ -44,14 +45,17 @@ class Said(NamedTuple):
     content: Any = None
 
 
-def serve(pipe: Connection, sizes: dict[str, int]) -> None:
+def serve(pipe: Connection, sizes: dict[str, int], imports: tuple[str, ...]) -> None:
     """Answer requests until the parent is gone. `sizes` are the batch sizes, by name, that models of an earlier
-    process came down to."""
+    process came down to; `imports` are modules that the first model will need."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupting is the parent's business
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     host = _Host(pipe)
     Fitting.reached = sizes
     Fitting.before_batch = staticmethod(lambda name, size: host.say(Said("batch", content=(name, size))))
+    for name in imports:
+        with suppress(ImportError):  # told by the model that needs it
+            importlib.import_module(name)
     host.run()
 
 

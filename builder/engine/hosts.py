@@ -17,13 +17,15 @@ from cyclepref.builder.engine.task import Done, Dropped, Task, Trouble
 
 # Blocks in flight on one host: one is read, one is worked on, one is written.
 SLOTS = 3
+# What every model that runs here needs, and what takes longest to import: while inputs are read, nobody waits for it.
+IMPORTS = ("torch", "transformers")
 
 
 class Host:
     """What runs in the actor. It loads no library of a model itself: its child process does."""
 
-    def __init__(self) -> None:
-        self._supervised = Supervised()
+    def __init__(self, imports: tuple[str, ...]) -> None:
+        self._supervised = Supervised(imports)
         self._tasks: dict[str, Task] = {}
 
     def up(self) -> None:
@@ -57,7 +59,7 @@ class Seat:
     in_flight: dict[ray.ObjectRef, Block] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, id: str, crew: Crew) -> "Seat":
+    def start(cls, id: str, crew: Crew, imports: tuple[str, ...]) -> "Seat":
         """Ask Ray for a host; where there is no room yet, an autoscaler sees what is asked for."""
         actor = ray.remote(Host).options(
             # Declared, since Ray gives an actor without num_cpus one thread.
@@ -65,7 +67,7 @@ class Seat:
             num_gpus=crew.num_gpus,
             max_concurrency=SLOTS + 2,
             max_restarts=0,
-        ).remote()  # fmt: skip
+        ).remote(imports)  # fmt: skip
         return cls(id, crew, actor, actor.up.remote())
 
     def give(self, block: Block) -> None:

@@ -33,14 +33,14 @@ class Supervised:
     `attempt`, which every block has, counts from the tries before this one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, imports: tuple[str, ...] = ()) -> None:
         self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
         self._turns = Turns()
         self._fruitless = 0
         self._notes: list[tuple[Task, str]] = []  # of the deaths since the last finished piece
         self._dropping = False
-        self._child = Child(self._sizes)
+        self._child = Child(self._sizes, imports)
 
     def load(self, name: str, task: Task) -> float | Trouble:
         """Load a task's model; the seconds that it took, 0 if it was there."""
