@@ -16,7 +16,7 @@ from cyclepref.builder.run.content import Contents
 from cyclepref.builder.run.store import Store
 from cyclepref.builder.stages.accounting import Accountant, Count
 from cyclepref.builder.stages.model_stage import Content, ModelStage
-from cyclepref.builder.stages.steps import attempt, failure_told, reason, receipt
+from cyclepref.builder.stages.steps import attempt, failed_with, failure, receipt
 from cyclepref.builder.stages.wanted import Use
 from cyclepref.schemas import records
 from cyclepref.schemas.cycle import MAX_CHARACTERS
@@ -153,9 +153,9 @@ def write_generations(
 
 def _failed(row: dict[str, Any], found: Drawn, stage: str) -> dict[str, Any]:
     """A Failure record: why a row has no output."""
+    row = failed_with(found.result, row)
     draws = f" (and so at {found.draw} more draws)" if found.draw else ""
-    told = type(found.result).__name__, f"{reason(found.result)}{draws}"
-    return failure_told(row, *told, "generation_id", stage, "source_id")
+    return failure({**row, "message": f"{row['message']}{draws}"}, "generation_id", stage, "source_id")
 
 
 def _generation(row: dict[str, Any], found: Drawn) -> dict[str, Any]:

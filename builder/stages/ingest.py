@@ -21,7 +21,7 @@ from cyclepref.builder.engine.engine import Engine
 from cyclepref.builder.run.store import Store, first_of_each, flat
 from cyclepref.builder.sources.source import Source
 from cyclepref.builder.stages.accounting import Accountant, BuildError, Work
-from cyclepref.builder.stages.steps import blocks_of, failure_told, reason, receipt
+from cyclepref.builder.stages.steps import blocks_of, failure, reason, receipt
 from cyclepref.schemas import records
 from cyclepref.schemas.cycle import MAX_CHARACTERS, Modality
 from cyclepref.schemas.ids import digest, text_id
@@ -160,7 +160,7 @@ def _identified(content: bytes | str | Exception, modality: Modality) -> tuple[s
 def write_sources(block: pa.Table, store: Store) -> pa.Table:
     """Write what the items turned out to be, failures first; returns a receipt."""
     bad = block.filter(pc.is_valid(block["error_class"])).to_pylist()
-    failed = [failure_told(row, row["error_class"], row["message"], "source_key", STAGE, "source") for row in bad]
+    failed = [failure(row, "source_key", STAGE, "source") for row in bad]
     good = block.filter(pc.is_null(block["error_class"]))
     store.write_part("failures", pa.Table.from_pylist(failed, schema=records.FAILURE))
     store.write_part("sources", good.select(records.SOURCE.names))

@@ -20,7 +20,7 @@ from cyclepref.builder.run.content import Contents, attach, locate
 from cyclepref.builder.run.in_flight import Journal
 from cyclepref.builder.run.store import TABLES, Store
 from cyclepref.builder.stages.accounting import Accountant, Count, Work
-from cyclepref.builder.stages.steps import attempt, failure, receipt
+from cyclepref.builder.stages.steps import attempt, failed_with, failure, receipt
 from cyclepref.schemas import records
 from cyclepref.schemas.specs import Spec
 
@@ -152,7 +152,8 @@ def write_values(
 ) -> pa.Table:
     """Write values to a table of the store, failures (the exceptions among them) first; returns a receipt."""
     pairs = list(zip(rows.to_pylist(), values, strict=True))
-    failed = [failure(row, value, key, stage, "content_id") for row, value in pairs if isinstance(value, Exception)]
+    bad = [failed_with(value, row) for row, value in pairs if isinstance(value, Exception)]
+    failed = [failure(row, key, stage, "content_id") for row in bad]
     schema, _ = TABLES[table]
     naming = "metric" if "metric" in schema.names else "model"  # what a model is called among similarities
     made = [

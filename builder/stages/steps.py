@@ -43,16 +43,16 @@ def reason(error: Exception) -> str:
     return str(error).encode("utf-8", "backslashreplace").decode()
 
 
-def failure(row: dict[str, Any], error: Exception, key: str, stage: str, source: str) -> dict[str, Any]:
-    """A Failure row, from a row with `model` and `attempt` and what it failed with; `key` names its id's column and
+def failure(row: dict[str, Any], key: str, stage: str, source: str) -> dict[str, Any]:
+    """A Failure row, from a row with `model`, `error_class`, `message` and `attempt`; `key` names its id's column and
     `source` that of what it was made from."""
-    return failure_told(row, type(error).__name__, reason(error), key, stage, source)
-
-
-def failure_told(row: dict[str, Any], kind: str, message: str, key: str, stage: str, source: str) -> dict[str, Any]:
-    """As `failure`, by the error's class and message."""
-    values = (row[key], stage, row["model"], row[source], kind, message[:2000], row["attempt"])
+    values = (row[key], stage, row["model"], row[source], row["error_class"], row["message"][:2000], row["attempt"])
     return dict(zip(records.FAILURE.names, (*values, __version__), strict=True))
+
+
+def failed_with(error: Exception, row: dict[str, Any]) -> dict[str, Any]:
+    """A row with what it failed with."""
+    return {**row, "error_class": type(error).__name__, "message": reason(error)}
 
 
 def receipt(block: pa.Table, failed: int, halved: int = 0) -> pa.Table:
