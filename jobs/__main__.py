@@ -1,4 +1,4 @@
-"""`python -m cyclepref.jobs COMMAND` is `cyclepref COMMAND`; `python -m jobs COMMAND` is that with a checkout's code.
+"""`python -m cyclepref.jobs COMMAND` is `cyclepref COMMAND`; `python -m jobs COMMAND` runs a checkout's code.
 
 ray job submit --working-dir . -- python -m jobs train-reward /shared/run --out /shared/reward --workers 8
 """

@@ -1,21 +1,21 @@
-"""Types of arguments: a wrong value is told with the rule."""
+"""Types of command-line arguments: the error for a wrong value names the rule."""
 
 import argparse
 from pathlib import Path
 
 
 def place(value: str) -> str:
-    """A run directory: a folder, or an address that the store knows."""
+    """A run directory: a folder, or an address that the store supports."""
     return value if "://" in value else str(path(value))
 
 
 def path(value: str) -> Path:
-    """A file or a folder of this machine, there or not."""
+    """The path of a file or folder on this machine; it need not exist."""
     if not value.strip():
         raise argparse.ArgumentTypeError("must be a path, got nothing")
     try:
         value.encode()
-    except UnicodeEncodeError:  # as the names of files on Linux may be
+    except UnicodeEncodeError:  # file names on Linux may be any bytes
         raise argparse.ArgumentTypeError(f"must be a path in UTF-8, got {value!r}: rename or link it") from None
     if "\0" in value:
         raise argparse.ArgumentTypeError(f"must be a path, which has no NUL in it, got {value!r}")
@@ -23,7 +23,7 @@ def path(value: str) -> Path:
 
 
 def folder(value: str) -> Path:
-    """A folder of this machine, there or not."""
+    """The path of a folder on this machine; it need not exist."""
     if "://" in value:
         raise argparse.ArgumentTypeError(f"{value!r} is not a folder of this machine")
     return path(value)

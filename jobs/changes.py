@@ -1,4 +1,4 @@
-"""Settings given on the command line in place of a recipe's: `--set name=value`."""
+"""Settings on the command line that replace a recipe's: `--set name=value`."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from cyclepref.schemas.recipe import RecipeError
 
 
 def parse_changes(given: list[str]) -> dict[str, Any]:
-    """`--set name=value`, each value as YAML reads it.
+    """Parse `--set name=value`; each value is read as YAML.
 
     Raises:
-        RecipeError: for one without a name or a value.
+        RecipeError: if a name or a value is missing.
     """
     import yaml
 
@@ -23,12 +23,12 @@ def parse_changes(given: list[str]) -> dict[str, Any]:
         try:
             changes[name] = _number(yaml.safe_load(value))
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise RecipeError(f"--set {name}: {value!r} is no YAML value") from error
+            raise RecipeError(f"--set {name}: {value!r} is not a YAML value") from error
     return changes
 
 
 def _number(value: Any) -> Any:
-    """YAML 1.1 reads 2e-5 as a text."""
+    """Turn a text such as 2e-5 into a number; YAML 1.1 reads it as a text."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:

@@ -1,9 +1,9 @@
 """Running from a checkout, without installing it: `python -m jobs COMMAND`, `python -m jobs.build RECIPE`.
 
-The folders builder/, jobs/ and schemas/ are the package `cyclepref` only after an install. A Ray job uploads them as
-they lie in the repository, to nodes that may have no `cyclepref`, or an older one. So a package of links to them is
-made, and put where Python looks first; processes that this one starts find it by PYTHONPATH, and the workers of a Ray
-job make their own (see `_connect` in builder/engine/engine.py).
+The folders builder/, jobs/ and schemas/ are the package `cyclepref` only after an install. A Ray job uploads the
+folders as they are, to nodes that may have no `cyclepref`, or an older one. So this file makes a package of links to
+them and puts it first on Python's path. Processes that this one starts find the package by PYTHONPATH, and the workers
+of a Ray job make their own (see `_connect` in builder/engine/engine.py).
 """
 
 import os
@@ -14,23 +14,23 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-# Names the checkout whose code runs, for this process and those that it starts.
+# The environment variable that tells this process and those it starts which checkout's code runs.
 VARIABLE = "CYCLEPREF_CHECKOUT"
 FOLDERS = ("builder", "jobs", "schemas")
 
 
 def use_checkout() -> None:
-    """Import `cyclepref` from the checkout that this file is in, whatever is installed.
+    """Import `cyclepref` from the checkout that contains this file, whatever is installed.
 
     Raises:
-        RuntimeError: if `cyclepref` is loaded already, from elsewhere, or the folder of links is somebody else's.
+        RuntimeError: if `cyclepref` is already loaded from elsewhere, or another user can write to the folder of links.
     """
     checkout = Path(__file__).resolve().parents[1]
     links = _linked(checkout)
     loaded = sys.modules.get("cyclepref")
     if loaded is not None and not str(loaded.__file__).startswith(str(links)):
         raise RuntimeError(f"cyclepref is loaded from {loaded.__file__} already, so that {checkout} cannot be used")
-    # An import asks each folder on the path before it asks the finder of an editable install.
+    # Python searches the folders on its path before it asks the finder of an editable install.
     sys.path[:] = [str(links), *(entry for entry in sys.path if entry != str(links))]
     others = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry not in ("", str(links))]
     os.environ["PYTHONPATH"] = os.pathsep.join([str(links), *others])
@@ -38,13 +38,14 @@ def use_checkout() -> None:
 
 
 def _linked(checkout: Path) -> Path:
-    """A folder of this user's alone that has the checkout as the package `cyclepref`; the same one every time."""
+    """A folder that links the checkout as the package `cyclepref`; only this user can write to it, and every call
+    returns the same one."""
     name = f"cyclepref-{os.getuid()}-{sha256(str(checkout).encode()).hexdigest()[:16]}"
     folder = Path(tempfile.gettempdir()).resolve() / name
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()
-    # Whoever else could write here would decide what code runs.
+    # Another user who could write here would decide which code runs.
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise RuntimeError(f"{folder} is not a folder that only you can write to: remove it, or set TMPDIR to another")
     package = folder / "cyclepref"

@@ -25,7 +25,7 @@ EXAMPLES = """examples:
   cyclepref demo                                          both cycles on the embedded world, on any machine
   cyclepref recipes                                       what can be built as it is, or changed
   cyclepref build shapeworld_i2t2i --out runs/i2t2i
-  cyclepref status runs/i2t2i                             how it is doing, at any time and from another terminal
+  cyclepref status runs/i2t2i                             its progress, at any time and from another terminal
   cyclepref stats runs/i2t2i                              what its pairs are like, before anyone trains on them
   cyclepref export runs/i2t2i --format trl-dpo-vision --out exports/dpo        the pairs as a trainer reads them
   cyclepref publish runs/i2t2i --repo org/name --dry-run  what would go to the Hugging Face Hub
@@ -37,7 +37,7 @@ EXAMPLES = """examples:
 
 log = logging.getLogger("cyclepref")
 
-# Commands that, given again, go on where they were stopped.
+# Commands that resume when they are run again.
 GO_ON = ("build", "demo", "merge", "prune", "publish", "train-reward")
 
 
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         log.info("where this was found:", exc_info=error)
         print(visible(f"error: {error}"), file=sys.stderr)
         return 1
-    except BrokenPipeError:  # whoever read this has seen enough, as `head` has
+    except BrokenPipeError:  # the reader of the output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _interruptible(arguments: argparse.Namespace) -> int:
-    """Run a command; SIGTERM, which schedulers send, is a Ctrl-C."""
+    """Run a command; SIGTERM, which schedulers send, has the effect of Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         return arguments.run(arguments)
     before = signal.signal(signal.SIGTERM, _interrupt)
@@ -90,16 +90,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _again(command: str, argv: list[str]) -> str:
-    """How to go on with a command that is stopped."""
+    """The hint how to resume or restart a command that was stopped."""
     what = "What was finished is saved; this resumes it" if command in GO_ON else "This begins again"
     return f"{what}:\n  {shlex.join([*_program(), *argv])}"
 
 
 def _program() -> list[str]:
-    """How this program was called."""
+    """The words with which this program was called."""
     if Path(sys.argv[0]).stem == "cyclepref":
         return ["cyclepref"]
-    # From a checkout (see jobs/checkout.py) the same words would otherwise run what is installed.
+    # In a checkout (see jobs/checkout.py) `cyclepref` would run the installed code instead.
     return [sys.executable, "-m", "jobs" if CHECKOUT in os.environ else "cyclepref.jobs"]
 
 
@@ -131,14 +131,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--out", type=place, required=True,
         help="run directory, new or of an earlier build: a folder that all nodes see, or s3://bucket/prefix",
     )  # fmt: skip
-    build.add_argument("--limit", metavar="N", type=positive, help="the first N inputs only; a longer build goes on")
     build.add_argument(
-        "--set", metavar="NAME=VALUE", action="append", default=[], help="a setting in place of the recipe's"
+        "--limit", metavar="N", type=positive, help="only the first N inputs; a longer build reuses them"
     )
-    build.add_argument("--retry-failed", action="store_true", help="try rows that failed before once more")
+    build.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="replace one setting of the recipe"
+    )
+    build.add_argument("--retry-failed", action="store_true", help="try the failed rows once more")
 
     status = _command(
-        commands, "status", _status, "say how a run is doing: progress, speed, failures, what is unused",
+        commands, "status", _status, "show a run's progress, speed, failures and unused rows",
         "examples:\n  cyclepref status runs/mine\n  cyclepref status s3://bucket/mine --json",
     )  # fmt: skip
     status.add_argument("directory", metavar="DIR", type=place, help="run directory; a build may be at work in it")
@@ -155,7 +157,7 @@ def make_parser() -> argparse.ArgumentParser:
     failed.add_argument("--json", action="store_true", help="print a JSON object a line")
 
     verify = _command(
-        commands, "verify", _verify, "read all that a run directory holds and say what is damaged; changes nothing",
+        commands, "verify", _verify, "read a whole run directory and report what is damaged; changes nothing",
         "examples:\n  cyclepref verify runs/mine           its exit status is 1 if anything is wrong\n"
         "  cyclepref verify runs/mine --json",
     )  # fmt: skip
@@ -170,12 +172,12 @@ def make_parser() -> argparse.ArgumentParser:
     prune.add_argument("--yes", action="store_true", help="do not ask")
 
     merge = _command(
-        commands, "merge", _merge, "copy the rows of two runs into one, where a build makes only what neither has",
+        commands, "merge", _merge, "copy the rows of two runs into one; a build there makes what neither has",
         "examples:\n  cyclepref merge runs/a runs/b                  into runs/a\n"
         "  cyclepref merge runs/a runs/b --into runs/both",
     )  # fmt: skip
     merge.add_argument("first", metavar="A", type=place, help="run directory")
-    merge.add_argument("second", metavar="B", type=place, help="run directory; its rows are left as they are")
+    merge.add_argument("second", metavar="B", type=place, help="run directory; its rows stay as they are")
     merge.add_argument("--into", metavar="C", type=place, help="run directory, new or not (default: A)")
 
     add_lookup_commands(commands, _command, make_parser)

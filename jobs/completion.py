@@ -1,4 +1,4 @@
-"""`cyclepref completion`: what a shell needs in order to complete commands, options, files and names."""
+"""`cyclepref completion`: scripts with which a shell completes commands, options, files and names."""
 
 import argparse
 
@@ -7,14 +7,14 @@ import shtab
 from cyclepref.builder.catalog.catalog import CATALOG
 from cyclepref.jobs.recipe_names import shipped_recipes
 
-# Arguments that are no files, by their destinations.
+# Arguments that are not files, by argparse's `dest`.
 NO_FILES = {"repo", "revision", "split", "prompt", "text", "texts", "set", "against", "kind", "device", "name", "shell"}
-# A recipe is one of the package's, or a file.
+# The shell function that completes a recipe: a shipped recipe's name, or a file.
 RECIPE = {"build": "_cyclepref_build_recipe", "reward": "_cyclepref_reward_recipe"}
 
 
 def completion_script(shell: str, parser: argparse.ArgumentParser) -> str:
-    """The script for a shell that completes what a parser takes."""
+    """The script with which a shell completes the arguments of a parser."""
     for name, command in _commands(parser).items():
         for action in command._actions:
             _complete(action, name)
@@ -28,7 +28,7 @@ def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPar
 
 
 def _complete(action: argparse.Action, command: str) -> None:
-    """Say what the values of an argument are."""
+    """Declare how the values of an argument are completed."""
     if action.nargs == 0 or action.choices:
         return
     if action.dest == "recipe":

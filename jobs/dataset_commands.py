@@ -1,4 +1,4 @@
-"""The command line's words for datasets; what they do is imported when one runs."""
+"""The command-line arguments for datasets; a command's code is imported when it runs."""
 
 import argparse
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from cyclepref.jobs.arguments import number, number_or_none, path, place, positi
 def add_dataset_commands(commands, add: Callable[..., argparse.ArgumentParser]) -> None:
     """Add `stats`, `publish` and `export`; `add(commands, name, run, about, examples)` makes one."""
     stats = add(
-        commands, "stats", _stats, "say what a dataset is like before anyone trains on it: margins, biases, duplicates",
+        commands, "stats", _stats, "describe a dataset before anyone trains on it: margins, biases, duplicates",
         "examples:\n  cyclepref stats runs/mine\n  cyclepref stats runs/mine/dataset --json",
     )  # fmt: skip
     stats.add_argument("directory", metavar="DIR", type=place, help="run directory, or a folder with a dataset")
@@ -23,9 +23,9 @@ def add_dataset_commands(commands, add: Callable[..., argparse.ArgumentParser]) 
     publish.add_argument("directory", metavar="DIR", type=place, help="run directory, or a folder with a dataset")
     publish.add_argument("--repo", metavar="ORG/NAME", required=True, help="dataset repository, new or of yours")
     publish.add_argument("--private", action="store_true", help="make it private if it is new")
-    publish.add_argument("--revision", metavar="BRANCH", help="branch, made if it is not there (default: main)")
-    publish.add_argument("--dry-run", action="store_true", help="list files and sizes, and use no network")
-    publish.add_argument("--partial", action="store_true", help="publish what an unfinished run has")
+    publish.add_argument("--revision", metavar="BRANCH", help="branch, created if it does not exist (default: main)")
+    publish.add_argument("--dry-run", action="store_true", help="list files and sizes without using the network")
+    publish.add_argument("--partial", action="store_true", help="publish an unfinished run's dataset")
 
     export = add(
         commands, "export", _export, "write a dataset's pairs in a layout that a trainer reads",
@@ -37,28 +37,28 @@ def add_dataset_commands(commands, add: Callable[..., argparse.ArgumentParser]) 
     export.add_argument(
         "place", metavar="DIR", type=_place_or_id, help="run directory, dataset folder, or org/name on the Hub"
     )
-    export.add_argument("--format", dest="format_name", metavar="F", required=True, help="one of those below")
+    export.add_argument("--format", dest="format_name", metavar="F", required=True, help="one of the formats below")
     export.add_argument("--out", metavar="DIR2", type=path, required=True, help="folder, new or empty")
-    export.add_argument("--split", help="only this one (default: all that have pairs)")
+    export.add_argument("--split", help="only this split (default: all splits that have pairs)")
     export.add_argument("--min-margin", type=number, metavar="M", help="leave out pairs with a smaller margin")
     export.add_argument("--max-margin", type=number, metavar="M", help="leave out pairs with a larger margin")
     export.add_argument(
         "--poor-chosen", type=number_or_none, metavar="S",
-        help="make pairs again, without those whose chosen one scores worse; none: keep these (default: as built)",
+        help="drop pairs whose chosen candidate scores worse than this; none keeps all (default: as built)",
     )  # fmt: skip
-    export.add_argument("--top-vs-bottom", action="store_true", help="of each input only its best against its worst")
-    export.add_argument("--max-pairs-per-input", type=positive, metavar="N", help="at most so many, chosen by hash")
+    export.add_argument("--top-vs-bottom", action="store_true", help="keep only each input's best against its worst")
+    export.add_argument("--max-pairs-per-input", type=positive, metavar="N", help="keep at most N, chosen by hash")
     export.add_argument(
-        "--balance-by-model", action="store_true", help="of each two models as many wins for the one as for the other"
+        "--balance-by-model", action="store_true", help="keep equally many wins of both models of every two"
     )
     export.add_argument("--prompt", help="what captions answer to in TRL's layouts (default: CyclePrefDB's question)")
     export.add_argument("--seed", type=int, default=0, help="decides sides in diffusion-dpo (default: %(default)s)")
     export.add_argument(
         "--margin", choices=("none", "raw", "standardised"),
-        help="in trl-reward, whose trainer applies it: none, in the cycle score's units, or in its standard deviations "
-        "(default: raw)",
+        help="margin column for trl-reward's trainer: none, raw (in the cycle score's units) or standardised (in its "
+        "standard deviations) (default: raw)",
     )  # fmt: skip
-    export.add_argument("--revision", help="of a repository on the Hub")
+    export.add_argument("--revision", help="branch, tag or commit of a repository on the Hub")
 
 
 def _place_or_id(value: str) -> str:

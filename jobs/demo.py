@@ -26,14 +26,14 @@ from cyclepref.schemas.ids import generation_id, sample_seed
 from cyclepref.schemas.recipe import Recipe, load_recipe
 
 RECIPES = Path(__file__).parent / "recipes"
-# Small steps, and pairs of images at a quarter: what SBERT and a captioner say of unclear pictures is wrong in a
-# regular way, and a reward model that fits it closely unlearns what its captioner knew.
+# Small steps, and pairs of images at a quarter of the weight: a captioner and SBERT are wrong about unclear pictures in
+# a systematic way, and a reward model that fits their scores closely forgets what its captioner knew.
 REWARD = TrainSettings(learning_rate=1e-4, image_weight=0.25)
 START = Path(__file__).parent.parent / "builder" / "shapeworld" / "weights" / "blip"
 
 
 def run_demo(out: Path, inputs: int | None = None) -> dict[str, Any]:
-    """Run the demo in `out`, doing only what is not there yet; returns the content of its summary.json."""
+    """Run the demo in `out`, resuming an earlier run there; returns the content of its summary.json."""
     begin = time.monotonic()
     Store(out).refuse_others((*CYCLES, "summary.json"), "demo")
     recipes = {name: _recipe(name, inputs) for name in CYCLES}
@@ -63,7 +63,7 @@ def _recipe(name: str, inputs: int | None) -> Recipe:
     recipe = load_recipe(RECIPES / f"shapeworld_{name}.yaml")
     if inputs is None:
         return recipe
-    # The cycles' scenes stay apart: the second one begins where the first one ends.
+    # The two cycles use different scenes: the second one begins where the first one ends.
     scenes = {"limit": inputs, "offset": inputs if recipe.inputs.offset else 0}
     return recipe.model_copy(update={"inputs": recipe.inputs.model_copy(update=scenes)})
 
@@ -76,7 +76,7 @@ def _story(name: str) -> str:
 
 
 def _reward(out: Path, cycles: list[str]) -> dict[str, Any]:
-    """Train on both datasets, unless a model of just these datasets and settings is there."""
+    """Train on both datasets, unless a model trained on them with these settings exists."""
     import datasets
     import torch
     import transformers
@@ -85,7 +85,7 @@ def _reward(out: Path, cycles: list[str]) -> dict[str, Any]:
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
-    # At this size a second thread costs more than it brings.
+    # A model of this size trains faster on one thread than on two.
     torch.set_num_threads(1)
     runs = [json.loads((out / name / "run.json").read_text()) for name in cycles]
     made_from = {
@@ -102,7 +102,7 @@ def _reward(out: Path, cycles: list[str]) -> dict[str, Any]:
 
 
 def _summary(out: Path, name: str, run: dict[str, Any]) -> dict[str, Any]:
-    """The truth about one cycle's pairs; the reward's on inputs that it was not trained on."""
+    """How often one cycle's pairs agree with the truth, and the reward model on inputs that it was not trained on."""
     from cyclepref.builder.reward.model import RewardModel
 
     store, cycle = Store(out / name), CYCLES[name]
@@ -135,7 +135,7 @@ def _test_rewards(model: Any, folder: Path, run: dict[str, Any]) -> dict[str, fl
     """The reward of every candidate of the test split, by its id."""
     from cyclepref.builder.reward.training.accuracy import candidate_rewards
 
-    if "test" not in run["counts"]["dataset"]["splits"]:  # a very small demo may have no input there
+    if "test" not in run["counts"]["dataset"]["splits"]:  # a very small demo may have no input in it
         return {}
     rewards = candidate_rewards(model, folder / "dataset", "test")
     return dict(zip(rewards["generation_id"].to_pylist(), rewards["reward"].to_pylist(), strict=True))

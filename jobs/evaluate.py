@@ -20,7 +20,7 @@ def run_evaluate(
     model: str, datasets: list[str], against: tuple[str, ...], json_file: Path | None, picture: Path | None,
     device: str | None, **options: Any,
 ) -> None:  # fmt: skip
-    """Evaluate, print, and write what was asked for; `options` are the others of
+    """Evaluate, print, and write the JSON and picture if wanted; `options` go to
     `cyclepref.builder.reward.evaluation`."""
     hf_datasets.disable_progress_bars()
     result = evaluate(open_model(model, device), model, datasets, against=against, **options)

@@ -1,4 +1,4 @@
-"""The command line's words for `cyclepref evaluate`; what it does is in jobs/evaluate.py, imported when it runs."""
+"""The command-line arguments of `cyclepref evaluate`; its code is in jobs/evaluate.py, imported when it runs."""
 
 import argparse
 from collections.abc import Callable
@@ -12,10 +12,9 @@ EXAMPLES = """examples:
   cyclepref evaluate runs/demo/reward imagereward:data/ImageReward/test.json hpdv2:data/HPDv2 \\
       --against cycle,length,random,clip:openai/clip-vit-large-patch14 --json evaluation.json --picture evaluation.png
 
-A DATASET is a run directory, a published dataset or CyclePrefDB (cyclepref), or human labels in the layout of
-imagereward, imagerewarddb, hpdv2, hpdv3, pickapic, rlhf-v, detailcaps or trl; a folder, a file of rows, or a
-repository on the Hub.
-Its layout is known by its files and columns, or named: FORMAT:DATASET."""
+A DATASET is a folder, a file of rows, or a repository on the Hub. It is a run directory, a published dataset or
+CyclePrefDB (format cyclepref), or has human labels in the format of imagereward, imagerewarddb, hpdv2, hpdv3, pickapic,
+rlhf-v, detailcaps or trl. Its files and columns tell the format, or you name it: FORMAT:DATASET."""
 
 
 def add_evaluate(commands, add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -33,7 +32,9 @@ def add_evaluate(commands, add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--split", help="of each dataset (default: test, or the only one there is)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw accuracies, calibration and best-of-n")
-    parser.add_argument("--allow-leak", action="store_true", help="go on where test inputs were trained on, and say so")
+    parser.add_argument(
+        "--allow-leak", action="store_true", help="go on although the model saw test inputs, and say so"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1... (default: the GPU, if there is one)")
     parser.add_argument("--batch-size", type=positive, default=64, help="pairs at a time (default: %(default)s)")
 

@@ -17,9 +17,8 @@ console = Console(highlight=False)
 def run_export(
     place: str, format_name: str, out: str, filters: dict[str, Any], poor_chosen: str | None = None, **options: Any
 ) -> None:
-    """Write an export and print what became of each split; `options` are the others of
-    `cyclepref.builder.exports.export`."""
-    datasets.disable_progress_bars()  # ours count what matters
+    """Write an export and print how many pairs each split has; `options` go to `cyclepref.builder.exports.export`."""
+    datasets.disable_progress_bars()  # our own bars count pairs
     poor: Poor = AS_BUILT if poor_chosen is None else None if poor_chosen == "none" else float(poor_chosen)
     done = export(place, format_name, out, filters=Filters(**filters), poor_chosen=poor, **options)
     table = Table()

@@ -1,4 +1,4 @@
-"""What is left when no part of the program knew what to say: one line, and the whole trace in a file."""
+"""The report of an unexpected error: one line on the screen, and the whole trace in a file."""
 
 import os
 import re
@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from cyclepref.builder import __version__
 from cyclepref.schemas.errors import visible
 
-# Variables whose values are not for files, by their names.
+# Names of environment variables whose values must not be written to files.
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
-# Tokens by their look, and the user in an address.
+# Things that look like tokens, and the user in an address.
 TOKENS = re.compile(r"\b(?:hf|sk|ghp|gho|xox[bp])[-_][A-Za-z0-9_-]{6,}|\bAKIA[0-9A-Z]{12,}|(?<=://)[^/\s@]+(?=@)")
-# What follows a word that announces one.
+# The word after "token", "password" and the like.
 ANNOUNCED = re.compile(
     r"((?<![a-z])(?:token|key|secret|password|signature)['\"]?[=:]\s?['\"]?|bearer |basic )[^&\s'\",]+", re.IGNORECASE
 )

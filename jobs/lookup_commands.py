@@ -1,4 +1,4 @@
-"""The command line's words for what can be looked up: models, recipes, and completions for a shell."""
+"""The command-line arguments of `models`, `recipes` and `completion`."""
 
 import argparse
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def add_lookup_commands(
         "examples:\n  cyclepref models\n  cyclepref models --kind metric\n  cyclepref models shapeworld-sd3\n"
         "  cyclepref models --json",
     )  # fmt: skip
-    models.add_argument("name", nargs="?", help="show all settings of this one")
+    models.add_argument("name", nargs="?", help="show all settings of this model")
     models.add_argument("--kind", choices=KINDS, help="only these")
     models.add_argument("--json", action="store_true", help="print JSON, with all settings of each")
 
@@ -27,10 +27,10 @@ def add_lookup_commands(
         "  cyclepref build shapeworld_i2t2i --out runs/i2t2i          or to build as it is",
     )  # fmt: skip
     recipes.add_argument("name", nargs="?", help="print this one")
-    recipes.add_argument("--json", action="store_true", help="print names, kinds, paths and what each is as JSON")
+    recipes.add_argument("--json", action="store_true", help="print names, kinds, paths and descriptions as JSON")
 
     completion = add(
-        commands, "completion", _completion, "print what makes a shell complete commands, options and names",
+        commands, "completion", _completion, "print a script for a shell, to complete commands, options and names",
         "examples:\n  cyclepref completion bash > ~/.local/share/bash-completion/completions/cyclepref\n"
         "  eval \"$(cyclepref completion bash)\"                        in this shell alone\n"
         "  cyclepref completion zsh > ~/.zfunc/_cyclepref             a folder of $fpath",

@@ -15,18 +15,18 @@ from cyclepref.schemas.specs import EndpointSpec, GeneratorSpec, MetricSpec, Mod
 
 # `memory` is an estimate (cyclepref.schemas.specs.ModelSpec.memory_gb); `evidence` is explained by ModelSpec too.
 COLUMNS = ("name", "kind", "weights", "revision", "parameters", "memory", "licence", "prompt", "evidence")
-# Which of them a narrow terminal shows.
+# The columns that a narrow terminal shows.
 FIRST_TO_SHOW = ("name", "kind", "memory", "licence", "weights", "parameters", "evidence", "prompt", "revision")
 GAP = 1
 SHIPPED = "shipped here"
 
 
 def print_models(name: str | None = None, kind: str | None = None, as_json: bool = False) -> None:
-    """Print the catalog or the part of it that is of a kind ("captioner", "text-to-image" or "metric"), or one entry
-    with all its settings.
+    """Print the catalog, its entries of one kind ("captioner", "text-to-image" or "metric"), or one entry with all its
+    settings.
 
     Raises:
-        RecipeError: for a name that the catalog does not have.
+        RecipeError: if the catalog does not have the name.
     """
     of_kind = [spec for spec in CATALOG.values() if kind in (None, _kind(spec))]
     if name is not None:
@@ -40,7 +40,7 @@ def print_models(name: str | None = None, kind: str | None = None, as_json: bool
 
 
 def _print_table(rows: list[list[str]]) -> None:
-    """The columns that fit, each as wide as it needs to be: a name that is cut is none."""
+    """Print the columns that fit at full width, since a shortened name is of no use."""
     screen = Console(highlight=False, width=None if sys.stdout.isatty() else 220)
     widths = [max(len(row[at]) for row in [list(COLUMNS), *rows]) for at in range(len(COLUMNS))]
     shown: list[str] = []
@@ -70,7 +70,7 @@ def _settings(spec: GeneratorSpec | MetricSpec) -> dict[str, Any]:
 
 
 def _row(spec: GeneratorSpec | MetricSpec) -> list[str]:
-    """A line of the table; "-" where a column means nothing for this kind, or is not known."""
+    """A line of the table, with "-" for columns that do not apply to this kind or are not known."""
     weights = _weights(spec)
     if not isinstance(spec, ModelSpec):
         return [spec.name, spec.kind, weights, *["-"] * 6]

@@ -1,4 +1,4 @@
-"""What is done with a finished dataset: `cyclepref stats` and `cyclepref publish`."""
+"""`cyclepref stats` and `cyclepref publish`: commands for a finished dataset."""
 
 import json
 from typing import Any

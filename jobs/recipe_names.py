@@ -1,4 +1,4 @@
-"""The recipes that come with the package, each known by its name, wherever the package is installed."""
+"""The recipes that come with the package, found by name wherever the package is installed."""
 
 from pathlib import Path
 from typing import Literal
@@ -24,8 +24,8 @@ def recipe_path(name_or_path: str, kind: RecipeKind) -> Path:
     or without ".yaml".
 
     Raises:
-        RecipeError: if it is neither (the nearest names and the choices are in the message), is a folder, or is the
-            name of a recipe of the other kind.
+        RecipeError: if it is neither (the message suggests names and lists all), a folder, or the name of a recipe of
+            the other kind.
     """
     path = Path(name_or_path).expanduser()
     if path.is_file():
@@ -38,10 +38,10 @@ def recipe_path(name_or_path: str, kind: RecipeKind) -> Path:
 
 
 def _no_such(given: str, path: Path, kind: RecipeKind) -> str:
-    """What is wrong with a name that leads to no file."""
+    """The error for a name to which no file belongs."""
     if path.is_dir():
         return f"{given} is a folder: a recipe is a YAML file, or a name that `cyclepref recipes` lists"
-    # The stem of a path: jobs/recipes/x.yaml is a file of a checkout alone, and x is known everywhere.
+    # The path jobs/recipes/x.yaml exists only in a checkout, but its stem x is a recipe name everywhere.
     name, names = path.stem, shipped_recipes(kind)
     other: RecipeKind = "reward" if kind == "build" else "build"
     if name in names:

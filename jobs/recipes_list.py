@@ -18,7 +18,7 @@ def print_recipes(name: str | None = None, as_json: bool = False) -> None:
     """Print what recipes there are, or the text of one.
 
     Raises:
-        RecipeError: for a name that none has.
+        RecipeError: if no recipe has the name.
     """
     if name is not None:
         sys.stdout.write(_named(name).read_text(encoding="utf-8"))

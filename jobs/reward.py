@@ -18,7 +18,7 @@ from cyclepref.builder.reward.kept import BestOfN, row_of
 from cyclepref.builder.reward.model import RewardModel
 from cyclepref.builder.reward.scoring import Ranking, paired
 
-# What a command answers goes to stdout, and what it says of its work to stderr.
+# Results go to stdout, messages about the work to stderr.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
@@ -61,7 +61,7 @@ def run_rank(of: Literal["image", "text"], one: str, many: list[str], model: Rew
 def run_best_of_n(
     folder: Path, k: int, model: RewardModel, batch_size: int, as_json: bool, out: Path | None = None
 ) -> None:
-    """Print the best k candidates of each input, a table or JSON a line, and write them into `out`."""
+    """Print the best k candidates of each input, as a table or as JSON lines, and write them into `out`."""
     count, groups = open_groups(folder)
     written = BestOfN(out) if out is not None else None
     found: list[Kept] = []
@@ -96,7 +96,7 @@ def _say_gain(found: list[Kept], k: int) -> None:
 
 
 def run_convert(checkpoint: Path, kind: str, out: Path, tokenizer: str) -> None:
-    """Write the reward model that a published checkpoint is, and say how large it is.
+    """Convert a published checkpoint to a reward model, and print its size.
 
     Raises:
         RewardError: if `out` has something in it, or the checkpoint does not fit.

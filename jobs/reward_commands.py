@@ -1,4 +1,4 @@
-"""The command line's words for reward models; what they do is in jobs/reward.py, imported when one runs."""
+"""The command-line arguments for reward models; their code is in jobs/reward.py, imported when a command runs."""
 
 import argparse
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def add_reward_commands(commands, add: Callable[..., argparse.ArgumentParser]) -
     """Add `score`, `rank`, `best-of-n`, `convert-reward`, `evaluate`; `add(commands, name, run, about, examples)` makes
     one."""
     score = add(
-        commands, "score", _score, "score how well images and texts belong together with a reward model",
+        commands, "score", _score, "score how well images and texts match, with a reward model",
         "examples:\n  cyclepref score --model runs/demo/reward --image a.png --text 'two red circles'\n"
         "  cyclepref score --model M --image a.png b.png --text 'first caption' 'second caption' --json",
     )  # fmt: skip
@@ -45,12 +45,12 @@ def add_reward_commands(commands, add: Callable[..., argparse.ArgumentParser]) -
         "examples:\n  cyclepref best-of-n --model M runs/mine -k 1\n"
         "  cyclepref best-of-n --model M pictures -k 4 --out best        pictures and metadata.jsonl\n"
         "  cyclepref best-of-n --model M pictures -k 4 --json > best.jsonl\n\n"
-        "a folder has pictures and their prompts, in metadata.jsonl (file_name, prompt) or in a .txt beside each",
+        "a folder holds pictures; their prompts are in metadata.jsonl (file_name, prompt) or in a .txt beside each",
     )  # fmt: skip
     _model(best)
     best.add_argument("directory", metavar="DIR", type=Path, help="run directory, or folder of pictures with prompts")
-    best.add_argument("--out", type=Path, help="new folder for what was kept: pictures, and a line each")
-    best.add_argument("-k", type=positive, required=True, help="how many to keep of each")
+    best.add_argument("--out", type=Path, help="new folder for the kept candidates: pictures, and a line for each")
+    best.add_argument("-k", type=positive, required=True, help="how many to keep for each input")
 
     convert = add(
         commands, "convert-reward", _convert, "convert a published reward model's checkpoint",
@@ -117,7 +117,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _look_at(images: list[str], texts: list[str]) -> None:
-    """Refuse what is wrong with the arguments themselves before a model is loaded."""
+    """Refuse wrong arguments before a model is loaded."""
     for text in texts:
         check_text(text)
     for image in images:

@@ -1,5 +1,4 @@
-"""What `cyclepref build` does: the build, its counts as a table, what to know of it, and the commands that come
-next."""
+"""`cyclepref build`: run the build, print its counts as a table, its warnings and the next commands."""
 
 import shlex
 from collections.abc import Mapping
@@ -18,8 +17,8 @@ from cyclepref.schemas.recipe import Recipe
 
 
 def run_build(name: str, out: str | Path, retry_failed: bool = False, changes: Mapping[str, Any] | None = None) -> None:
-    """Build the recipe of a name or path, with `changes` ("inputs.limit": value) in place of what it says, and print
-    what became of every row, and where the results are."""
+    """Build the recipe of a name or path after `changes` ("inputs.limit": value), and print the counts of its rows and
+    where the results are."""
     recipe = read_recipe(recipe_path(name, "build"), changes)
     run = build(recipe, out, retry_failed)
     console.print(counts_table(f"{recipe.name}: {out}", run["counts"]))
@@ -33,7 +32,7 @@ def run_build(name: str, out: str | Path, retry_failed: bool = False, changes: M
 
 
 def _next(out: str | Path, recipe: Recipe, counts: dict[str, Any]) -> list[str]:
-    """Lines with the commands that come after a build."""
+    """Lines with the commands that a user runs after a build."""
     place = shlex.quote(str(out))
     layout = "trl-dpo-vision" if recipe.cycle == "i2t2i" else "diffusion-dpo"
     steps = [

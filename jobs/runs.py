@@ -1,4 +1,4 @@
-"""What is done with run directories beside building: `cyclepref status`, `prune` and `merge`."""
+"""`cyclepref status`, `failures`, `prune` and `merge`: commands for run directories."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from cyclepref.jobs.screen import console, size_text
 
 
 def print_status(out: str, as_json: bool = False) -> None:
-    """Print how the run in a directory is doing, for people or as JSON."""
+    """Print the status of a run, for people or as JSON."""
     found = status(Store(out))
     if as_json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
@@ -49,7 +49,7 @@ def print_status(out: str, as_json: bool = False) -> None:
 
 
 def print_failures(out: str, stage: str | None, model: str | None, as_json: bool) -> None:
-    """Print every row that failed and is still wanted, for people or as a JSON object a line."""
+    """Print every failed row that is still wanted, for people or as JSON lines."""
     found = failures(out, stage=stage, model=model)
     if as_json:
         for row in found:
@@ -69,7 +69,7 @@ def print_failures(out: str, stage: str | None, model: str | None, as_json: bool
 
 
 def run_prune(out: str, yes: bool, ask: Callable[[str], str] = input) -> int:
-    """Remove what the latest build did not ask for, once the user agrees; returns the exit status."""
+    """Remove rows that the latest build did not use, after asking the user; returns the exit status."""
     store = Store(out)
     with hold(store, "prune"):
         found = unused(store)
@@ -87,7 +87,7 @@ def run_prune(out: str, yes: bool, ask: Callable[[str], str] = input) -> int:
 
 
 def run_merge(first: str, second: str, into: str | None) -> int:
-    """Join two runs, and print what is done next; returns the exit status: 1, if parts were damaged."""
+    """Merge two runs and print the next command; returns the exit status, 1 if parts were damaged."""
     target = Store(into or first)
     done = merge(Store(first), Store(second), target)
     sound = f"{done.copied:,} parts copied, {done.there:,} were there"
@@ -102,7 +102,7 @@ def run_merge(first: str, second: str, into: str | None) -> int:
 def _agrees(ask: Callable[[str], str]) -> bool:
     try:
         return ask("Remove these rows for good? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:  # nobody there to ask
+    except EOFError:  # no user to ask, as in a batch job
         return False
 
 
@@ -138,5 +138,5 @@ def _table(title: str, *columns: str, rows: int) -> Table:
 
 
 def _plain(text: Any) -> str:
-    """What came from data, so that it neither marks up nor steers a terminal."""
+    """Text from data, escaped so that it neither acts as markup nor controls the terminal."""
     return escape("".join(char if char.isprintable() else " " for char in str(text)))

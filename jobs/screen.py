@@ -1,4 +1,4 @@
-"""What the commands print on: one console, and sizes that people can read."""
+"""The console of all commands, and sizes that people can read."""
 
 import math
 import sys
@@ -8,7 +8,7 @@ from rich.console import Console
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
-# What a command answers goes to stdout, and what it says of its work to stderr.
+# Results go to stdout, messages about the work to stderr.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 

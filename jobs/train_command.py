@@ -1,4 +1,4 @@
-"""The command line's words for training; what they do is in jobs/train_reward.py, imported when they are said."""
+"""The command-line arguments for training; the code is in jobs/train_reward.py, imported when the command runs."""
 
 import argparse
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def add_train_command(commands, add: Callable[..., argparse.ArgumentParser]) -> 
         help="run directory, dataset folder, Hub repository, or a folder or file of rows in a known layout (or "
         "FORMAT:one of these; `cyclepref evaluate --help` lists the formats); one of each cycle",
     )  # fmt: skip
-    train.add_argument("--out", type=folder, required=True, help="folder for the model, and for what can be resumed")
+    train.add_argument("--out", type=folder, required=True, help="folder for the model and the state for resuming")
     train.add_argument("--recipe", help="YAML file of settings, or the name of a recipe that comes with CyclePref")
     train.add_argument(
         "--start",
@@ -29,10 +29,10 @@ def add_train_command(commands, add: Callable[..., argparse.ArgumentParser]) -> 
         "shapeworld/blip",
     )
     train.add_argument(
-        "--set", metavar="NAME=VALUE", action="append", default=[], help="a setting in place of the recipe's"
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="replace one setting of the recipe"
     )
-    train.add_argument("--workers", type=positive, default=1, help="processes that share a step, by Ray (default: 1)")
-    train.add_argument("--cache", type=folder, help="folder for what frozen layers make of images (default: in OUT)")
+    train.add_argument("--workers", type=positive, default=1, help="Ray processes that share each step (default: 1)")
+    train.add_argument("--cache", type=folder, help="folder for frozen layers' outputs on images (default: in OUT)")
 
 
 def _train(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What `cyclepref train-reward` does: training, and a table of what came of it."""
+"""`cyclepref train-reward`: train, and print a table of the results."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def run_train_reward(
     workers: int = 1,
     cache: Path | None = None,
 ) -> None:
-    """Train, on this machine or with Ray's workers, and print what became of it."""
+    """Train, on this machine or with Ray's workers, and print the results."""
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     metrics = train_reward(sources, out, recipe=recipe_path, workers=workers, cache=cache, **changes)

@@ -1,4 +1,4 @@
-"""`cyclepref verify`: everything that a run directory holds, read and checked; nothing is changed."""
+"""`cyclepref verify`: read and check a whole run directory without changing it."""
 
 import json
 

@@ -6,11 +6,11 @@ from typing import Literal
 Modality = Literal["image", "text"]
 ModelKind = Literal["captioner", "text-to-image"]
 
-# The longest text that is taken in, a prompt or a caption: far more than text encoders read (a few hundred tokens), and
-# some tokenizers take quadratic time.
+# The longest prompt or caption that is accepted: far more than the few hundred tokens that text encoders read. A limit
+# is needed because some tokenizers take quadratic time.
 MAX_CHARACTERS = 20_000
 
-# A generation turns one modality into the other, so the modality it reads names the kind of model.
+# The modality that a model reads names its kind, since every generation turns one modality into the other.
 READS: dict[Modality, ModelKind] = {"image": "captioner", "text": "text-to-image"}
 
 

@@ -1,13 +1,13 @@
-"""The one base of errors that a user can mend, and text from outside made safe to show.
+"""The base class of all errors that a user can fix, and a function that makes text from outside safe to show.
 
 The command line shows an error's message without a traceback.
 """
 
 import unicodedata
 
-# Line breaks of a message are ours; what comes from outside in it should have been quoted where it matters.
+# Our messages contain line breaks of their own. Text from outside that must not add any is shown with keep="".
 KEPT = "\n\t"
-# Control characters, invisible formatting (right-to-left overrides among them), lone surrogates.
+# Unicode categories: control characters, invisible formatting (such as right-to-left overrides), lone surrogates.
 HIDDEN = {"Cc", "Cf", "Cs"}
 # Persian words and family emoji are written with these.
 JOINERS = "\u200c\u200d"
@@ -18,13 +18,13 @@ class CyclePrefError(Exception):
 
 
 class Unavailable(CyclePrefError, RuntimeError):
-    """What a model needs in order to run is not there (its server, its key, its client): no row is to blame, so the
-    build stops rather than fail every row."""
+    """Something that a model needs in order to run is missing (its server, key or client). No row is to blame, so the
+    build stops instead of recording every row as failed."""
 
 
 def visible(text: str, keep: str = KEPT) -> str:
-    """Text that a terminal only shows: characters that would move its cursor, recolour it or turn the reading order
-    around stand there as escapes.
+    """Text that is safe to print: characters that would move a terminal's cursor, change its colours or reverse the
+    reading order are written as escapes.
 
     >>> visible("red\\x1b[31m")
     'red\\\\x1b[31m'

@@ -1,7 +1,7 @@
 """Content-addressed ids: every id is a hash of what determines the row, never of a position, a path or a time.
 
-An id is the hex form (32 characters) of a 16-byte BLAKE2b digest. Two runs that want the same thing therefore
-name it alike, which is all that resuming, growing and merging runs need.
+An id is the hex form (32 characters) of a 16-byte BLAKE2b digest. Two runs that want the same row give it the same id;
+resuming, growing and merging runs need nothing else.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-# Bumped when the canonical form of an image changes (see builder/common/images.py), since that changes the pixels.
+# Raise it when the canonical form of an image changes (see builder/common/images.py), since that changes the pixels.
 IMAGE_CANON = "rgb-1"
 
 TAGS = {str: b"s", int: b"i", bytes: b"b"}
@@ -26,7 +26,7 @@ def digest(*parts: bytes | str | int | None) -> str:
 
 
 def _framed(part: bytes | str | int | None) -> bytes:
-    """A part with its kind and length before it."""
+    """A part, preceded by its kind and length."""
     tag = b"0" if part is None else TAGS[type(part)]
     data = part if isinstance(part, bytes) else b"" if part is None else str(part).encode()
     return tag + len(data).to_bytes(8, "little") + data
@@ -56,7 +56,7 @@ def fingerprint(settings: dict[str, Any]) -> str:
 def sample_seed(recipe_seed: int, input_id: str, sample_index: int, role: str) -> int:
     """Seed of one sample, in [0, 2**63): a function of the recipe's seed, the input and the sample index.
 
-    `role` is "forward" or "backward". A backward seed does not know its candidate: the reconstructions of all
+    `role` is "forward" or "backward". A backward seed does not depend on the candidate: the reconstructions of all
     candidates of one input share their seeds, so that the backward model's noise cancels in the comparison.
     """
     return int(digest("seed", role, recipe_seed, input_id, sample_index)[:16], 16) >> 1
@@ -68,12 +68,12 @@ def resample_seed(seed: int, draw: int) -> int:
 
 
 def generation_id(source_id: str, model_fingerprint: str, seed: int | None) -> str:
-    """Id of one generation: what it was made from, by what, with which noise (None: greedy decoding has none)."""
+    """Id of one generation, from its source, its model and its seed (None for greedy decoding)."""
     return digest("generation", source_id, model_fingerprint, seed)
 
 
 def generation_ids(source_ids: Iterable[str], model_fingerprint: str, seeds: Iterable[int | None]) -> list[str]:
-    """`generation_id` of many sources, each with its seed, by one model: in a third of the time."""
+    """`generation_id` for many sources and seeds of one model, in a third of the time."""
     before, after = _framed("generation"), _framed(model_fingerprint)
     return [
         hashlib.blake2b(before + _framed(source) + after + _framed(seed), digest_size=16).hexdigest()
@@ -92,5 +92,6 @@ def verdict_id(content_id: str, model_fingerprint: str) -> str:
 
 
 def pair_id(chosen_id: str, rejected_id: str, scored_by: str) -> str:
-    """Id of one preference pair; the candidates' ids already name the input, `scored_by` what compared them."""
+    """Id of one preference pair. The candidates' ids already depend on the input; `scored_by` names what compared
+    them."""
     return digest("pair", chosen_id, rejected_id, scored_by)

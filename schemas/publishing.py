@@ -1,4 +1,4 @@
-"""What of a build is published, and how: sections of the recipe that no model reads."""
+"""What a build publishes, and how: the sections of a recipe that no model depends on."""
 
 from typing import Annotated, Any
 
@@ -11,12 +11,13 @@ class DatasetOptions(Section):
     """What the dataset holds beside rankings and pairs, and what its card says.
 
     `inputs_licence` is the licence of the images or prompts that the build starts from, as an SPDX or a Hub id
-    ("cc-by-4.0"; `builder/dataset/licences.py` lists those that are known); null says that it is not known.
+    ("cc-by-4.0"; `builder/dataset/licences.py` lists the known ones); null says that it is not known.
 
     `group_near_duplicates` puts inputs that are nearly the same into one split (see builder/dataset/grouping.py); null
-    means yes, but for the scenes of the embedded world, which all look alike. Once on, no input moves when others come;
-    turning it on or off for a run that is there moves near-duplicates. `largest_group` is the most inputs that may
-    share a group: those beyond it are on their own, so that no chain of likenesses swallows a split.
+    means yes, except for the scenes of the embedded world, which all look alike. With it on, adding inputs never moves
+    an input to another split; turning it on or off for an existing run moves near-duplicates. `largest_group` is the
+    most inputs that may share a group; further ones get a group of their own, so that a chain of similar inputs cannot
+    fill a split.
 
     `reconstructions` adds a third config with every reconstruction of the published candidates.
     """

@@ -13,14 +13,14 @@ from cyclepref.schemas.rules import Fault, Section, check, rule
 from cyclepref.schemas.settings_file import Settings, read_settings
 from cyclepref.schemas.sources import Inputs
 
-# What an error calls it, and where recipes that work are listed.
+# What errors call a recipe, and the command that lists recipes that work.
 VALID, EXAMPLES = "a valid recipe", "cyclepref recipes"
 
 
 class RecipeError(CyclePrefError, ValueError):
     """A recipe that cannot be run: the message names the place, the value, the rule and the way out.
 
-    `faults` are those of a choice of a model or a metric, each with its place in the choice.
+    `faults` are the problems of one model's or metric's settings, each with its place in them.
     """
 
     def __init__(self, message: str, faults: tuple[Fault, ...] = ()):
@@ -29,11 +29,11 @@ class RecipeError(CyclePrefError, ValueError):
 
 
 class ModelChoice(Section):
-    """A model of the catalog, a Hub id or a local folder; `settings` override fields of its spec. In a recipe a model
-    without settings is its name alone.
+    """A model of the catalog, a Hub id or a local folder; `settings` override fields of its spec. A model without
+    settings can be written as its name alone.
 
-    `samples` is how many outputs to draw for each source, each with its own seed. `name` is how the model is
-    called in the tables; it is needed when a recipe uses one model twice with different settings.
+    `samples` is how many outputs to draw for each source, each with its own seed. `name` is the model's name in the
+    tables; a recipe that uses one model twice with different settings needs it.
     """
 
     model: str
@@ -44,7 +44,7 @@ class ModelChoice(Section):
     @model_validator(mode="before")
     @classmethod
     def of_name(cls, given: Any) -> Any:
-        """A text is the model's name."""
+        """Accept a plain text as the model's name."""
         return {"model": given} if isinstance(given, str) else given
 
     @property
@@ -53,18 +53,18 @@ class ModelChoice(Section):
         return self.name or self.model
 
 
-# What a weighted mix of metrics is called in the tables.
+# The name of a weighted mix of metrics in the tables.
 MIX = "mix"
-# What the safety model is called there.
+# The name of the safety model there.
 SAFETY = "safety"
 
 
 class MetricChoice(Section):
     """A metric of the catalog, a Hub id or a local folder; `settings` override fields of its spec.
 
-    An id or a folder is that of a sentence-transformers model if the cycle compares texts, and of a vision backbone
-    (DINOv2, CLIP, SigLIP, ...) if it compares images. `name` is how the metric is called in the tables. In a recipe a
-    metric without settings is its name alone.
+    An id or a folder means a sentence-transformers model if the cycle compares texts, and a vision backbone (DINOv2,
+    CLIP, SigLIP, ...) if it compares images. `name` is the metric's name in the tables. A metric without settings can
+    be written as its name alone.
     """
 
     metric: str
@@ -74,7 +74,7 @@ class MetricChoice(Section):
     @model_validator(mode="before")
     @classmethod
     def of_name(cls, given: Any) -> Any:
-        """A text is the metric's name."""
+        """Accept a plain text as the metric's name."""
         return {"metric": given} if isinstance(given, str) else given
 
     @property
@@ -86,18 +86,18 @@ class MetricChoice(Section):
 class Pairing(Section):
     """Which pairs of one input's candidates are preferences, and by which scores.
 
-    `by` names the metric that decides, `mix` several with their weights, which add up to 1. `scale` brings those to
-    [0, 1], higher better, before they are mixed. "constants": by the metric's declared range, so that a metric whose
-    values keep to a small part of it needs more weight. "rank": the share of the input's other distinct outputs that
-    score worse, ties counting half.
+    `by` names the metric that decides; `mix` names several metrics with weights that add up to 1. `scale` brings their
+    values to [0, 1], higher is better, before they are mixed. "constants" uses each metric's declared range: a metric
+    whose values fill a small part of its range needs more weight. "rank" uses the share of the input's other distinct
+    outputs that score worse, ties counting half.
 
-    `min_margin`: pairs that are closer than this say nothing. `poor_chosen`: pairs whose chosen candidate scores
-    worse than this teach nothing good; null, the default, keeps them. Both are in the deciding metric's own units,
-    those of a mix in [0, 1]. (CyclePrefDB: 0.005, and DreamSim 0.7 or SBERT 0.4.)
+    `min_margin` drops pairs whose scores are closer than this. `poor_chosen` drops pairs whose chosen candidate scores
+    worse than this; null, the default, keeps them. Both are in the deciding metric's own units; a mix scores from 0 to
+    1. (CyclePrefDB: 0.005, and DreamSim 0.7 or SBERT 0.4.)
 
-    `min_margin_sd`: pairs whose margin is smaller than this many standard errors may be the backward model's noise,
-    see `cyclepref.builder.pairing.pair.paired_errors`; null keeps them. It needs two reconstructions of a candidate at
-    least.
+    `min_margin_sd` drops pairs whose margin is smaller than this many standard errors, which may be the backward
+    model's noise (see `cyclepref.builder.pairing.pair.paired_errors`); null keeps them. It needs at least two
+    reconstructions of each candidate.
     """
 
     min_margin: Annotated[float, Field(ge=0, description="the least difference of scores that makes a pair, 0 or more")]
@@ -246,7 +246,7 @@ class Recipe(Section):
 
 
 def _twice(where: str, labels: list[str]) -> Iterator[Fault]:
-    """Labels that a list has more than once, at the second use."""
+    """A fault for each label that a list repeats, placed at the second use."""
     for label in sorted({label for label in labels if labels.count(label) > 1}):
         second = labels.index(label, labels.index(label) + 1)
         yield Fault((where, second), f"{where} lists {label} more than once: give each use a `name` of its own")
@@ -256,15 +256,15 @@ def load_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> R
     """Read and check a recipe file; `changes` ("inputs.limit": value) replace what it says.
 
     Raises:
-        RecipeError: one message with every fault: line and column, what was given, what is allowed. Whether models,
-            metrics and paths exist is found by `cyclepref.builder.recipe_check.read_recipe`.
+        RecipeError: one message with every fault: line and column, what was given, what is allowed.
+            `cyclepref.builder.recipe_check.read_recipe` also checks that models, metrics and paths exist.
     """
     return checked(recipe_settings(path, changes))
 
 
 def recipe_settings(path: str | Path, changes: Mapping[str, Any] | None) -> Settings:
-    """The settings of a recipe file with `changes` in them; models and metrics that are names alone are spelt out, so
-    that a change can add to them."""
+    """The settings of a recipe file after `changes`. Models and metrics given as a name alone become sections, so that
+    a change can add settings to them."""
     settings = read_settings(Path(path), RecipeError, EXAMPLES)
     content = settings.content
     for name, kind in (("backward", ModelChoice), ("metric", MetricChoice)):
@@ -282,7 +282,7 @@ def parse_recipe(content: dict[str, Any], where: str = "recipe") -> Recipe:
 
 
 def checked(settings: Settings) -> Recipe:
-    """The recipe that some settings are. Raises RecipeError with every fault."""
+    """Turn settings into a recipe. Raises RecipeError with every fault."""
     recipe, faults = check(Recipe, settings.content)
     settings.refuse(faults, RecipeError, VALID)
     return recipe

@@ -10,7 +10,7 @@ STRING, BINARY, INT, FLOAT, BOOL = pa.string(), pa.binary(), pa.int64(), pa.floa
 
 # ---- store: append-only, content-addressed -------------------------------------------------------------------
 
-# The ingest index: which input a file, line or row turned out to be. `stamp` changes when the source does.
+# The ingest index: which input each file, line or row holds. `stamp` changes when the source changes.
 SOURCE = pa.schema([("source_key", STRING), ("source", STRING), ("stamp", STRING), ("input_id", STRING)])
 
 # One row per distinct input; exactly one of `text` and `image` (encoded bytes) is set.
@@ -25,14 +25,14 @@ INPUT = pa.schema(
     ]
 )
 
-# One row per resolved model or metric: what a fingerprint stands for, as JSON.
+# One row per resolved model or metric: the settings behind a fingerprint, as JSON.
 MODEL = pa.schema([("fingerprint", STRING), ("name", STRING), ("kind", STRING), ("identity", STRING)])
 
-# One row per generation, candidate and reconstruction alike. `source_id` is the content that was read. `seed` is that
-# of the draw that gave an output, `draw` counts those before it that gave none (see SampledSpec in specs.py); the id is
-# that of draw 0. `truncated`: a caption that ended by its token limit, or an image whose prompt no text encoder read to
-# its end. `cut_by` names what cut: "max_new_tokens", or each tokenizer that cut the prompt, even where another read on
-# (SD3: CLIP's, not T5's).
+# One row per generation, candidate and reconstruction alike. `source_id` is the content that the model read. `draw`
+# counts the draws that gave no output before this one (see SampledSpec in specs.py) and `seed` is the seed of the
+# successful draw; the id is always made from the seed of draw 0. `truncated` marks a caption that reached its token
+# limit, or an image whose prompt no text encoder read to its end. `cut_by` names what cut it: "max_new_tokens", or each
+# tokenizer that cut the prompt, even if another one read all of it (SD3: CLIP's cuts, T5's does not).
 GENERATION = pa.schema(
     [
         ("generation_id", STRING),
@@ -65,7 +65,7 @@ SIMILARITY = pa.schema(
     ]
 )
 
-# How likely an image is what the recipe's safety model looks for: the probability of that label, in [0, 1].
+# The probability, in [0, 1], that an image has the label that the recipe's safety model looks for.
 VERDICT = pa.schema(
     [
         ("verdict_id", STRING),
@@ -77,8 +77,8 @@ VERDICT = pa.schema(
     ]
 )
 
-# What went wrong, once per row that could not be made. `id` is the id that the row would have had; `attempt` counts
-# the tries, of which deaths of a worker are some and `--retry-failed` adds more.
+# One row for each row that could not be made. `id` is the id that the row would have had; `attempt` counts the tries,
+# including those that ended with a worker's death and those of `--retry-failed`.
 FAILURE = pa.schema(
     [
         ("id", STRING),
@@ -111,8 +111,8 @@ CANDIDATE = pa.schema(
     ]
 )
 
-# Cycle score of a candidate, a row for each metric and one more where the recipe mixes them (metric "mix"): mean over
-# its `n` reconstructions, `spread` their population standard deviation; a mix of ranks has none.
+# Cycle score of a candidate: one row for each metric, and one with metric "mix" if the recipe mixes them. `score` is
+# the mean over its `n` reconstructions, `spread` their population standard deviation; a mix of ranks has no spread.
 SCORE = pa.schema(
     [
         ("generation_id", STRING),

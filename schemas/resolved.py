@@ -1,4 +1,4 @@
-"""A model or metric with everything settled that decides its output."""
+"""A model or metric whose output is fully determined: revisions resolved, weights hashed."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,8 @@ from cyclepref.schemas.ids import fingerprint
 
 @dataclass(frozen=True)
 class Resolved:
-    """A spec whose output is settled: `identity` says by what, `fingerprint` is its hash."""
+    """A spec whose output is fully determined: `identity` holds everything that changes it, `fingerprint` is the hash
+    of that."""
 
     spec: Any
     identity: dict[str, Any]

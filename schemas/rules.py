@@ -1,4 +1,4 @@
-"""Sections of settings: every fault of one at once, the rules that several settings keep together among them."""
+"""Sections of settings, checked so that all faults are reported at once, including rules that join several settings."""
 
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NamedTuple, get_args
@@ -12,14 +12,14 @@ Place = tuple[int | str, ...]
 
 
 class Fault(NamedTuple):
-    """What is wrong, and the keys that lead to it from where the check began."""
+    """What is wrong, and the keys that lead to the setting from the section that was checked."""
 
     at: Place
     message: str
 
 
 class Broken(ValueError):
-    """Rules that a section breaks."""
+    """The rules that a section breaks, as an error for pydantic."""
 
     def __init__(self, faults: list[Fault]):
         super().__init__("; ".join(fault.message for fault in faults))
@@ -27,8 +27,8 @@ class Broken(ValueError):
 
 
 def rule(*needs: str) -> Callable[[Callable], Callable]:
-    """Mark a method of a section that yields a Fault for each breach of a rule. It is called when the settings that it
-    `needs` ("mix", or "pairs.mix" of a section within) are valid by themselves, whatever is wrong with the others."""
+    """Mark a method of a section that yields a Fault for each breach of a rule. It is called if the settings that it
+    `needs` ("mix", or "pairs.mix" in a nested section) are valid by themselves, even if others are wrong."""
 
     def mark(method: Callable) -> Callable:
         method.needs = set(needs)
@@ -49,7 +49,7 @@ class Section(BaseModel):
         return self
 
     def broken(self, valid: set[str]) -> Iterator[Fault]:
-        """The breaches of those rules that need only the settings that are `valid`."""
+        """The broken rules among those that need only `valid` settings."""
         for kind in type(self).__mro__:
             for method in vars(kind).values():
                 needs = getattr(method, "needs", None)
@@ -58,19 +58,19 @@ class Section(BaseModel):
 
 
 def check(kind: type[BaseModel], content: Any) -> tuple[Any, list[Fault]]:
-    """The section that `content` is, or None, and everything that is wrong with it."""
+    """`content` as a section, or None if it is not one, and everything that is wrong with it."""
     try:
         return kind.model_validate(content), []
     except ValidationError as error:
         problems = error.errors()
-    # A wrong value may be a secret in the wrong place.
+    # A wrong value may be a secret that was put into the wrong setting.
     hidden = bool(kind.model_config.get("hide_input_in_errors"))
     faults = [fault for problem in problems for fault in _faults(kind, problem, hidden)]
     return None, [*faults, *_rules_left(kind, content, [problem["loc"] for problem in problems], ())]
 
 
 def salvage(kind: type[BaseModel], content: Any) -> Any:
-    """A section made of those of its settings that are valid, or None if one that it cannot do without is not."""
+    """A section made of its valid settings only, or None if a required one is not valid."""
     if isinstance(content, str) and hasattr(kind, "of_name"):
         content = kind.of_name(content)
     if not isinstance(content, dict):
@@ -81,7 +81,7 @@ def salvage(kind: type[BaseModel], content: Any) -> Any:
 
 
 def _faults(kind: type[BaseModel], problem: dict[str, Any], hidden: bool) -> Iterator[Fault]:
-    """One of pydantic's errors, in our words; one of ours as it is, each breach by itself."""
+    """One of pydantic's errors in our words; a `Broken` as its faults, unchanged."""
     ours = problem.get("ctx", {}).get("error")
     at, section = _section_at(kind, problem["loc"])
     if isinstance(ours, Broken):
@@ -98,8 +98,8 @@ def _faults(kind: type[BaseModel], problem: dict[str, Any], hidden: bool) -> Ite
 
 
 def _section_at(kind: type[BaseModel], loc: Place) -> tuple[Place, type[BaseModel] | None]:
-    """The keys that lead to a place, without the tags of unions that pydantic puts between them; and the kind of
-    section that is there."""
+    """The keys that lead to a place, without the union tags that pydantic puts between them, and the kind of section
+    there."""
     at: list[int | str] = []
     here: type[BaseModel] | None = kind
     tagged: dict[str, type[BaseModel]] = {}
@@ -124,13 +124,13 @@ def _sections_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _tags(field: FieldInfo, sections: list[type[BaseModel]]) -> dict[str, type[BaseModel]]:
-    """The sections of a union by the value that tells them apart."""
+    """The sections of a union, by the value of their discriminator."""
     key = str(field.discriminator)
     return {tag: section for section in sections for tag in get_args(section.model_fields[key].annotation)}
 
 
 def _rules_left(kind: type[BaseModel], content: Any, bad: list[Place], at: Place) -> Iterator[Fault]:
-    """Breaches of rules that pydantic has not looked at, since a setting beside them is wrong."""
+    """Broken rules that pydantic did not check because another setting of their section is wrong."""
     if not isinstance(content, dict) or not any(len(loc) > len(at) and loc[: len(at)] == at for loc in bad):
         return
     valid = _valid_names(kind, bad, at)

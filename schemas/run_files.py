@@ -1,6 +1,6 @@
 """The JSON files of a run directory that are read back: what must be in them, and what to do with one that is wrong.
 
-Only what is read is described; a file may hold more. `REMEDY` is what an error ends with.
+Only the keys that are read are described; a file may hold more. `REMEDY` is the last part of an error: the way out.
 """
 
 import re
@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-# A Hub commit. (A cache may name one in another way, but never by nothing, and never by a path.)
+# A Hub commit. A cache may use another name for it, but never an empty one or a path.
 COMMIT = re.compile(r"[^\s/\\]+")
 HEX32 = re.compile(r"[0-9a-f]{32}")
 Count = Annotated[StrictInt, Field(ge=0)]
@@ -33,7 +33,7 @@ class RunFile(BaseModel):
 
 class LockFile(RootModel[dict[str, Any]]):
     """lock.json: what each model was resolved to. "org/name@branch" -> commit; path of a folder -> the hash of its
-    weights, and a stamp of its files by which the hash is known to be theirs."""
+    weights, and a stamp of its files that shows whether the hash still holds."""
 
     REMEDY: ClassVar[str] = (
         "restore it, or remove what is wrong from it: that model is resolved again, to what its branch or folder holds "
@@ -61,20 +61,20 @@ class Fingerprinted(RunFile):
 
 
 class Edition(RunFile):
-    """A dataset that was written: the id in its files' names, and split -> rows."""
+    """A written dataset: the id in its files' names, and split -> number of rows."""
 
     edition: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$", strict=True)]
     splits: dict[str, dict[str, Count]]
 
 
 class Counts(RunFile):
-    """What became of a run's rows."""
+    """How many rows of a run were made and failed."""
 
     dataset: Edition | None = None
 
 
 class RunJson(RunFile):
-    """run.json: what made a finished run, and what came of it."""
+    """run.json: the recipe and models of a finished run, and its results."""
 
     REMEDY: ClassVar[str] = "remove it and run the same build again, which writes it anew and makes nothing twice"
 
@@ -117,7 +117,7 @@ class InFlight(RunFile):
 
 
 class Announcement(BaseModel):
-    """.locks/*.json: who works in the directory."""
+    """.locks/*.json: which process works in the directory."""
 
     model_config = ConfigDict(extra="forbid")
     REMEDY: ClassVar[str] = "remove it if no build runs"
@@ -131,7 +131,7 @@ class Announcement(BaseModel):
 
 
 def what_is_wrong(kind: type[BaseModel], content: Any) -> str:
-    """Why a file's content is not what it must be, with the first place that is wrong; empty if nothing is."""
+    """Why a file's content is not valid, naming the first wrong place; empty if it is valid."""
     if not isinstance(content, dict):
         return f"it must hold an object, got {type(content).__name__}"
     try:

@@ -1,4 +1,4 @@
-"""Files of settings: read with the place of every setting, and everything that is wrong with one told at once."""
+"""Files of settings, read with the line and column of every setting, so that one error can name every fault."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,12 +10,12 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from cyclepref.schemas.errors import CyclePrefError, visible
 from cyclepref.schemas.rules import Fault, Place
 
-# Aliases can make a file of a few lines hold more than memory does.
+# Aliases can make a file of a few lines expand to more than fits into memory.
 MOST_NODES = 100_000
 
 
 class Settings:
-    """The mapping of a YAML file with `changes` (as `--set` has them) in it, and where each setting stands."""
+    """The mapping of a YAML file after `changes` (those of `--set`), and the line and column of each setting."""
 
     def __init__(self, where: str, content: dict[str, Any], root: Node | None = None):
         self.where = where
@@ -25,7 +25,7 @@ class Settings:
         self._changes: dict[Place, str] = {}
 
     def change(self, changes: Mapping[str, Any]) -> "Settings":
-        """Put values ("pairs.min_margin", "forward.0.samples") in place of the file's."""
+        """Replace values of the file, each named by its path ("pairs.min_margin", "forward.0.samples")."""
         for name, value in changes.items():
             at = tuple(int(step) if step.isdecimal() else step for step in name.split("."))
             self._changes[at] = name
@@ -36,13 +36,13 @@ class Settings:
         return self
 
     def refuse(self, faults: list[Fault], error: type[CyclePrefError], what: str) -> None:
-        """Raise an error that tells all faults in the order in which they stand; do nothing if there is none."""
+        """Raise an error that lists all faults in the file's order; do nothing if there is none."""
         faults = [*self.faults, *faults]
         if not faults:
             return
         placed = sorted(((self._mark(fault.at), fault) for fault in faults), key=lambda each: each[0])
         lines = [f"{self._place(mark, fault.at)}{_name(fault)}{fault.message}" for mark, fault in placed]
-        # Line breaks in names and paths would look like lines of ours.
+        # A line break in a name or path would look like the next line of our message.
         told = dict.fromkeys(f"  - {visible(line, keep='')}" for line in lines)
         raise error("\n".join([f"{self.where} is not {what}:", *told]))
 
@@ -53,8 +53,8 @@ class Settings:
         return f"line {mark[0]}, column {mark[1]}: " if self._root else ""
 
     def _mark(self, at: Place) -> tuple[int, int]:
-        """Line and column, from 1, of a setting's name or of a list's entry; for one that is not there, of the section
-        that it should be in."""
+        """Line and column, from 1, of a setting's name or a list's entry; for a missing one, of the section that lacks
+        it."""
         node, mark = self._root, self._root and self._root.start_mark
         for step in at:
             found = _child(node, step)
@@ -69,7 +69,7 @@ def read_settings(path: Path, error: type[CyclePrefError], examples: str) -> Set
     """The mapping in a YAML file; `examples` is the command that lists some.
 
     Raises:
-        CyclePrefError: of the kind `error`, if there is no file, or it is no YAML or no mapping.
+        CyclePrefError: of the kind `error`, if the file does not exist, is not YAML or is not a mapping.
     """
     if not path.is_file():
         raise error(f"no recipe at {path}: give the path of a YAML file; `{examples}` lists those that come with it")
@@ -93,7 +93,7 @@ def read_settings(path: Path, error: type[CyclePrefError], examples: str) -> Set
 
 
 def _read(text: str) -> tuple[Node | None, Any, list[Fault]]:
-    """The nodes of a YAML text, what they hold, and the keys that are there twice."""
+    """The nodes of a YAML text, their content, and a fault for each repeated key."""
     loader = yaml.SafeLoader(text)
     try:
         root = loader.get_single_node()
@@ -110,32 +110,9 @@ def _read(text: str) -> tuple[Node | None, Any, list[Fault]]:
 def _size(node: Node, known: dict[int, int]) -> int:
     """How many nodes there are, each alias counted again."""
     if id(node) not in known:
-        known[id(node)] = MOST_NODES + 1  # while it is being counted: an alias within itself has no end
+        known[id(node)] = MOST_NODES + 1  # for an alias that contains itself, met while it is being counted
         known[id(node)] = 1 + sum(_size(child, known) for child in _children(node))
     return known[id(node)]
-
-
-def _children(node: Node) -> Iterator[Node]:
-    if isinstance(node, MappingNode):
-        yield from (part for pair in node.value for part in pair)
-    elif isinstance(node, SequenceNode):
-        yield from node.value
-
-
-def _twice(node: Node, at: Place) -> Iterator[Fault]:
-    """Keys that a mapping has more than once: YAML would take the last one in silence."""
-    if isinstance(node, SequenceNode):
-        for number, child in enumerate(node.value):
-            yield from _twice(child, (*at, number))
-    elif isinstance(node, MappingNode):
-        first: dict[str, Node] = {}
-        for key, child in node.value:
-            if not isinstance(key, ScalarNode):
-                continue
-            yield from _twice(child, (*at, key.value))
-            if first.setdefault(key.value, key) is not key:
-                line = first[key.value].start_mark.line + 1
-                yield Fault((*at, key.value), f"is there twice (first in line {line}): keep one")
 
 
 def _children(node: Node) -> Iterator[Node]:
@@ -169,7 +146,7 @@ def _within(node: Node, key: Node) -> bool:
 
 
 def _child(node: Node | None, step: int | str) -> tuple[Node | None, Node] | None:
-    """The name and the value at a step; the last of equal names, which is the one that counts."""
+    """The key node and value node at a step; of repeated keys the last, whose value YAML keeps."""
     if isinstance(node, MappingNode):
         found = [(key, value) for key, value in node.value if isinstance(key, ScalarNode) and key.value == str(step)]
         return found[-1] if found else None
@@ -179,7 +156,7 @@ def _child(node: Node | None, step: int | str) -> tuple[Node | None, Node] | Non
 
 
 def _changed(content: Any, at: Place, value: Any) -> Any:
-    """Content with the value at a place; what it shares with other places (by an alias) stays as it is there."""
+    """Content with one value replaced; other places that share it through an alias keep theirs."""
     if not at:
         return value
     step, *rest = at

@@ -1,4 +1,4 @@
-"""Where a recipe's inputs come from: one section a kind of source."""
+"""Where a recipe's inputs come from: one section for each kind of source."""
 
 from typing import Annotated, Literal
 
@@ -17,7 +17,7 @@ class ImageFolder(Section):
 
 
 class PromptFile(Section):
-    """A UTF-8 text file with a prompt a line."""
+    """A UTF-8 text file with one prompt on each line."""
 
     source: Literal["prompts"]
     path: str
@@ -34,7 +34,7 @@ class ParquetColumn(Section):
 
 
 class DatasetColumn(Section):
-    """One column of a local `datasets` folder: of `save_to_disk`, or whatever `load_dataset(path)` opens."""
+    """One column of a local dataset folder, written by `save_to_disk` or readable by `load_dataset(path)`."""
 
     source: Literal["dataset"]
     path: str
@@ -46,8 +46,8 @@ class DatasetColumn(Section):
 class ShapeWorldInputs(Section):
     """Scenes of the embedded world that its models were not trained on, as images or as prompts.
 
-    `limit` scenes after the first `offset` of those that `seed` draws: two recipes with one seed can take scenes
-    that have none in common.
+    `seed` draws a sequence of scenes; `limit` of them are taken after the first `offset`, so that two recipes with one
+    seed can use disjoint scenes.
     """
 
     source: Literal["shapeworld"]
@@ -92,8 +92,8 @@ class CompositionalPrompts(Section):
     """The compositional prompts of Lee et al. 2023 (arXiv 2302.12192): objects in a colour, number or place, or in
     several of these at once; see builder/sources/compositional.py for the lists and the wording.
 
-    `held_out` says what becomes of the five objects that the paper keeps for its evaluation (bear, tiger, rabbit,
-    rose, wolf). `seed` shuffles; a smaller `limit` is the beginning of a larger one.
+    `held_out` says what to do with the five objects that the paper keeps for its evaluation (bear, tiger, rabbit, rose,
+    wolf). `seed` shuffles; a smaller `limit` gives the first prompts of a larger one.
     """
 
     source: Literal["compositional"]
@@ -128,7 +128,7 @@ SOURCES: dict[str, type[Section]] = {
 
 
 def modality_fault(source: str, modality: Modality) -> str | None:
-    """Why a source cannot begin a cycle that starts from this modality; None if it can."""
+    """Why a source does not suit a cycle that starts from this modality; None if it does."""
     gives = {"images": "image", "prompts": "text", "tsv": "text", "compositional": "text"}.get(source, modality)
     if gives == modality:
         return None

@@ -1,4 +1,4 @@
-"""What a model or a metric is: everything that decides its output, apart from how it is run.
+"""The settings of a model or metric: those that change its output, and those that only say how to run it.
 
 The fields marked `execution` (batch size, devices, workers) may change without changing a row; all others enter
 the fingerprint, and through it every id that depends on the model.
@@ -34,27 +34,27 @@ def _whole_above_one(num_gpus: float) -> float:
 class Spec(Section):
     """Common base: a name, where the weights are, and how to run them.
 
-    `timeout_s`: seconds that one batch may take; see `patience_s`. `load_timeout_s`: seconds that a process which loads
-    may go without reading or writing anything, be it libraries, weights or a download.
+    `timeout_s`: seconds that one batch may take; see `patience_s`. `load_timeout_s`: seconds that a loading process may
+    go without reading or writing anything (libraries, weights or a download).
     """
 
     name: Annotated[str, Execution]
     batch_size: Annotated[int, Execution, Field(ge=1)] = 16
     num_gpus: Annotated[float, Execution, Field(ge=0), AfterValidator(_whole_above_one)] = 1
     num_cpus: Annotated[int, Execution, Field(ge=1)] = 1
-    # Generous: a large pipeline on a CPU takes many minutes a batch, and a stuck one must not wait for ever.
+    # Generous, since a large pipeline on a CPU takes many minutes for a batch; finite, so that a stuck one is killed.
     timeout_s: Annotated[float, Execution, Field(gt=0)] = 3600
     load_timeout_s: Annotated[float, Execution, Field(gt=0)] = 900
     about: Annotated[str, Execution] = ""
 
     def identity(self) -> dict[str, Any]:
-        """The settings that change an output, as plain JSON values."""
+        """The settings that change the output, as plain JSON values."""
         execution = [k for k, f in type(self).model_fields.items() if (f.json_schema_extra or {}).get("execution")]
         return {**self.model_dump(mode="json", exclude=set(execution)), "processing": PROCESSING}
 
     @property
     def server(self) -> str | None:
-        """The address of the server that does the work; None where an actor does it itself."""
+        """The address of the server that runs the model; None if a worker process of the build runs it."""
         return None
 
     @property
@@ -72,7 +72,7 @@ class SampledSpec(Spec):
     """A model that generates. `resample`: how often a sample without an output (an empty caption, a black or refused
     image) is drawn again, each time with another seed."""
 
-    # Not part of a model's identity: what has an output at its first draw is the same either way.
+    # Not part of a model's identity: it does not change samples that have an output at their first draw.
     resample: Annotated[int, Execution, Field(ge=0)] = 0
 
     @rule("resample", "temperature")
@@ -83,16 +83,16 @@ class SampledSpec(Spec):
 
     @property
     def greedy(self) -> bool:
-        """Whether it gives one output, whatever the seed."""
+        """Whether the output does not depend on the seed."""
         return False
 
 
 class ModelSpec(SampledSpec):
     """A model that generates: `repo` is a Hub id ("org/name") or a local folder in the Hub's layout.
 
-    `parameters` counts all weights that are loaded. `evidence` is how far the model's family is known to work here:
-    "tested" (its architecture runs in our tests with a tiny random configuration), "constructed" (it is built and
-    loaded there, but not run), "untested", or "shipped" (the weights are here, and the demo runs them).
+    `parameters` counts all weights that are loaded. `evidence` says how well the model's family was tried: "tested"
+    (our tests run its architecture with a tiny random configuration), "constructed" (the tests build and load it, but
+    do not run it), "untested", or "shipped" (the package contains the weights, and the demo runs them).
     """
 
     repo: str
@@ -119,10 +119,10 @@ class ModelSpec(SampledSpec):
 class CaptionerSpec(ModelSpec):
     """An image-to-text model, loaded with AutoModelForImageTextToText and AutoProcessor.
 
-    `prompt_style`: "chat" puts `prompt` and the image through the processor's chat template; "prefix" gives the
-    text as it is, which the caption continues or answers, or which is a task token; "none" gives the image alone.
-    A chat without a prompt of its own asks the question of CyclePrefDB. `temperature` 0 is greedy decoding; above
-    0 tokens are sampled from the `top_p` nucleus with one generator per sample.
+    `prompt_style`: "chat" puts `prompt` and the image through the processor's chat template; "prefix" gives the model
+    the prompt unchanged (a beginning that the caption continues, a question, or a task token); "none" gives it the
+    image alone. A chat without a prompt asks CyclePrefDB's question. `temperature` 0 is greedy decoding; above 0 tokens
+    are sampled from the `top_p` nucleus with one generator per sample.
 
     `attention` is transformers' `attn_implementation` ("sdpa", "eager", "flash_attention_2"...), None the model's
     own; `quantization_config` is transformers' dict ({quant_method: bitsandbytes, load_in_4bit: true}...). Like
@@ -168,27 +168,28 @@ class CaptionerSpec(ModelSpec):
         return 1 if config else super()._bytes_per_parameter
 
 
-# What a row has for waiting beside each of its tries; a server that wants more (Retry-After) gets that of all tries.
+# Seconds of waiting that a row may add for each of its tries; a server's Retry-After may use those of all tries at
+# once.
 LONGEST_WAIT_S = 120
 
 
 class EndpointSpec(SampledSpec):
-    """A captioner that a server runs, asked by OpenAI's chat completions protocol.
+    """A captioner that runs on a server and is called through OpenAI's chat completions protocol.
 
-    `base_url` (http or https; often ends in /v1) says where, `served_model` what the server calls the model. What a
-    server has loaded cannot be seen from here: `revision` is free text that says so, and a new one makes new rows.
-    `limit_parameter` is what the server calls `max_new_tokens`; `extra_body` is added to every request as it is (for
-    example `chat_template_kwargs`). `temperature` 0 is greedy decoding; above 0 the low 31 bits of the sample's seed
-    are sent.
+    `base_url` (http or https; often ends in /v1) is the address, `served_model` the server's name for the model. The
+    client cannot see which weights a server has loaded: `revision` is free text for that, and changing it makes new
+    rows. `limit_parameter` is the server's name for `max_new_tokens`; `extra_body` is added to every request as it is
+    (for example `chat_template_kwargs`). `temperature` 0 is greedy decoding; above 0 the low 31 bits of the sample's
+    seed are sent.
 
-    `concurrency` is the most requests at a time that one build makes of the server. A request that ends in a
-    time-out (`timeout_s` seconds without the last byte of the answer), a broken connection, 408, 409, 429 or 5xx is
-    repeated up to `max_retries` times, after 0.5 s doubling to 8 s or what Retry-After says; a row has
-    `row_patience_s` for all of that. `api_key_env` is the NAME of the environment variable with the key, which nothing
-    else knows; without it no key is sent.
+    `concurrency` is the most requests that one build has open at a time. A request that ends in a time-out (`timeout_s`
+    seconds without the last byte of the answer), a broken connection, 408, 409, 429 or 5xx is repeated up to
+    `max_retries` times, after 0.5 s doubling to 8 s or what Retry-After says; a row has `row_patience_s` for all of
+    that. `api_key_env` is the NAME of the environment variable with the key, which is stored nowhere else; without it
+    no key is sent.
     """
 
-    # A wrong value may be a secret in the wrong place.
+    # A wrong value may be a secret that was put into the wrong setting.
     model_config = ConfigDict(hide_input_in_errors=True)
 
     kind: Literal["captioner"] = "captioner"
@@ -211,7 +212,7 @@ class EndpointSpec(SampledSpec):
     @field_validator("base_url")
     @classmethod
     def _plain_address(cls, url: str) -> str:
-        """An address is written to files, so it must hold no secret."""
+        """Refuse an address with a secret in it, since the address is written to files."""
         parts = urlsplit(url)
         if url and (parts.scheme not in ("http", "https") or not parts.hostname):
             raise ValueError("must be an http or https address such as http://localhost:8000/v1")
@@ -222,7 +223,7 @@ class EndpointSpec(SampledSpec):
     @field_validator("api_key_env")
     @classmethod
     def _name_of_a_variable(cls, name: str | None) -> str | None:
-        # Upper case, as such variables are written: a key in its place is refused, and not repeated.
+        # Upper case only, so that a key given here by mistake is refused. The error does not repeat it.
         if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
             raise ValueError("must be the name of an environment variable, in upper case, and never the key itself")
         return name
@@ -247,12 +248,12 @@ class EndpointSpec(SampledSpec):
 
     @property
     def patience_s(self) -> float:
-        """Seconds that all requests of a batch may take, every one of them repeated as often as it may be."""
+        """Seconds that all requests of a batch may take, including all allowed retries."""
         return -(-self.batch_size // self.concurrency) * self.row_patience_s
 
     @property
     def load_patience_s(self) -> float:
-        """Seconds for a first request, with which loading ends, and for what is before it."""
+        """Seconds for loading, which ends with a first request to the server."""
         return self.load_timeout_s + self.row_patience_s
 
     @property
@@ -265,11 +266,12 @@ class PainterSpec(ModelSpec):
     """A text-to-image pipeline, loaded by diffusers' auto classes. Sizes are in pixels.
 
     `guidance` goes to the pipeline's argument `guidance_argument`; `arguments` to any other argument of its call
-    ({prior_guidance_scale: 4.0}). What a pipeline does not accept is refused, never dropped. `scheduler` replaces
-    the pipeline's own by a class of diffusers, and `scheduler_config` changes settings of either. `variant` picks
-    weight files ("fp16"). `compile` compiles the denoiser, `attention_slicing` and `vae_tiling` save memory: they
-    change the numbers, as dtype does. `vae_slicing` decodes one image at a time and `cpu_offload` keeps waiting
-    parts of the pipeline ("model") or layers ("sequential") in main memory: they change how it is run.
+    ({prior_guidance_scale: 4.0}). An argument that the pipeline does not accept is an error. `scheduler` replaces the
+    pipeline's scheduler by another diffusers class, and `scheduler_config` changes the settings of whichever is used.
+    `variant` picks weight files ("fp16"). `compile` compiles the denoiser, `attention_slicing` and `vae_tiling` save
+    memory; these three change the numbers, as dtype does. `vae_slicing` decodes one image at a time and `cpu_offload`
+    keeps idle parts of the pipeline ("model") or layers ("sequential") in main memory; these two do not change the
+    numbers.
     """
 
     kind: Literal["text-to-image"] = "text-to-image"
@@ -293,7 +295,8 @@ class PainterSpec(ModelSpec):
 
 
 class SafetySpec(ModelSpec):
-    """An image classifier, loaded with AutoModelForImageClassification; `label` is the one that it is asked for."""
+    """An image classifier, loaded with AutoModelForImageClassification; `label` is the one whose probability is
+    used."""
 
     kind: Literal["safety"] = "safety"
     label: str
@@ -307,9 +310,9 @@ class MetricSpec(Spec):
     """A similarity between an input and a reconstruction.
 
     `higher_is_better` is the metric's direction. Its values lie within [`low`, `high`], which are constants of the
-    metric and not of a run. `repo`: a Hub id or a local folder; None stands for what the metric's package brings or
-    downloads. `sha256`: what model.safetensors must be, wherever it comes from. `net` is LPIPS's backbone, `branch`
-    DreamSim's model. An "embedding" compares images by any vision backbone, "sbert" texts by any
+    metric and not of a run. `repo`: a Hub id or a local folder; None means the weights that the metric's package
+    contains or downloads. `sha256`: the required hash of model.safetensors, wherever it comes from. `net` is LPIPS's
+    backbone, `branch` DreamSim's model. An "embedding" compares images by any vision backbone, "sbert" texts by any
     sentence-transformers model.
     """
 

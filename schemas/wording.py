@@ -1,4 +1,4 @@
-"""What is wrong with a setting, in words: the rule, the value given and the way out."""
+"""Error texts for a wrong setting: the rule, the value given and the way out."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from cyclepref.schemas.nearest import did_you_mean
 
-# Longer values say no more.
+# Characters of a value that an error repeats.
 SHOWN = 80
 # By pydantic's kind of error; {} are the bounds that it gives.
 RULES = {
@@ -43,13 +43,13 @@ def missing(about: str | None) -> str:
 
 
 def unknown(name: str, known: Sequence[str]) -> str:
-    """A setting that there is not: the ones with nearly that name, or all of them."""
+    """An unknown setting: the message suggests those with a similar name, or lists all."""
     hint = did_you_mean(name, known)
     return f"unknown setting{hint}; there are {', '.join(known)}"
 
 
 def worded(problem: dict[str, Any], names: Sequence[str], hidden: bool = False) -> str:
-    """One of pydantic's errors. `names` are the settings of the section that should stand there, if one should; a
+    """One of pydantic's errors in our words. `names` are the settings of the section that is expected there, if any; a
     `hidden` value is not repeated."""
     kind, given, bounds = problem["type"], problem["input"], problem.get("ctx", {})
     if kind in ("value_error", "assertion_error"):
@@ -66,7 +66,7 @@ def worded(problem: dict[str, Any], names: Sequence[str], hidden: bool = False) 
 
 
 def _choice(kind: str, given: Any, bounds: dict[str, Any], hidden: bool) -> str:
-    """One of several words was wanted."""
+    """The text for a value that is none of the allowed words."""
     if kind == "union_tag_not_found":
         return f"must be settings with a {bounds['discriminator'].strip(chr(39))}, got {shown(given)}"
     expected = bounds.get("expected") or bounds["expected_tags"]
@@ -78,15 +78,15 @@ def _choice(kind: str, given: Any, bounds: dict[str, Any], hidden: bool) -> str:
 
 
 def _quotes(kind: str, given: Any) -> str:
-    """YAML reads some words and dates as something else than texts."""
+    """A hint to use quotes, for words and dates that YAML does not read as text."""
     if kind != "string_type" or not isinstance(given, bool | int | float | date):
         return ""
-    because = ", as which YAML reads yes, no, on and off" if isinstance(given, bool) else ""
+    because = " (YAML reads yes, no, on and off as true or false)" if isinstance(given, bool) else ""
     return f"{because}: put it in quotes"
 
 
 def shown(value: Any) -> str:
-    """A value as YAML would have it; of a whole section only what it is."""
+    """A value as YAML writes it; a whole section only by its kind and keys."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, dict):

@@ -1,1 +1,1 @@
-"""What knows nothing of preference data: files that nobody trusts, pictures, progress, stopping, Markdown."""
+"""Helpers that know nothing about preference data: untrusted files, pictures, progress, stopping, Markdown."""

@@ -16,22 +16,22 @@ from cyclepref.schemas.recipe import RecipeError
 
 log = logging.getLogger("cyclepref.inputs")
 
-# No picture that a person would look at is larger, and what is read is held in memory.
+# A file is read into memory as a whole; real pictures are smaller than this.
 MAX_BYTES = 512 * 2**20
-# What is in these is no file but the kernel's own answer, though it may call itself a regular file: one of them waits
-# for ever, another never ends, and others tell of this machine. Files in memory are files.
+# The kernel makes up the content of files in these folders: reading some of them waits for ever or never ends, and
+# others reveal facts about this machine. /dev/shm holds real files, in memory.
 KERNELS, FILES_IN_MEMORY = ("/proc", "/sys", "/dev"), "/dev/shm"
-# Byte order marks that no UTF-8 begins with.
+# The byte order marks of UTF-16; UTF-8 never begins with them.
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
-# A message names so many endings of files that it speaks of.
+# The most file endings that a message names.
 SHOWN = 5
 ESCAPED = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What is under a folder: the `files` that were asked for, in order of path; how many others there are of each
-    ending; and how many links to folders, which are not followed."""
+    """What a folder contains: the wanted `files` in order of path, the number of `others` by ending, and the number of
+    `links` to folders, which are not followed."""
 
     files: list[Path]
     others: Counter[str]
@@ -43,7 +43,7 @@ class Listing:
             log.warning("%s: skipped %s", visible(where, keep=""), skipped)
 
     def skipped(self, kind: str) -> str:
-        """What was left out, in words; `kind` says what the files asked for are named like. Empty if nothing was."""
+        """A text about what was left out, empty if nothing was; `kind` describes the names of the wanted files."""
         endings = [f"{visible(ending, keep='') or 'no ending'} {n}" for ending, n in self.others.most_common()]
         endings = ", ".join(endings[:SHOWN]) + (", ..." if len(endings) > SHOWN else "")
         files = f"{_count(self.others.total(), 'file')} not named like {kind} ({endings})" if self.others else ""
@@ -59,11 +59,11 @@ def files_under(root: Path, endings: set[str]) -> list[Path]:
 def listing(root: Path, endings: set[str]) -> Listing:
     """Everything under a folder, at any depth, whose name has one of the endings, and what else there is.
 
-    Links to folders are not followed, since they can loop. What has the ending of a file and is none (a folder, a
-    pipe) is listed like one, for its reader to say so.
+    Links to folders are not followed, since they can loop. A folder or pipe with a wanted ending is listed too; reading
+    it later gives the error.
 
     Raises:
-        RecipeError: if a folder cannot be listed: what is in it would be left out in silence.
+        RecipeError: if a folder cannot be listed, since its files would be left out silently.
     """
 
     def stop(error: OSError) -> None:
@@ -86,7 +86,8 @@ def listing(root: Path, endings: set[str]) -> Listing:
 
 
 def read_file(path: Path) -> bytes | OSError:
-    """A regular file's bytes, or why it has none: opening a pipe waits for ever, and some devices never end."""
+    """A regular file's bytes, or the reason why they cannot be read. Pipes and devices are refused: reading them may
+    never end."""
     try:
         if error := not_a_file(path):
             return error
@@ -101,11 +102,11 @@ def read_file(path: Path) -> bytes | OSError:
 
 
 def not_a_file(path: Path) -> OSError | None:
-    """Why a path, all its links followed, leads to no file that can be opened without harm; None if it does.
+    """Why a path, after following all links, is not a file that is safe to open; None if it is.
 
     Raises:
-        OSError: if there is nothing, or it may not be looked at.
-        ValueError: if it is no path.
+        OSError: if there is no such file, or no permission to look at it.
+        ValueError: if it is not a valid path.
     """
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
@@ -117,10 +118,10 @@ def not_a_file(path: Path) -> OSError | None:
 
 
 def from_json(text: str | bytes) -> Any:
-    """What a JSON text says.
+    """Parse a JSON text.
 
     Raises:
-        ValueError: if it is none, or nested too deep to be read.
+        ValueError: if it is not JSON, or nested too deep to be read.
     """
     try:
         return json.loads(text)
@@ -129,7 +130,7 @@ def from_json(text: str | bytes) -> Any:
 
 
 def file_within(root: Path, path: str) -> Path | OSError:
-    """Where a file lies that a row of data names relative to `root`; it must not be able to name one from elsewhere."""
+    """The path of a file that a row of data names relative to `root`. A row must not name a file outside of `root`."""
     try:
         file = (root / path).resolve()
         if not file.is_relative_to(root.resolve()):
@@ -146,8 +147,8 @@ def read_file_within(root: Path, path: str) -> bytes | OSError:
 
 
 def file_of_export(root: Path, path: str) -> Path | OSError:
-    """As `file_within`. An absolute path of elsewhere, as in an export that was moved, is looked for under `root` by
-    its last two parts."""
+    """As `file_within`. An absolute path outside of `root`, as in an export that was moved, is looked for under `root`
+    by its last two parts."""
     found = file_within(root, path)
     if isinstance(found, PermissionError) and PurePath(path).is_absolute():
         moved = file_within(root, str(PurePath(*PurePath(path).parts[-2:])))
@@ -162,7 +163,7 @@ def read_file_of_export(root: Path, path: str) -> bytes | OSError:
 
 
 def stamp(file: Path) -> str:
-    """Size and modification time; a dangling link has neither and is found out when it is read."""
+    """Size and modification time. A dangling link has neither; reading it later gives the error."""
     try:
         found = file.stat()
     except OSError as error:
@@ -171,7 +172,7 @@ def stamp(file: Path) -> str:
 
 
 def shown(path: Path) -> str:
-    """A path as text, whatever its bytes: those that are not UTF-8 as \\xe9, and a backslash doubled."""
+    """Any path as text: bytes that are not UTF-8 become \\xe9, and a backslash is doubled."""
     return os.fsencode(path.as_posix()).replace(b"\\", rb"\\").decode("utf-8", "backslashreplace")
 
 
@@ -181,13 +182,12 @@ def unshown(text: str) -> Path:
 
 
 def absolute(path: str) -> str:
-    """The path as every node sees it."""
+    """The path in the form that is valid on every node."""
     return str(Path(path).expanduser().resolve())
 
 
 def path_fault(path: str, wanted: str) -> str | None:
-    """Why there is no file or folder (`wanted`: "file", "folder", or "file or folder") at a path that a recipe gives;
-    None if there is."""
+    """Why a path of a recipe is not what is `wanted` ("file", "folder", or "file or folder"); None if it is."""
     there, missing = Path(path), "it" if Path(path).is_absolute() else str(Path(path).absolute())
     if there.is_dir():
         return None if "folder" in wanted else f"{path} is a folder, and must be a file"
@@ -200,10 +200,10 @@ def path_fault(path: str, wanted: str) -> str | None:
 def text_lines(path: str) -> tuple[bytes, ...]:
     """The lines of a text file as bytes, without their ends (LF or CRLF) and without a byte order mark.
 
-    A process keeps those of the latest file, since blocks of it are read one after another.
+    A process caches the lines of the latest file, since it reads one block of it after another.
 
     Raises:
-        RecipeError: if there is no such file, or it is UTF-16.
+        RecipeError: if the file does not exist or is UTF-16.
     """
     if fault := path_fault(path, "file"):
         raise RecipeError(f"inputs.path {fault}")
@@ -211,11 +211,11 @@ def text_lines(path: str) -> tuple[bytes, ...]:
 
 
 def numbered_lines(path: str, first: int = 1) -> list[tuple[int, bytes]]:
-    """The lines of a text file from the `first` one on, each with its number (from 1); blank ones are left out, and how
-    many there are is told.
+    """The lines of a text file from the `first` one on, each with its number (from 1). Blank lines are skipped, and a
+    warning counts them.
 
     Raises:
-        RecipeError: as `text_lines`, or if there is none that is not blank.
+        RecipeError: as `text_lines`, or if all lines are blank.
     """
     lines = list(enumerate(text_lines(path), start=1))[first - 1 :]
     written = [(number, line) for number, line in lines if line.decode("utf-8", "replace").strip()]

@@ -1,7 +1,7 @@
 """Pictures as CyclePref sees them: 8-bit sRGB, upright, first frame, alpha on white.
 
-`IMAGE_CANON` in schemas/ids.py names this canonical form; change both together. A file's bytes are untrusted: what
-one picture can cost in time and memory is bounded by its file's size and by the limits below.
+`IMAGE_CANON` in schemas/ids.py names this canonical form; change both together. A file's bytes are untrusted: its size
+and the limits below bound the time and memory that one picture can take.
 """
 
 import io
@@ -24,7 +24,7 @@ ENDINGS = {ending for ending, name in Image.registered_extensions().items() if n
 # Formats that every consumer of a dataset can open; anything else is stored as PNG.
 KEEP = {"JPEG", "PNG", "WEBP"}
 ORIENTATION_TAG = 0x0112
-# What sets a picture of this EXIF orientation upright; 1 is upright.
+# The operation that turns a picture with this EXIF orientation upright; 1 is upright already.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,24 +35,24 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Where Pillow itself speaks of a bomb, said here because any library may move Pillow's own limit.
+# Pillow's own limit against decompression bombs, repeated here because any library may change Pillow's.
 MAX_PIXELS = 178_956_970
-# Beyond this nobody sees a picture, and a captioner that scales the shorter side up runs out of memory.
+# A narrower picture shows nothing, and a captioner that scales its shorter side up runs out of memory.
 MAX_ASPECT = 100
-# A progressive JPEG may go over all of its pixels again for every hundred bytes; cameras and editors do it 10 times.
+# A progressive JPEG may scan all of its pixels again for every hundred bytes; cameras and editors write 10 scans.
 MAX_SCANNED_PIXELS = 2**32
-# What Pillow decodes in Python, some microseconds a byte: plain and odd-depth PPM, run-length BMP.
+# Formats that Pillow decodes in Python, at some microseconds a byte: plain and odd-depth PPM, run-length BMP.
 SLOW_CODECS, MAX_SLOW_BYTES = {"ppm", "ppm_plain", "bmp_rle"}, 32 * 2**20
 # In a JPEG an FF begins a marker, unless it is stuffing (00), a restart (D0 to D7) or another fill byte.
 JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])", re.DOTALL)
 START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN, TEM = 0xD8, 0xD9, 0xDA, 0x01
 
-# Which pixels an ICC profile speaks of.
+# The Pillow mode of the pixels that an ICC profile of this colour space describes.
 PROFILED = {"CMYK": "CMYK", "GRAY": "L", "RGB": "RGB"}
 
 
 class UnreadableImage(CyclePrefError, ValueError):
-    """Bytes that are no whole picture, or one that is too large or too long to work on."""
+    """Bytes that are not a complete picture, or a picture that is too large or too narrow to work on."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def decode(data: bytes) -> Image.Image:
     """Decode a file's bytes into the canonical form.
 
     Raises:
-        UnreadableImage: if they are no whole picture of one of FORMATS, or its size is beyond MAX_PIXELS or
-            MAX_ASPECT. The message is a function of the bytes.
+        UnreadableImage: if they are not a complete picture in one of FORMATS, or it exceeds MAX_PIXELS or MAX_ASPECT.
+            The message depends on the bytes alone.
     """
     return _read(data)[0]
 
@@ -86,11 +86,11 @@ def to_store(data: bytes) -> StoredImage:
 
 
 def shows_itself(source: bytes | Path) -> bool:
-    """Whether a reader that only turns pictures upright (as the Image feature of the datasets library does) shows the
-    same as `decode`. Nothing but the header is read.
+    """Whether a reader that only turns pictures upright, like the Image feature of the datasets library, shows the same
+    as `decode`. Only the header is read.
 
     Raises:
-        UnreadableImage: if it has no header of one of FORMATS.
+        UnreadableImage: if its header is of none of FORMATS.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with _told(source), Image.open(file, formats=FORMATS) as opened:
@@ -110,7 +110,7 @@ def encode(image: Image.Image) -> bytes:
 
 
 def _read(data: bytes) -> tuple[Image.Image, bool]:
-    """The canonical image, and whether a plain decoder shows just that."""
+    """The canonical image, and whether a plain decoder shows the same one."""
     if not data:
         raise UnreadableImage("the file is empty")
     with _told(data), Image.open(io.BytesIO(data), formats=FORMATS) as opened:
@@ -122,23 +122,23 @@ def _read(data: bytes) -> tuple[Image.Image, bool]:
 
 @contextmanager
 def _told(data: bytes | Path) -> Iterator[None]:
-    """Whatever a decoder raises, as an UnreadableImage."""
+    """Turn every exception of a decoder into an UnreadableImage."""
     try:
         yield
     except UnreadableImage:
         raise
     except UnidentifiedImageError as error:
-        # Pillow's own message names the address of a buffer.
+        # Not Pillow's own message, which contains the address of a buffer and so differs each time.
         begins = f": it begins with {data[:8].hex(' ')}" if isinstance(data, bytes) else ""
         known = f"{', '.join(FORMATS)}, or its header is broken{begins}"
         raise UnreadableImage(f"not a picture in one of {known}") from error
-    # A decoder raises whatever it comes across (struct.error, IndexError, ...): each means that the file is broken.
+    # Decoders raise all kinds of exceptions (struct.error, IndexError, ...): each means that the file is broken.
     except Exception as error:
         raise UnreadableImage(f"the picture is broken ({type(error).__name__}: {error})") from error
 
 
 def _check_size(opened: Image.Image, data: bytes) -> None:
-    """Refuse what would take too long or too much memory, before a pixel is decoded."""
+    """Refuse a picture that would take too much time or memory, before any pixel is decoded."""
     width, height = opened.size
     if width * height > MAX_PIXELS:
         raise UnreadableImage(f"the picture has {width}x{height} pixels, more than {MAX_PIXELS:,}: make it smaller")
@@ -187,13 +187,14 @@ def _orientation(opened: Image.Image) -> int:
     """The EXIF orientation, 1 to 8."""
     try:
         return opened.getexif().get(ORIENTATION_TAG, 1)
-    # Metadata that cannot be parsed does not say that the picture is turned; every viewer shows it as it is.
+    # Viewers ignore metadata that cannot be parsed and show the picture as it is stored; so do we.
     except (SyntaxError, ValueError, TypeError, KeyError, IndexError, OSError, struct.error):
         return 1
 
 
 def _profile(opened: Image.Image) -> ImageCms.ImageCmsTransform | None:
-    """From the colours of an embedded ICC profile to sRGB; None if there is none, or none that changes a colour."""
+    """The transform from an embedded ICC profile's colours to sRGB; None if there is no profile or it changes no
+    colour."""
     if not opened.info.get("icc_profile"):
         return None
     try:
@@ -203,13 +204,14 @@ def _profile(opened: Image.Image) -> ImageCms.ImageCmsTransform | None:
             return None
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
         return None if mode == "RGB" and _changes_nothing(transform) else transform
-    # A profile that cannot be read says nothing of the colours: viewers take sRGB.
+    # Viewers assume sRGB if the profile cannot be read; so do we.
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Whether a transform is of sRGB to itself, up to rounding: looked up on 216 colours, since names vary."""
+    """Whether a transform leaves 216 test colours unchanged up to rounding. The profile's name does not tell, since
+    names vary."""
     levels = np.arange(0, 256, 51, dtype=np.uint8)
     colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
     shown = np.asarray(ImageCms.applyTransform(Image.fromarray(colours), transform))
@@ -243,7 +245,8 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def _white(image: Image.Image, values: np.ndarray) -> int:
-    """The value that means white, which neither floats nor 32-bit integers fix: the least usual one that fits."""
+    """The value that means white. Floats and 32-bit integers do not define it, so it is the smallest usual one that
+    fits."""
     low, high = values.min(), values.max()
     usual = (1, 255, 65535) if image.mode == "F" else (65535,) if image.format == "PPM" else (255, 65535)
     fitting = [white for white in usual if low >= 0 and high <= white]

@@ -1,4 +1,4 @@
-"""Text of others in Markdown and HTML: what it says is shown, what it would do is not done."""
+"""Untrusted text inside Markdown and HTML: it is shown literally and cannot make links, mentions or markup."""
 
 import re
 
@@ -6,8 +6,8 @@ from cyclepref.schemas.errors import visible
 
 
 def escape(text: str) -> str:
-    """Text that is only text in Markdown (GitHub's bare links included), in HTML, and in a table's cell."""
+    """Escape a text so that Markdown, HTML and a table's cell show it literally; GitHub makes no links of it either."""
     text = visible(" ".join(text.split()), keep="").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text)
-    # What would become a link by itself, or a mention of somebody.
+    # Addresses that GitHub turns into links, and mentions of people.
     return re.sub(r"://|(?i:www)\.|@", lambda found: "".join(f"&#{ord(c)};" for c in found[0]), text)

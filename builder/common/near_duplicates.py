@@ -21,7 +21,7 @@ from PIL import Image
 from cyclepref.schemas.cycle import Modality
 from cyclepref.schemas.ids import digest
 
-# A new version makes new signatures, and so other likenesses.
+# Raise it when signatures change, since other inputs then count as near-duplicates.
 VERSION = 1
 HASH_BITS, MAX_DIFFERENT_BITS, IMAGE_BANDS = 64, 4, 5
 SIDE, LOW = 32, 8
@@ -33,12 +33,12 @@ PRIME = 2**31 + 11
 def image_signature(image: Image.Image) -> bytes:
     """Perceptual hash, 8 bytes: which of the 64 lowest frequencies of a 32x32 grey picture exceed their median.
 
-    A picture without any structure has no such order; its hash is that of its rounded mean grey.
+    A picture of nearly one colour has no such frequencies; its hash is made from its rounded mean grey.
     """
     grey = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS), dtype=np.float64)
     if np.ptp(grey) < 2:
         return bytes.fromhex(digest("flat", round(float(grey.mean())))[:16])
-    # Rounded, since a frequency that is not in the picture would else be noise of the last bit.
+    # Rounded, since a frequency that the picture lacks would otherwise be rounding noise instead of 0.
     low = np.rint(_dct() @ grey @ _dct().T).ravel()
     return np.packbits(low > np.median(low)).tobytes()
 
@@ -54,7 +54,7 @@ def text_signature(text: str) -> bytes:
 
 
 def bands(signature: bytes) -> list[tuple[int, bytes]]:
-    """The keys under which a signature is looked up: signatures without a common one are not alike."""
+    """The keys under which a signature is looked up: two signatures without a common key count as different."""
     if len(signature) == HASH_BITS // 8:
         bits = int.from_bytes(signature, "big")
         edges = [round(at * HASH_BITS / IMAGE_BANDS) for at in range(IMAGE_BANDS + 1)]
@@ -93,6 +93,6 @@ def _dct() -> np.ndarray:
 
 @cache
 def _functions() -> tuple[np.ndarray, np.ndarray]:
-    """Factors and offsets of the hash functions, fixed for ever by digests."""
+    """Factors and offsets of the hash functions, derived from digests so that they never change."""
     draws = [[int(digest("minhash", VERSION, name, at)[:8], 16) % PRIME for at in range(HASHES)] for name in ("a", "b")]
     return np.array([max(1, a) for a in draws[0]], dtype=np.uint64), np.array(draws[1], dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""What a name of a dataset may mean: a folder on this machine, or a repository on the Hub."""
+"""What the name of a dataset may refer to: a folder on this machine, or a repository on the Hub."""
 
 import difflib
 from pathlib import Path
@@ -8,7 +8,7 @@ from huggingface_hub.utils import validate_repo_id
 
 
 def may_be_on_hub(place: str) -> bool:
-    """Whether a name can be that of a dataset on the Hub (org/name): only such a one is worth asking the Hub for."""
+    """Whether a name has the form of a dataset on the Hub (org/name), so that the Hub can be asked for it."""
     try:
         validate_repo_id(place)
     except HFValidationError:
@@ -17,7 +17,7 @@ def may_be_on_hub(place: str) -> bool:
 
 
 def not_here(place: str) -> str:
-    """That there is no such folder on this machine, and which one beside it has a name like it."""
+    """The text that there is no such folder on this machine, with a suggestion from the folder where it would lie."""
     path = Path(place).expanduser()
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, beside, n=1)

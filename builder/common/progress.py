@@ -14,10 +14,10 @@ from rich.text import Text
 from cyclepref.schemas.errors import visible
 
 LOG_EVERY_S = 15
-# Columns from which on a bar has room for its whole name.
+# The terminal width in columns from which a bar has room for its whole name.
 WIDE = 110
 Tick = Callable[[int], None]
-# What shows the progress of a label's total; it is told of each step.
+# Shows the progress of work with a label and a total number of rows; yields a function that counts each step.
 Stage = Callable[[str, int], AbstractContextManager[Tick]]
 
 # A log has no width of its own.
@@ -25,8 +25,8 @@ console = Console(stderr=True, highlight=False, emoji=False, width=None if sys.s
 
 
 def plain(text: object) -> Text:
-    """A name, a path or a line with one, to be printed as just that: neither `[bold]` nor a control character in it
-    has an effect. (A Text, since rich's own escaping of markup goes wrong at a backslash before a bracket.)"""
+    """A text that is printed literally: neither `[bold]` nor a control character in it has an effect. (It is a rich
+    Text, since rich's own escaping of markup fails at a backslash before a bracket.)"""
     return Text(visible(str(text), keep=""))
 
 
@@ -38,7 +38,7 @@ def stage(label: str, total: int) -> Iterator[Tick]:
 
 
 class Times(ProgressColumn):
-    """How long a stage has run and how long it has yet to run, each with its word; then how long it took."""
+    """How long a stage has run and how much longer it will; at the end how long it took."""
 
     def render(self, task: Task) -> Text:
         """The text of one bar."""
@@ -58,7 +58,7 @@ def _clock(seconds: float | None) -> str:
 
 @contextmanager
 def _bar(label: str, total: int) -> Iterator[Tick]:
-    # Counts and times are what people look at: on a narrow terminal the name and the bar give way to them.
+    # Counts and times matter most: on a narrow terminal the name and the bar are shortened first.
     name, bar = (34, 30) if console.width >= WIDE else (17, 10)
     label_column = TextColumn("{task.description}", table_column=Column(width=name, no_wrap=True, overflow="ellipsis"))
     with Progress(label_column, BarColumn(bar), MofNCompleteColumn(), Times(), console=console) as bars:
@@ -86,8 +86,7 @@ def _lines(label: str, total: int) -> Iterator[Tick]:
 
 @contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Nothing on file descriptor 2, where Ray's C++ core and its threads tell what nobody can act on; what fails still
-    raises."""
+    """Silence file descriptor 2, where Ray's C++ core prints messages that no user can act on. Failures still raise."""
     kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, 2)

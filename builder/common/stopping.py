@@ -13,15 +13,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work that was asked to stop, and has finished what was in flight: everything is in the store, or a checkpoint."""
+    """Raised by work that was asked to stop, after it has saved everything in flight in the store or a checkpoint."""
 
 
 @contextmanager
 def stop_requests(finish: Callable[[], None]) -> Iterator[None]:
     """While rows or steps are in flight, call `finish` at the first signal and raise KeyboardInterrupt at the second.
 
-    `finish` runs in a thread of its own, since a signal may arrive in the middle of any call. Where the caller is not
-    the main thread, signals are somebody else's.
+    `finish` runs in a thread of its own, since a signal may arrive in the middle of any call. Does nothing outside of
+    the main thread, where Python allows no signal handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -31,7 +31,7 @@ def stop_requests(finish: Callable[[], None]) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         if os.getpid() != process:
-            return  # one that was forked from it, and that it will end
+            return  # a process forked from this one, which ends it
         if asked:
             raise KeyboardInterrupt
         asked = True
@@ -48,7 +48,7 @@ def stop_requests(finish: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Undo what the block does to the handlers of our signals, in the main thread, where alone it can."""
+    """Restore the handlers of our signals after the block. Only the main thread can change them."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield

@@ -1,7 +1,7 @@
-"""Waiting for what may never answer: a network mount that is gone, a file that is no file.
+"""Reading with a time limit, since a network mount that is gone or a pipe may never answer.
 
-Such a read blocks in the kernel, where nothing ends it. So it runs in a thread of its own, and whoever waits for it can
-stop waiting; the thread stays behind, and keeps nothing from ending.
+Such a read blocks in the kernel and cannot be ended. So it runs in a daemon thread: the caller can stop waiting, and
+the thread that stays behind does not keep the process from ending.
 """
 
 import threading
@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any
 
-# Far more than the largest file takes from a slow disk.
+# Far longer than reading the largest allowed file from a slow disk.
 READING_S = 300.0
 
 
 class TooSlow(OSError):
-    """What was read took longer than anything that is there."""
+    """A read took longer than any working disk or network mount."""
 
 
 class Beside:
@@ -31,9 +31,8 @@ class Beside:
         """The next item.
 
         Raises:
-            TooSlow: if it is not there after so many seconds. Nothing more can be had from this iterator then.
-            StopIteration: after the last one.
-            Exception: whatever the iterator raises.
+            TooSlow: if the item has not come after so many seconds. The iterator gives nothing more after that.
+            StopIteration: after the last one. Exception: whatever the iterator raises.
         """
         self._asked.put(True)
         try:
@@ -64,8 +63,8 @@ def each_in_time(
 ) -> Iterator[Any]:
     """What `read(names)` yields, with a TooSlow in place of each item that takes longer than `seconds` (READING_S).
 
-    After each of those the next one has half the time, down to a 64th, until one is read: a mount that is gone does
-    not answer for any of its files, and a block of them must not take days.
+    After each timeout the next item has half the time, down to a 64th, until one is read: a mount that is gone answers
+    for none of its files, and a block of them must not take days.
     """
     patience = seconds = seconds or READING_S
     reader = None

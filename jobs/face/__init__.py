@@ -6,8 +6,8 @@
     pairs = cyclepref.load_pairs("runs/mine")
     reward = cyclepref.train_reward("runs/mine", "runs/reward", recipe="shapeworld")
 
-Every command of the command line is a function here, of the same name with _ for -. Functions return what they found;
-what takes long shows its progress on standard error. Nothing is imported before it is used.
+Every command of the command line is a function here, of the same name with _ for -. Functions return their results;
+long ones show their progress on standard error. A module is imported when it is first used.
 """
 
 import importlib

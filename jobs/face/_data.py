@@ -1,4 +1,4 @@
-"""Runs and datasets: what `import cyclepref` offers of them."""
+"""The functions of `import cyclepref` for runs and datasets."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ RecipeLike = str | Path | dict[str, Any] | Recipe
 
 
 def recipes() -> dict[str, Path]:
-    """The recipes that are shipped, by name: those of datasets, and those of reward models as `rewards/NAME`.
+    """The shipped recipes by name; those of reward models are called `rewards/NAME`.
 
     >>> cyclepref.recipes()["shapeworld_i2t2i"].name
     'shapeworld_i2t2i.yaml'
@@ -33,9 +33,9 @@ def recipes() -> dict[str, Path]:
 
 
 def load_recipe(recipe: RecipeLike, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Read and check a recipe: a path, the name of a shipped one, a mapping, or a `Recipe`, which is returned as it is.
+    """Read and check a recipe, given as a path, the name of a shipped one, a mapping or a `Recipe`.
 
-    `changes` ("inputs.limit": 20) stand in place of what a file says.
+    `changes` ("inputs.limit": 20) replace settings of a file.
 
     Raises:
         RecipeError: one message with every problem: where, what was given, what is allowed.
@@ -63,18 +63,16 @@ def load_recipe(recipe: RecipeLike, changes: Mapping[str, Any] | None = None) ->
 def build(
     recipe: RecipeLike, out: str | Path, *, retry_failed: bool = False, engine: "Engine | None" = None
 ) -> dict[str, Any]:
-    """Run a recipe in a run directory, doing only what is not there yet; returns the content of its run.json.
+    """Run a recipe in a run directory, making only what is missing there; returns the content of its run.json.
 
-    `out` is a folder or an address such as s3://bucket/run. `retry_failed` tries rows that failed before once more. An
-    `engine` that is given is used and left open; without one, Ray is started here, or the cluster that RAY_ADDRESS
-    names is joined.
+    `out` is a folder or an address such as s3://bucket/run. `retry_failed` tries the failed rows once more. A given
+    `engine` is used and stays open. Without one, the build starts Ray on this machine, or joins the cluster that
+    RAY_ADDRESS names.
 
     Raises:
-        RecipeError: for a recipe that is wrong, or a model, metric or source that it names wrongly.
-        StoreError: if `out` cannot be a run directory.
-        LockError: if another build works in it.
-        BuildError: if too many rows fail; what was finished stays.
-        EngineError: if a worker cannot start.
+        RecipeError: if the recipe is not valid, or names an unknown model, metric or source. StoreError: if `out`
+        cannot be a run directory. LockError: if another build works in it. BuildError: if too many rows fail; finished
+        rows are kept. EngineError: if a worker cannot start.
 
     >>> run = cyclepref.build(recipe, "runs/new")
     >>> run["counts"]["inputs"]["unique"]
@@ -86,8 +84,8 @@ def build(
 
 
 def demo(out: str | Path = "runs/demo", inputs: int | None = None) -> dict[str, Any]:
-    """Build both cycles on the embedded world and train a reward model, which takes minutes on two cores; returns how
-    often each is the truth, which is known there. `inputs` is how many per cycle.
+    """Build both cycles on the embedded world and train a reward model, in minutes on two cores; returns how often each
+    agrees with the truth, which is known there. `inputs` is their number per cycle.
 
     >>> summary = cyclepref.demo("runs/demo", inputs=24)  # doctest: +SKIP
     """
@@ -97,8 +95,8 @@ def demo(out: str | Path = "runs/demo", inputs: int | None = None) -> dict[str, 
 
 
 def status(place: str | Path) -> dict[str, Any]:
-    """How the run in a directory is doing: its state, who works in it, counts and speed of every stage, failures by
-    reason, and what is unused.
+    """The status of a run: its state, the process that works in it, counts and speed of every stage, failures by
+    reason, and unused rows.
 
     Raises:
         StoreError: if there is no run.
@@ -113,7 +111,7 @@ def status(place: str | Path) -> dict[str, Any]:
 
 
 def failures(place: str | Path, *, stage: str | None = None, model: str | None = None) -> list[dict[str, Any]]:
-    """Every row of a run that failed and is still wanted, with its input and reason; only of a stage or a model.
+    """Every failed row of a run that is still wanted, with its input and reason; `stage` and `model` select some.
 
     Raises:
         StoreError: if there is no run.
@@ -171,8 +169,7 @@ def merge(first: str | Path, second: str | Path, into: str | Path | None = None)
 
 
 def verify(place: str | Path) -> "Report":
-    """Read everything that a run directory holds and say what is damaged; changes nothing. `damage` is empty where all
-    is well.
+    """Read a whole run directory and report what is damaged; changes nothing. `damage` is empty if all is well.
 
     Raises:
         StoreError: if there is no run.
@@ -187,12 +184,12 @@ def verify(place: str | Path) -> "Report":
 
 
 def stats(place: str | Path) -> dict[str, Any]:
-    """What a dataset is like before anyone trains on it: splits, margins, biases, duplicates, and `warnings`.
+    """Statistics of a dataset, for a look before training: splits, margins, biases, duplicates, and `warnings`.
 
     `place` is a run directory, or a folder with a dataset.
 
     Raises:
-        DatasetError: if there is no dataset in it, or not all of it.
+        DatasetError: if there is no dataset in it, or files of it are missing.
 
     >>> found = cyclepref.stats("runs/mine")
     >>> found["inputs"], found["candidates"], sorted(found["splits"])
@@ -224,13 +221,13 @@ def export(
 ) -> "list[Exported]":
     """Write the pairs of a place (as in `load_pairs`) in a layout that a trainer reads, to a new or empty folder.
 
-    Returns what became of each split. The arguments are those of `cyclepref.builder.exports.export.export`, which this
+    Returns the counts of each split. The arguments are those of `cyclepref.builder.exports.export.export`, which this
     calls; `poor_chosen` is a score, or None, which keeps pairs whose chosen candidate scores badly.
 
     Raises:
         ExportError: for an unknown format, one that the cycle cannot fill, or a folder that is not empty.
-        LoadError: if there is nothing to read there.
-        FilterError: for a filter outside of its range, or if no pair is left in any split.
+        LoadError: if the place has no readable dataset. FilterError: if a filter is outside its range, or no pair is
+            left in any split.
 
     >>> done = cyclepref.export("runs/mine", "trl-dpo-vision", "exports/dpo", split="train")
     >>> done[0].split, done[0].pairs > 0
@@ -255,11 +252,11 @@ def publish(
 ) -> "Outcome | Prepared":
     """Upload a run's dataset to the Hugging Face Hub; safe to repeat. Returns where it is and at which commit.
 
-    With `dry_run` nothing is sent, and the files that would be are returned, with sizes in bytes. `partial` publishes
-    what an unfinished run has.
+    With `dry_run` nothing is sent: the result lists the files that would be, with sizes in bytes. `partial` publishes
+    an unfinished run's dataset.
 
     Raises:
-        PublishError: if the run has not finished and not `partial`, or the repository cannot be written to.
+        PublishError: if the run is unfinished and `partial` is not set, or the repository cannot be written to.
         DatasetError: if there is no dataset in it.
 
     >>> prepared = cyclepref.publish("runs/mine", "org/name", dry_run=True)

@@ -1,4 +1,4 @@
-"""Reward models: what `import cyclepref` offers of them."""
+"""The functions of `import cyclepref` for reward models."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,15 +24,15 @@ def train_reward(
     cache: str | Path | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Train a reward model on preference pairs; returns its metrics. The same call goes on after it was stopped.
+    """Train a reward model on preference pairs; returns its metrics. After a stop, the same call resumes the training.
 
     `sources` are run directories, dataset folders or Hub repositories, at most one of each cycle. `recipe` is a path,
-    the name of a shipped one, a mapping or a `TrainRecipe`; `changes` replace what it says (`start=`, `epochs=`,
-    `**{"head.pooling": "first"}`). With several `workers` Ray shares out each step.
+    the name of a shipped one, a mapping or a `TrainRecipe`; `changes` replace its settings (`start=`, `epochs=`,
+    `**{"head.pooling": "first"}`). With several `workers` Ray divides each step among them.
 
     Raises:
-        RewardError: for a setting that is wrong, a `start` that is no model, or an `out` that holds another training.
-        LoadError: if a source cannot be read.
+        RewardError: if a setting is wrong, `start` is not a model, or `out` holds another training. LoadError: if a
+        source cannot be read.
 
     >>> metrics = cyclepref.train_reward("plain", "trained", start="captioner", epochs=1, inputs_per_step=4)
     >>> sorted(metrics["pairwise_accuracy"]["i2t2i"])
@@ -51,7 +51,7 @@ def train_reward(
 
 
 def train_recipe(recipe: "str | Path | dict[str, Any] | TrainRecipe | None", changes: dict[str, Any]) -> "TrainRecipe":
-    """The settings of a training, given as `train_reward` takes them."""
+    """The settings of a training, from the arguments of `train_reward`."""
     from cyclepref.builder.reward.start_names import start_of_recipe
     from cyclepref.builder.reward.training.settings import TrainRecipe, load_train_recipe
     from cyclepref.jobs.recipe_names import recipe_path
@@ -84,8 +84,8 @@ def evaluate(
 
     Raises:
         LoadError: if a dataset cannot be read.
-        LeakError: if it has inputs that the model was trained on, unless `allow_leak`.
-        EvaluationError: if it has no pair that can be judged, or for an unknown name in `against`.
+        LeakError: if the model was trained on inputs of it, unless `allow_leak`.
+        EvaluationError: if no pair of it can be judged, or `against` has an unknown name.
 
     >>> found = cyclepref.evaluate("reward", "runs/mine")
     >>> [sorted(entry["judges"]) for entry in found["datasets"]]
@@ -109,13 +109,14 @@ def score(
     device: str | None = None,
     batch_size: int = 64,
 ) -> "Scores":
-    """Rewards of image-text pairs, one for each pair; one image goes with many texts, and one text with many images.
+    """Rewards of image-text pairs, one for each pair. A single image is paired with every text, a single text with
+    every image.
 
-    Higher is better; rewards of different models do not compare.
+    Higher is better; rewards of different models cannot be compared.
 
     Raises:
-        RewardError: if there is no such model or device, or for other numbers of images and texts.
-        ImageNotFound, UnreadableImage, WrongType: for what is no image or no text.
+        RewardError: if there is no such model or device, or the numbers of images and texts do not match.
+        ImageNotFound, UnreadableImage, WrongType: for an image or text that cannot be read.
 
     >>> len(cyclepref.score("reward", images="a.png", texts=["a plain red picture", "a plain blue picture"]))
     2
@@ -130,10 +131,10 @@ def rank(
     texts: str | Sequence[str],
     device: str | None = None,
 ) -> "Ranking":
-    """Many images in order for one text, or many texts for one image: `order` names them, best first.
+    """Rank many images for one text, or many texts for one image: `order` has their positions, best first.
 
     Raises:
-        RewardError: if there is no such model or device, or there are several of both.
+        RewardError: if there is no such model or device, or both images and texts are several.
 
     >>> ranking = cyclepref.rank("reward", images=["a.png", "b.png"], texts="a plain red picture")
     >>> sorted(ranking.order)
@@ -155,7 +156,7 @@ def best_of_n(
     """The best k candidates of every input of a run directory, or of every prompt of a folder of pictures.
 
     Raises:
-        RewardError: if k is not positive, or there are no candidates.
+        RewardError: if k is not positive, or no candidates are found.
 
     >>> kept = cyclepref.best_of_n("reward", "runs/mine", k=2)
     >>> len(kept), {len(each.kept) for each in kept}
@@ -170,8 +171,8 @@ def best_of_n(
 def convert_reward(
     checkpoint: str | Path, kind: str, out: str | Path, tokenizer: str = "bert-base-uncased"
 ) -> "RewardModel":
-    """Write the reward model that a released checkpoint is (CycleReward's or ImageReward's) to a new or empty folder,
-    and return it.
+    """Convert a released checkpoint (CycleReward's or ImageReward's) to a reward model in a new or empty folder, and
+    return it.
 
     Raises:
         RewardError: if `out` has something in it, or the checkpoint does not fit.
@@ -197,8 +198,8 @@ def convert_reward(
 
 
 def open_model(model: "ModelLike", device: str | None = None) -> "RewardModel":
-    """A reward model, on the GPU if there is one, unless `device` says otherwise; a model that is given stays where it
-    is unless `device` names another place.
+    """Open a reward model on `device`, by default the GPU if there is one. A model that is already loaded stays on its
+    device if `device` is None.
 
     Raises:
         RewardError: if there is no such model or device.

@@ -22,7 +22,7 @@ pairs: {min_margin: 0.1}
 WRONG = [
     ("name: mine", "name: ../up", ["line 1, column 1: name: must begin with a letter", "got '../up'"]),
     ("name: mine", "name: 12", ["line 1, column 1: name: must be a text, got 12: put it in quotes"]),
-    ("name: mine", "name: no", ["name: must be a text, got false, as which YAML reads yes, no", "quotes"]),
+    ("name: mine", "name: no", ["name: must be a text, got false (YAML reads yes, no", "quotes"]),
     ("name: mine", "name: 2026-01-02", ["name: must be a text, got 2026-01-02: put it in quotes"]),
     ("name: mine", "", ["name: is missing: what the run is called"]),
     ("name: mine", "nmae: mine", ["name: is missing", "line 1, column 1: nmae: unknown setting (did you mean 'name'?"]),

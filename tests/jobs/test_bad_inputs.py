@@ -38,7 +38,7 @@ REFUSED = [
     (["build", "r.yaml", "--out", LONG], "File name too long"),
     (["build", "r.yaml", "--out", "new", "--set", "seed"], "--set takes name=value, as in --set seed=3"),
     (["build", "r.yaml", "--out", "new", "--set", "a..b=1"], "--set takes name=value"),
-    (["build", "r.yaml", "--out", "new", "--set", "seed=["], "--set seed: '[' is no YAML value"),
+    (["build", "r.yaml", "--out", "new", "--set", "seed=["], "--set seed: '[' is not a YAML value"),
     (["build", "r.yaml", "--out", "new", "--set", "pair.by=x"], "pair: unknown setting (did you mean 'pairs'?)"),
     (["build", "r.yaml", "--out", "new", "--set", "cycle=t2i2t"], "this place needs a text-to-image"),
     (["build", "r.yaml", "--out", "new", "--set", "inputs.path=x"], "--set inputs.path: inputs.path: unknown setting"),

@@ -209,5 +209,5 @@ def test_settings_are_read_as_yaml_reads_them_and_numbers_as_people_write_them()
         "patience": None,
         "start": "a/b",
     }
-    with pytest.raises(RecipeError, match="is no YAML value"):
+    with pytest.raises(RecipeError, match="is not a YAML value"):
         parse_changes(["a=["])
