@@ -4,7 +4,6 @@ import pytest
 
 from cyclepref.builder.catalog.catalog import CATALOG
 from cyclepref.builder.catalog.resolve import resolve
-from cyclepref.builder.engine.engine import Engine
 from cyclepref.builder.models.loading import ModelError
 from cyclepref.builder.run.store import Store
 from cyclepref.builder.stages.load_check import LONG_BUILD, LoadCheck, Loader
@@ -16,9 +15,8 @@ def test_a_safety_model_that_cannot_be_loaded_says_so_before_a_long_build(tmp_pa
         Loader([SafetySpec(name="safety", repo=str(tmp_path / "nowhere"), label="nsfw")])
 
 
-@pytest.mark.usefixtures("ray_local")
-def test_before_much_work_each_model_is_loaded_once_and_before_little_none(tmp_path):
-    engine, model = Engine(), resolve(CATALOG["sbert"], {})
+def test_before_much_work_each_model_is_loaded_once_and_before_little_none(tmp_path, engine):
+    model = resolve(CATALOG["sbert"], {})
     check = LoadCheck(Store(tmp_path), engine)
     check.before(LONG_BUILD - 1, [model])
     assert "cluster" not in vars(engine)
