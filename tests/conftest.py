@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,48 @@ os.environ["PYTHONPATH"] = os.pathsep.join([*_workers_of_tests, os.environ.get("
 # On a busy machine the first example of a test pays for imports: slow is not wrong.
 hypothesis.settings.register_profile("cyclepref", deadline=None)
 hypothesis.settings.load_profile("cyclepref")
+
+# By seconds, longest first: a file is one worker's, and one that began late would run alone at the end.
+LONGEST = (
+    "tests/jobs/test_demo.py",
+    "tests/test_ray_job.py",
+    "tests/builder/stages/test_build.py",
+    "tests/builder/engine/test_supervisor.py",
+    "tests/builder/stages/test_determinism.py",
+    "tests/chaos/test_kills.py",
+    "tests/chaos/test_stops.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With several workers, give files out in this order; pytest-xdist would go by their number of tests."""
+    if missing := [name for name in LONGEST if not (config.rootpath / name).is_file()]:
+        raise pytest.UsageError(f"tests/conftest.py: LONGEST names what is no file: {', '.join(missing)}")
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long files first, where there are several workers."""
+    if hasattr(config, "workerinput"):
+        places = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Share the cores among the workers: PyTorch would take all of them for each, and its threads wait for others."""
+    if hasattr(session.config, "workerinput") and "torch" in sys.modules:
+        workers = session.config.workerinput["workercount"]
+        sys.modules["torch"].set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+@pytest.fixture(scope="module")
+def engine(ray_local) -> Iterator:
+    """One engine for the builds of a file, so that they share whatever it keeps loaded."""
+    from cyclepref.builder.engine.engine import Engine
+
+    with Engine() as shared:
+        yield shared
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ COMMANDS = (
     "build", "demo", "models", "status", "failures", "verify", "prune", "merge", "stats", "publish", "export",
     "score", "rank", "best-of-n", "convert-reward", "train-reward", "evaluate", "recipes", "completion",
 )  # fmt: skip
+HEAVY = {"torch", "ray", "transformers", "diffusers", "datasets", "lpips", "sentence_transformers", "dreamsim"}
 # Reading a pickle runs whatever code is in it.
 PICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
@@ -121,21 +122,43 @@ def test_schemas_bring_in_neither_torch_nor_ray():
     assert loaded_by(f"import {', '.join(modules)}") == set()
 
 
-@pytest.mark.parametrize("arguments", ["--help", "--version", *(f"{name} --help" for name in COMMANDS)])
-def test_the_command_line_explains_itself_before_it_loads_anything(arguments):
-    # sys.exit ends the command after --help; what was loaded until then is printed all the same.
-    call = f"cyclepref.jobs.cli.main({arguments.split()!r})"
-    run = f"try:\n    {call}\nexcept SystemExit as exit:\n    assert not exit.code"
-    assert loaded_by(f"import cyclepref.jobs.cli\n{run}") == set()
+CALLS = ("--help", "--version", *(f"{name} --help" for name in COMMANDS))
+
+
+@pytest.fixture(scope="module")
+def loaded_by_calls() -> dict[str, set[str]]:
+    """The heavy libraries that each call of the command line has loaded, all in one fresh interpreter.
+
+    What a call loads stays loaded, so the calls after it have it too: the first one is to blame.
+    """
+    # sys.exit ends the command after --help; what was loaded until then is told all the same.
+    code = (
+        "import sys, cyclepref.jobs.cli\n"
+        f"for call in {CALLS!r}:\n"
+        "    try:\n        cyclepref.jobs.cli.main(call.split())\n"
+        "    except SystemExit as exit:\n        assert not exit.code\n"
+        f"    print('AFTER', call.replace(' ', '_'), *({HEAVY!r} & set(sys.modules)))"
+    )
+    after = [line.split()[1:] for line in fresh(code).splitlines() if line.startswith("AFTER ")]
+    return {call.replace("_", " "): set(found) for call, *found in after}
+
+
+@pytest.mark.parametrize("arguments", CALLS)
+def test_the_command_line_explains_itself_before_it_loads_anything(arguments, loaded_by_calls):
+    assert loaded_by_calls[arguments] == set()
 
 
 def loaded_by(code: str) -> set[str]:
     """The heavy libraries that a fresh interpreter has loaded after running `code`."""
-    heavy = {"torch", "ray", "transformers", "diffusers", "datasets", "lpips", "sentence_transformers", "dreamsim"}
-    report = f"\nimport sys\nprint('LOADED', *({heavy!r} & set(sys.modules)))"
-    process = subprocess.run([sys.executable, "-c", code + report], cwd=ROOT, capture_output=True, text=True)
+    report = f"\nimport sys\nprint('LOADED', *({HEAVY!r} & set(sys.modules)))"
+    return set(fresh(code + report).splitlines()[-1].split()[1:])
+
+
+def fresh(code: str) -> str:
+    """What `code` prints in a fresh interpreter."""
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    return set(process.stdout.splitlines()[-1].split()[1:])
+    return process.stdout
 
 
 def test_nothing_reads_a_pickle(trees):

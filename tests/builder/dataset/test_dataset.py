@@ -217,10 +217,10 @@ def test_sizes_have_the_names_of_the_hub(rows, name):
 def test_memory_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
     """Seven times the inputs: views are joined for a block of them at a time, content is read for some of it."""
     monkeypatch.setattr(shards, "BATCH_BYTES", 2**18)
-    monkeypatch.setattr(write, "INPUTS_PER_BLOCK", 100)
+    monkeypatch.setattr(write, "INPUTS_PER_BLOCK", 50)
     peaks = []
-    for inputs in (200, 1400):
-        made = make_run(tmp_path / str(inputs), "t2i2t", inputs, side=32)
+    for inputs in (100, 700):
+        made = make_run(tmp_path / str(inputs), "t2i2t", inputs, side=46)
         write_splits(made.store, made.views, made.plan(), "warm")  # what is loaded once
         before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
         pa.set_memory_pool(pool)
@@ -231,10 +231,10 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
         finally:
             tracemalloc.stop()
             pa.set_memory_pool(before)
-    written = [sum(path.stat().st_size for path in (tmp_path / n).rglob("*edition*")) for n in ("200", "1400")]
+    written = [sum(path.stat().st_size for path in (tmp_path / n).rglob("*edition*")) for n in ("100", "700")]
     assert written[1] - written[0] > 10 * 2**20
-    # What grows is where the content of 3,600 more candidates and of their reconstructions is, some 500 bytes each.
-    assert peaks[1] - peaks[0] < 800 * 3600, (peaks, written)
+    # What grows is where the content of 1,800 more candidates and of their reconstructions is, some 500 bytes each.
+    assert peaks[1] - peaks[0] < 800 * 1800, (peaks, written)
 
 
 @pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])

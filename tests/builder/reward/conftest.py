@@ -53,7 +53,7 @@ def captioner(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build(tmp_path_factory):
     """Write a dataset folder: `build(cycle, train=, validation=, test=, edit=function of the rows)`."""
     # Not in the test's own folder, which many tests train into.

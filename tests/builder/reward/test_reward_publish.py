@@ -57,6 +57,7 @@ def test_a_published_reward_model_loads_by_its_id_and_training_from_it_names_the
         repo = hub.repos["datasets", "org/reward"] = hub.make("org/reward", "models")
         environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
         environment |= {"HF_HOME": str(tmp_path), "HF_TOKEN": hub_server.WRITER, "PYTHONPATH": str(ROOT)}
+        environment["OMP_NUM_THREADS"] = "1"  # two threads of a model this small wait for each other
         done = subprocess.run(
             [sys.executable, "-c", PUSH + TRAIN],
             cwd=tmp_path,

@@ -52,7 +52,7 @@ def test_automodel_gives_the_same_rewards_without_our_package(saved, tmp_path):
     weights = load_file(broken / "model.safetensors")
     del weights["head.0.bias"]
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", WITHOUT_US, str(saved), str(tmp_path / "a.png"), str(broken)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -1,12 +1,24 @@
-"""The recipe itself, at a thousandth of its length: every job makes a folder that loads, and resumes."""
+"""The recipe itself, at two steps a job: every job makes a folder that loads, and resumes."""
 
 import pytest
 import torch
 
 from cyclepref.builder.shapeworld import models, train
 from cyclepref.builder.shapeworld.scenes import is_held_out
-from cyclepref.builder.shapeworld.training import data, features, loop, vocabulary
+from cyclepref.builder.shapeworld.training import (
+    autoencoder,
+    captioners,
+    data,
+    features,
+    loop,
+    painters,
+    recogniser,
+    vocabulary,
+)
 from cyclepref.builder.study import quality
+
+# So small that every job makes its fewest steps.
+SCALE = "1e-9"
 
 
 def test_training_never_sees_a_held_out_scene():
@@ -46,9 +58,12 @@ def test_the_distance_that_the_features_learn_by_is_that_of_lpips():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The weights and checkpoints of a run of a few steps of everything."""
+    """The weights and checkpoints of a run of a few steps of everything, with few examples in each."""
     folder = tmp_path_factory.mktemp("shapeworld")
-    train.main(["--out", str(folder / "out"), "--work", str(folder / "work"), "--steps-scale", "0.0005"])
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (autoencoder, captioners, features, painters, recogniser):
+            patch.setattr(module, "BATCH", 4)
+        train.main(["--out", str(folder / "out"), "--work", str(folder / "work"), "--steps-scale", SCALE])
     return folder
 
 
@@ -61,9 +76,7 @@ def test_the_recipe_makes_every_folder_and_all_of_them_load(made):
 
 
 def test_a_finished_job_is_only_exported_again(made, capsys):
-    train.main(
-        ["--only", "oracle", "--out", str(made / "out"), "--work", str(made / "work"), "--steps-scale", "0.0005"]
-    )
+    train.main(["--only", "oracle", "--out", str(made / "out"), "--work", str(made / "work"), "--steps-scale", SCALE])
     assert "step" not in capsys.readouterr().out.replace("steps", "")
 
 

@@ -18,15 +18,15 @@ def work(names: list[str], models: list[str] | None = None) -> Work:
 
 
 class Reader:
-    """A stage's work: reads items in blocks of ten and fails those in `bad`; remembers what it was given."""
+    """A stage's work: reads items in blocks and fails those in `bad`; remembers what it was given."""
 
-    def __init__(self, store: Store, bad: set[str] = frozenset(), lost: set[str] = frozenset()):
-        self.store, self.bad, self.lost = store, bad, lost
+    def __init__(self, store: Store, bad: set[str] = frozenset(), lost: set[str] = frozenset(), rows: int = 10):
+        self.store, self.bad, self.lost, self.rows = store, bad, lost, rows
         self.given: list[str] = []
 
     def __call__(self, todo: pa.Table):
-        for start in range(0, todo.num_rows, 10):
-            block = todo.slice(start, 10)
+        for start in range(0, todo.num_rows, self.rows):
+            block = todo.slice(start, self.rows)
             self.given += block["source"].to_pylist()
             yield self.read(block)
 
@@ -85,7 +85,7 @@ def test_a_model_that_fails_from_the_start_is_stopped_long_before_the_rate_of_al
     with pytest.raises(BuildError, match=r"(?s)image: 101 of the first 200 rows of this run failed.*--retry-failed;"):
         Accountant(reader.store, 0.05).run(work(names), reader)
     assert len(reader.given) == 200
-    again = Reader(reader.store)  # the same command goes on without them
+    again = Reader(reader.store, rows=100)  # the same command goes on without them
     assert Accountant(reader.store, 0.05).run(work(names[:3000]), again)["image"].failed == 101
     assert len(again.given) == 2800
 
@@ -94,7 +94,8 @@ def test_failures_within_the_rate_can_all_be_tried_again_and_fail_again(tmp_path
     names = [f"item {at}" for at in range(8000)]
     bad = set(names[::25])
     for retry in (False, True):
-        count = Accountant(Store(tmp_path), 0.05, retry).run(work(names), Reader(Store(tmp_path), bad))["image"]
+        reader = Reader(Store(tmp_path), bad, rows=100)
+        count = Accountant(Store(tmp_path), 0.05, retry).run(work(names), reader)["image"]
         assert (count.ok, count.failed) == (7680, 320)
 
 

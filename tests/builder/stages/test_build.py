@@ -68,9 +68,9 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(folder, tmp_path_factory) -> tuple[Path, dict]:
+def run(folder, tmp_path_factory, engine) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("run")
-    return out, build(image_recipe(folder), out)
+    return out, build(image_recipe(folder), out, engine=engine)
 
 
 def test_every_input_and_every_row_is_accounted_for(run):
@@ -104,25 +104,25 @@ def test_a_finished_run_is_a_no_op_that_starts_no_cluster(run, folder):
 
 
 @pytest.mark.slow  # test_determinism asks the same of a smaller build
-def test_permuting_inputs_and_models_changes_no_pair(run, folder, tmp_path):
+def test_permuting_inputs_and_models_changes_no_pair(run, folder, tmp_path, engine):
     renamed = tmp_path / "photos"
     renamed.mkdir()
     for path in folder.glob("*.png"):
         shutil.copy(path, renamed / f"{'zyxwvutsrq'[ord(path.stem[0]) % 10]}_{path.name}")
     recipe = image_recipe(renamed)
     recipe = recipe.model_copy(update={"forward": recipe.forward[::-1]})
-    build(recipe, tmp_path / "run")
+    build(recipe, tmp_path / "run", engine=engine)
     assert pairs_bytes(tmp_path / "run") == pairs_bytes(run[0])
 
 
-def test_what_is_lost_is_made_again_just_as_it_was(run, folder, tmp_path):
+def test_what_is_lost_is_made_again_just_as_it_was(run, folder, tmp_path, engine):
     out = tmp_path / "run"
     shutil.copytree(run[0], out)
     for table in ("generations", "similarities"):
         sorted((out / "store" / table).iterdir())[0].unlink()
     for view in ("candidates", "scores", "pairs", "dataset"):
         shutil.rmtree(out / view)
-    report = build(image_recipe(folder), out)
+    report = build(image_recipe(folder), out, engine=engine)
     assert pairs_bytes(out) == pairs_bytes(run[0])
     again = {stage: sum(c["ok"] - c["reused"] for c in report["counts"][stage].values()) for stage in ("scores",)}
     assert again["scores"] > 0
@@ -168,13 +168,13 @@ def test_the_dataset_opens_plainly_holds_each_image_once_and_splits_by_input(run
     assert sum(len(split) for split in pairs.values()) == report["counts"]["pairs"]["kept"]
 
 
-def test_too_many_failures_stop_the_run_with_the_most_frequent_reasons(folder, tmp_path):
+def test_too_many_failures_stop_the_run_with_the_most_frequent_reasons(folder, tmp_path, engine):
     with pytest.raises(BuildError, match=r"(?s)inputs: image: \d of 8 rows failed.*UnreadableImage.*--retry-failed"):
-        build(image_recipe(folder, max_failure_rate=0.1), tmp_path / "run")
+        build(image_recipe(folder, max_failure_rate=0.1), tmp_path / "run", engine=engine)
 
 
 @pytest.mark.slow  # test_demo goes round this cycle, test_sources reads blank lines
-def test_a_prompt_file_goes_round_the_other_cycle_and_its_blank_line_is_left_out(tmp_path):
+def test_a_prompt_file_goes_round_the_other_cycle_and_its_blank_line_is_left_out(tmp_path, engine):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("two red circles on a white background\n\none blue star on a black background\n")
     recipe = parse_recipe(
@@ -192,7 +192,7 @@ def test_a_prompt_file_goes_round_the_other_cycle_and_its_blank_line_is_left_out
             "max_failure_rate": 0.5,
         }
     )
-    report = build(recipe, tmp_path / "run")
+    report = build(recipe, tmp_path / "run", engine=engine)
     assert report["counts"]["inputs"] == {"read": 2, "unique": 2, "duplicate": 0, "failed": 0}
     assert Store(tmp_path / "run").rows("failures").num_rows == 0
     scores = pq.read_table(tmp_path / "run" / "scores").to_pylist()
@@ -246,7 +246,7 @@ def test_another_threshold_is_another_dataset_for_readers_too_and_needs_no_clust
 
 
 def test_a_long_build_finds_a_backward_model_that_cannot_be_loaded_before_it_makes_a_candidate(
-    folder, tmp_path, monkeypatch
+    folder, tmp_path, monkeypatch, engine
 ):
     monkeypatch.setattr(load_check, "LONG_BUILD", 1)
     broken = tmp_path / "sd3"
@@ -255,7 +255,10 @@ def test_a_long_build_finds_a_backward_model_that_cannot_be_loaded_before_it_mak
     tensors = load_file(weights)
     tensors.pop("proj_out.weight")
     save_file(tensors, weights, metadata={"format": "pt"})
-    backward = {"model": "shapeworld-sd3", "settings": {"repo": str(broken)}}
+    models = {
+        "forward": [{"model": "shapeworld-blip", "samples": 2, "settings": {"temperature": 2.0}}],
+        "backward": {"model": "shapeworld-sd3", "settings": {"repo": str(broken)}},
+    }
     with pytest.raises(EngineError, match=r"(?s)a worker failed: .*transformer .* has no weights for proj_out\.weight"):
-        build(image_recipe(folder, backward=backward), tmp_path / "run")
+        build(image_recipe(folder, **models), tmp_path / "run", engine=engine)
     assert not Store(tmp_path / "run").parts("generations")

@@ -6,6 +6,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+from inline_builds import InlineEngine
 from transformers import Dinov2Config, Dinov2Model, ViTImageProcessor
 
 from cyclepref.builder.build import build
@@ -62,12 +63,14 @@ def recipe(photos, backbone):
 
 
 @pytest.fixture(scope="module")
-def runs(recipe, tmp_path_factory) -> tuple[Path, dict, bytes, dict]:
-    """A run by one metric and the bytes of its pairs, and what became of it when a second metric was added."""
+def runs(recipe, engine, tmp_path_factory) -> tuple[Path, dict, bytes, dict]:
+    """A run by one metric and the bytes of its pairs, and what became of it when a second metric was added: on Ray,
+    where the first was made in this process, sooner.
+    """
     out = tmp_path_factory.mktemp("run")
-    first = build(recipe(), out)
+    first = build(recipe(), out, engine=InlineEngine())
     pairs = (out / "pairs" / "part-0.parquet").read_bytes()
-    return out, first, pairs, build(recipe(by="lpips"), out)
+    return out, first, pairs, build(recipe(by="lpips"), out, engine=engine)
 
 
 def test_a_metric_that_is_added_to_a_finished_run_is_all_that_is_computed(runs):

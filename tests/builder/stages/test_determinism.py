@@ -74,9 +74,9 @@ def test_workers_shards_and_the_order_of_inputs_and_models_change_no_id_seed_val
             monkeypatch.setattr(generate, "BATCHES_PER_PART", size)
             monkeypatch.setattr(compare, "MEASURES_PER_PART", size)
             monkeypatch.setattr(ingest, "ITEMS_PER_PART", size)
-        engine = Engine()
-        vars(engine)["cluster"] = Cluster(cpus=cpus, gpus=0)
-        build(recipe(photos, forward_reversed=name == "one"), tmp_path / name, engine=engine)
+        with Engine() as engine:
+            vars(engine)["cluster"] = Cluster(cpus=cpus, gpus=0)
+            build(recipe(photos, forward_reversed=name == "one"), tmp_path / name, engine=engine)
         store = Store(tmp_path / name)
         similarities = store.rows("similarities", ["similarity_id", "value"]).drop_columns(["part", "row"])
         runs[name] = [similarities.sort_by("similarity_id").to_pylist()]

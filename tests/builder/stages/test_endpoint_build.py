@@ -62,10 +62,10 @@ def files_with(secret: str, folder: Path) -> list[str]:
     return [str(path) for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
 
-def test_a_failing_request_is_a_failure_row_and_the_key_is_in_no_file(server, photos, tmp_path, capfd):
+def test_a_failing_request_is_a_failure_row_and_the_key_is_in_no_file(server, photos, tmp_path, capfd, engine):
     server.replies[2] = ["echo"]
     settings = {"base_url": server.url, "served_model": "qwen", "api_key_env": "CYCLEPREF_TEST_KEY", "concurrency": 2}
-    report = build(recipe(photos, **settings), tmp_path / "run")
+    report = build(recipe(photos, **settings), tmp_path / "run", engine=engine)
     assert report["counts"]["candidates"]["served"] == {"wanted": 4, "ok": 3, "failed": 1, "reused": 0}
     [failure] = Store(tmp_path / "run").rows("failures").to_pylist()
     assert (failure["model"], failure["error_class"]) == ("served", "EndpointError")
@@ -79,11 +79,11 @@ def test_a_failing_request_is_a_failure_row_and_the_key_is_in_no_file(server, ph
     assert KEY not in shown.out + shown.err
 
 
-def test_a_server_that_refuses_the_key_stops_the_build_with_one_line(server, photos, tmp_path):
+def test_a_server_that_refuses_the_key_stops_the_build_with_one_line(server, photos, tmp_path, engine):
     server.replies[PROBE] = [(401, {}, '{"error": {"message": "unknown key"}}')]
     message = r"^a worker failed: .*served: \S+ answered 401 Unauthorized: unknown key \(name the variable [^\n]*$"
     with pytest.raises(EngineError, match=message):
-        build(recipe(photos, base_url=server.url, served_model="qwen"), tmp_path / "run")
+        build(recipe(photos, base_url=server.url, served_model="qwen"), tmp_path / "run", engine=engine)
     assert Store(tmp_path / "run").rows("failures").num_rows == 0
 
 
@@ -112,9 +112,9 @@ SERVED = {"served_model": str(WEIGHTS / "llava"), "prompt": "describe the pictur
 
 
 @pytest.mark.slow
-def test_a_model_captions_the_same_behind_transformers_serve_as_it_does_here(transformers_serve, tmp_path):
+def test_a_model_captions_the_same_behind_transformers_serve_as_it_does_here(transformers_serve, tmp_path, engine):
     settings = {**SERVED, "api_key_env": "CYCLEPREF_TEST_KEY", "base_url": transformers_serve}
-    build(recipe({"source": "shapeworld", "limit": 6}, **settings), tmp_path / "run")
+    build(recipe({"source": "shapeworld", "limit": 6}, **settings), tmp_path / "run", engine=engine)
     rows = Store(tmp_path / "run").read_view("candidates").to_pylist()
     by_model = {model: {row["input_id"]: (row["text"], row["truncated"]) for row in rows if row["model"] == model}
                 for model in ("served", "shapeworld-llava")}  # fmt: skip

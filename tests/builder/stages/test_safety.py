@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from dataset_run import make_run, noise
+from inline_builds import InlineEngine
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from cyclepref.builder.build import build
@@ -164,7 +165,7 @@ def test_a_run_of_which_everything_is_flagged_has_an_empty_dataset_and_a_card_th
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_a_build_judges_each_image_once_and_another_threshold_loads_no_model(tmp_path, classifier):
+def test_a_build_judges_each_image_once_and_another_threshold_loads_no_model(tmp_path, classifier, engine):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("two red circles on a white background\none blue star on a black background\n")
     content = {
@@ -175,15 +176,17 @@ def test_a_build_judges_each_image_once_and_another_threshold_loads_no_model(tmp
         "safety": {"model": str(classifier), "label": "unsafe", "threshold": 1.0},
     }  # fmt: skip
     out = tmp_path / "run"
-    report = build(parse_recipe(content), out)
+    # All but the verdicts is made in this process, sooner than on Ray.
+    build(parse_recipe({**content, "safety": None}), out, engine=InlineEngine())
+    report = build(parse_recipe(content), out, engine=engine)
     assert report["counts"]["safety"]["safety"] == {"wanted": 6, "ok": 6, "failed": 0, "reused": 0}
     assert report["counts"]["flagged"] == {"images": 0, "inputs": 0, "candidates": 0, "pairs": 0}
     assert report["models"]["safety"]["label"] == "unsafe"
     values = sorted(Store(out).rows("verdicts")["value"].to_pylist())
     content["safety"]["threshold"] = values[3]
-    engine = Engine()
-    report = build(parse_recipe(content), out, engine=engine)
-    assert "cluster" not in vars(engine)
+    unused = Engine()
+    report = build(parse_recipe(content), out, engine=unused)
+    assert "cluster" not in vars(unused)
     assert report["counts"]["flagged"]["images"] == report["counts"]["flagged"]["candidates"] == 3
     assert len(published_images(out / "dataset")) == 3
     assert (out / "groups.parquet").is_file(), "prompts are looked through for near-duplicates"

@@ -32,9 +32,17 @@ class Stop(Exception):
     """What a kill is to a test."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def dataset(build):
     return build("i2t2i", train=8, validation=3)
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, captioner, tmp_path_factory):
+    """A training of SLOW that nothing stopped; only to be read."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    train_reward([dataset], captioner, out, SLOW)
+    return out
 
 
 @pytest.fixture
@@ -67,21 +75,21 @@ def metrics(folder):
 
 @pytest.mark.parametrize("patience", [None, 1])
 def test_killed_in_the_final_scoring_it_keeps_the_same_epoch(
-    dataset, captioner, tmp_path, killed_in_the_final_scoring, patience
+    whole, dataset, captioner, tmp_path, killed_in_the_final_scoring, patience
 ):
     settings = SLOW.model_copy(update={"patience": patience})
-    train_reward([dataset], captioner, tmp_path / "whole", settings)
+    if patience is not None:
+        whole = train_reward([dataset], captioner, tmp_path / "whole", settings).path
     killed_in_the_final_scoring([dataset], captioner, tmp_path / "killed", settings)
     train_reward([dataset], captioner, tmp_path / "killed", settings)
-    assert_same(tmp_path / "whole", tmp_path / "killed")
-    assert metrics(tmp_path / "killed")["epochs"] == metrics(tmp_path / "whole")["epochs"]
-    assert len(metrics(tmp_path / "whole")["epochs"]) == (3 if patience is None else 2)
+    assert_same(whole, tmp_path / "killed")
+    assert metrics(tmp_path / "killed")["epochs"] == metrics(whole)["epochs"]
+    assert len(metrics(whole)["epochs"]) == (3 if patience is None else 2)
 
 
 def test_a_folder_that_was_moved_or_is_named_from_elsewhere_keeps_its_best_epoch(
-    dataset, captioner, tmp_path, killed_in_the_final_scoring, monkeypatch
+    whole, dataset, captioner, tmp_path, killed_in_the_final_scoring, monkeypatch
 ):
-    train_reward([dataset], captioner, tmp_path / "whole", SLOW)
     monkeypatch.chdir(tmp_path)
     killed_in_the_final_scoring([dataset], captioner, "first", SLOW)
     shutil.copytree("first", "copied")
@@ -89,8 +97,8 @@ def test_a_folder_that_was_moved_or_is_named_from_elsewhere_keeps_its_best_epoch
     monkeypatch.chdir("elsewhere")
     train_reward([dataset], captioner, "../first", SLOW)
     train_reward([dataset], captioner, tmp_path / "copied", SLOW)
-    assert_same(tmp_path / "whole", tmp_path / "first")
-    assert_same(tmp_path / "whole", tmp_path / "copied")
+    assert_same(whole, tmp_path / "first")
+    assert_same(whole, tmp_path / "copied")
 
 
 def signalling(at, times):

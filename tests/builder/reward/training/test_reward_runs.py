@@ -1,6 +1,8 @@
 """Training runs from end to end: the same model in every way to get there, and refusals."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,11 +18,26 @@ from cyclepref.builder.reward.training.trainer import Watch
 
 HEAD = HeadSettings(head_sizes=(8,))
 FEW = TrainSettings(epochs=2, inputs_per_step=4, learning_rate=1e-3, fix_rate=0.5, prefix_cache="float32", head=HEAD)
+OTHER = FEW.model_copy(update={"seed": 1})
+
+
+@pytest.fixture(scope="module")
+def datasets(build):
+    return [build("i2t2i", train=8, validation=3), build("t2i2t", train=6, validation=3)]
+
+
+@pytest.fixture(scope="module")
+def few(datasets, captioner, tmp_path_factory):
+    """A finished training of FEW; only to be read."""
+    out = tmp_path_factory.mktemp("few") / "out"
+    train_reward(datasets, captioner, out, FEW)
+    return out
 
 
 @pytest.fixture
-def datasets(build):
-    return [build("i2t2i", train=8, validation=3), build("t2i2t", train=6, validation=3)]
+def finished(few, tmp_path):
+    """A copy of `few`."""
+    return Path(shutil.copytree(few, tmp_path / "finished"))
 
 
 def weights(out) -> dict[str, torch.Tensor]:
@@ -33,18 +50,16 @@ def assert_equal(one, other, but=(), **close):
         torch.testing.assert_close(one[name], other[name], msg=name, **(close or {"atol": 0, "rtol": 0}))
 
 
-def test_many_small_passes_make_the_model_of_one_large_pass(datasets, captioner, tmp_path):
-    train_reward(datasets, captioner, tmp_path / "one", FEW)
+def test_many_small_passes_make_the_model_of_one_large_pass(few, datasets, captioner, tmp_path):
     train_reward(datasets, captioner, tmp_path / "many", FEW.model_copy(update={"inputs_per_pass": 1, "loaders": 1}))
     # No difference of rewards depends on the last bias: what moves it is rounding, which Adam makes as large as a step.
-    assert_equal(tmp_path / "one", tmp_path / "many", but=["head.3.bias"], atol=2e-5, rtol=0)
+    assert_equal(few, tmp_path / "many", but=["head.3.bias"], atol=2e-5, rtol=0)
 
 
-def test_the_model_is_the_same_with_and_without_the_cache(datasets, captioner, tmp_path):
-    train_reward(datasets, captioner, tmp_path / "with", FEW)
+def test_the_model_is_the_same_with_and_without_the_cache(few, datasets, captioner, tmp_path):
     train_reward(datasets, captioner, tmp_path / "without", FEW.model_copy(update={"prefix_cache": None}))
-    assert_equal(tmp_path / "with", tmp_path / "without", but=["head.3.bias"], atol=2e-5, rtol=0)
-    assert list((tmp_path / "with" / "work" / "prefixes").rglob("*.safetensors"))
+    assert_equal(few, tmp_path / "without", but=["head.3.bias"], atol=2e-5, rtol=0)
+    assert list((few / "work" / "prefixes").rglob("*.safetensors"))
     assert not (tmp_path / "without" / "work" / "prefixes").exists()
 
 
@@ -84,14 +99,14 @@ def test_stopped_and_run_again_is_never_stopped(datasets, captioner, tmp_path, s
     assert whole["epochs"] == stopped["epochs"]
 
 
-def test_a_finished_run_is_not_run_again(datasets, captioner, tmp_path, capsys):
-    first = train_reward(datasets, captioner, tmp_path / "out", FEW)
-    before = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
-    again = train_reward(datasets, captioner, tmp_path / "out", FEW)
-    assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == before
-    assert again.metrics == json.loads(json.dumps(first.metrics))
+def test_a_finished_run_is_not_run_again(finished, datasets, captioner, capsys):
+    before = (finished / "model.safetensors").stat().st_mtime_ns
+    metrics = json.loads((finished / "metrics.json").read_text())
+    again = train_reward(datasets, captioner, finished, FEW)
+    assert (finished / "model.safetensors").stat().st_mtime_ns == before
+    assert again.metrics == metrics
     assert "is finished" in capsys.readouterr().err
-    assert not (tmp_path / "out" / "work" / "checkpoints").exists()
+    assert not (finished / "work" / "checkpoints").exists()
 
 
 def test_checkpoints_of_other_settings_are_refused(datasets, captioner, tmp_path, stopped_after):
@@ -106,15 +121,13 @@ def test_checkpoints_of_other_settings_are_refused(datasets, captioner, tmp_path
         train_reward(datasets, tmp_path / "start", tmp_path, FEW)
 
 
-def test_a_finished_model_of_other_settings_is_kept_unless_it_is_to_be_replaced(datasets, captioner, tmp_path):
-    train_reward(datasets, captioner, tmp_path, FEW)
-    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    other = FEW.model_copy(update={"seed": 1})
+def test_a_finished_model_of_other_settings_is_kept_unless_it_is_to_be_replaced(finished, datasets, captioner):
+    before = {path: path.read_bytes() for path in finished.iterdir() if path.is_file()}
     with pytest.raises(RewardError, match="has a finished model of a training with other settings: give another"):
-        train_reward(datasets, captioner, tmp_path, other)
-    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
-    result = train_reward(datasets, captioner, tmp_path, other, replace=True)
-    assert json.loads((tmp_path / "metrics.json").read_text())["identity"] == result.metrics["identity"]
+        train_reward(datasets, captioner, finished, OTHER)
+    assert {path: path.read_bytes() for path in finished.iterdir() if path.is_file()} == before
+    result = train_reward(datasets, captioner, finished, OTHER, replace=True)
+    assert json.loads((finished / "metrics.json").read_text())["identity"] == result.metrics["identity"]
     assert result.metrics["settings"]["seed"] == 1
 
 
@@ -122,9 +135,8 @@ def test_checkpoints_of_other_settings_make_room_where_they_may_be_replaced(
     datasets, captioner, tmp_path, stopped_after
 ):
     stopped_after(5, datasets, captioner, tmp_path / "out", FEW)
-    other = FEW.model_copy(update={"seed": 1})
-    train_reward(datasets, captioner, tmp_path / "out", other, replace=True)
-    train_reward(datasets, captioner, tmp_path / "anew", other)
+    train_reward(datasets, captioner, tmp_path / "out", OTHER, replace=True)
+    train_reward(datasets, captioner, tmp_path / "anew", OTHER)
     assert_equal(tmp_path / "out", tmp_path / "anew")
 
 
@@ -162,10 +174,9 @@ def test_lee_et_al_s_reward_learns_on_frozen_dual_encoders(build, captioner, tmp
     assert result.metrics["pairwise_accuracy"]["t2i2t"]["train"]["accuracy"] > 0.75
 
 
-def test_a_margin_as_a_loss_is_not_the_plain_loss(datasets, captioner, tmp_path):
-    train_reward(datasets, captioner, tmp_path / "plain", FEW)
+def test_a_margin_as_a_loss_is_not_the_plain_loss(few, datasets, captioner, tmp_path):
     train_reward(datasets, captioner, tmp_path / "margin", FEW.model_copy(update={"loss": "margin"}))
-    assert not torch.equal(weights(tmp_path / "plain")["head.0.weight"], weights(tmp_path / "margin")["head.0.weight"])
+    assert not torch.equal(weights(few)["head.0.weight"], weights(tmp_path / "margin")["head.0.weight"])
 
 
 def test_a_text_of_a_hundred_thousand_characters_is_cut_and_reported(build, captioner, tmp_path, caplog):
