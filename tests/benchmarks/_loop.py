@@ -15,7 +15,6 @@ loop: the most that one process can do with these models.
 import argparse
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +144,10 @@ class Loop:
             return metric.compare(*map(list, zip(*rows, strict=True)))
         self.embeddings = 2 * len(rows)
         for some in batches(rows, size):
-            x, y = (metric.model.encode(list(side), batch_size=size, normalize_embeddings=True) for side in zip(*some, strict=True))
+            x, y = (
+                metric.model.encode(list(side), batch_size=size, normalize_embeddings=True)
+                for side in zip(*some, strict=True)
+            )
             values += (x * y).sum(axis=1).tolist()
         return values
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from _common import Row, command
+from _common import Row, command, median
 
 from cyclepref.builder.catalog.resolve import metric_spec, model_spec
 from cyclepref.builder.recipe_check import read_recipe
@@ -111,8 +111,17 @@ def build(path: Path, out: Path) -> Row:
 
 def counts_of(counts: dict[str, Any]) -> Counts:
     """A build's counts as others have them."""
-    made = [sum(count["ok"] for count in counts[stage].values()) for stage in ("candidates", "reconstructions", "scores")]
+    made = [
+        sum(count["ok"] for count in counts[stage].values()) for stage in ("candidates", "reconstructions", "scores")
+    ]
     return Counts(counts["inputs"]["unique"], *made, None, counts["pairs"]["kept"])
+
+
+def start_up(few: list[Row], all_: list[Row]) -> float:
+    """The seconds of a way that do not grow with its rows: the line through the medians at two sizes, at no rows."""
+    sizes = [results[0]["counts"]["candidates"] for results in (few, all_)]
+    steady = (median(all_) - median(few)) / (sizes[1] - sizes[0])
+    return median(all_) - steady * sizes[1]
 
 
 def texts(path: Path) -> list[str]:
