@@ -1,0 +1,70 @@
+"""Whole builds against the same work as a Ray Data chain, which is what one would write without CyclePref.
+
+    python tests/benchmarks/bench_ray_data.py [--candidates 2000] [--runs 3] [--cycles i2t2i t2i2t]
+
+The chain is in _chain.py: an actor pool for each model, files in, parquet out. It resumes nothing, accounts for
+nothing, and makes no pairs and no dataset; a build does. Both run whole in fresh processes, by turns. Fails if the
+build is slower than the chain.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from _common import BenchmarkError, Row, arguments, finish, fresh, in_turns, machine, median, same, say_machine, table
+from _work import CYCLES, build, prepare
+
+AT_LEAST = 1.0
+
+
+def measure(place: Path, cycle: str, candidates: int, runs: int) -> Row:
+    """Both ways of one cycle: seconds and counts, and how many times as fast the build is."""
+    path, work = prepare(place / "all", cycle, candidates)
+    ways = {
+        "chain": lambda: fresh("_chain.py", str(path), tempfile.mkdtemp(dir=place)),
+        "build": lambda: build(path, Path(tempfile.mkdtemp(dir=place))),
+    }
+    found = in_turns(ways, runs)
+    counts = {name: same(results, "counts") for name, results in found.items()}
+    check(counts["chain"], counts["build"], work.backward[1])
+    seconds = {name: median(results) for name, results in found.items()}
+    return {"seconds": seconds, "counts": counts, "times": seconds["chain"] / seconds["build"]}
+
+
+def check(chain: Row, built: Row, samples: int) -> None:
+    """The chain lost no row.
+
+    Raises:
+        BenchmarkError: if it did.
+    """
+    wanted = {"candidates": built["candidates"], "reconstructions": built["candidates"] * samples}
+    found = {name: chain[name] for name in wanted}
+    if found != wanted:
+        raise BenchmarkError(f"the chain made {found}, and {wanted} were to be made: they cannot be compared")
+
+
+def main() -> int:
+    """Measure and print; 1 if the build is slower."""
+    parser = arguments(
+        __doc__, 3,
+        candidates={"type": int, "default": 2000, "help": "about so many (default: %(default)s)"},
+        cycles={"nargs": "+", "choices": CYCLES, "default": CYCLES},
+    )  # fmt: skip
+    given = parser.parse_args()
+    on, figures, targets = machine(), {}, {}
+    say_machine(on)
+    for cycle in given.cycles:
+        with tempfile.TemporaryDirectory() as place:
+            found = figures[cycle] = measure(Path(place), cycle, given.candidates, given.runs)
+        parts = ("candidates", "reconstructions", "comparisons", "pairs")
+        rows = [
+            {"way": name, "seconds": found["seconds"][name], **{part: found["counts"][name][part] for part in parts}}
+            for name in ("chain", "build")
+        ]
+        table(f"{cycle}: medians of {given.runs}", rows)
+        targets[f"{cycle}, whole build, times the chain"] = (found["times"], AT_LEAST)
+    return finish({"benchmark": "ray_data", "machine": on, "cycles": figures}, given.json, targets)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
