@@ -20,6 +20,10 @@ QUESTION = "Write a detailed description of the given image."
 # Version of our own pre- and post-processing (resizing, cleaning of captions); bump it when an output changes.
 PROCESSING = 2
 
+# Version of how our captioners draw tokens (builder/models/sampling.py); bump it when a sampled caption changes. Rows
+# of the first version, Gumbel noise on every word, have no such field.
+SAMPLING = 2
+
 Execution = Field(json_schema_extra={"execution": True})
 
 
@@ -154,6 +158,10 @@ class CaptionerSpec(ModelSpec):
             yield Fault(("prompt_style",), told)
         if self.prompt_style == "prefix" and not self.prompt:
             yield Fault(("prompt_style",), "prompt_style prefix needs a prompt: give one, or set prompt_style to none")
+
+    def identity(self) -> dict[str, Any]:
+        """See `Spec.identity`; greedy decoding draws nothing, so its rows outlive a change of how that is done."""
+        return super().identity() | ({} if self.greedy else {"sampling": SAMPLING})
 
     @property
     def greedy(self) -> bool:

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature, LogitsProcessor, LogitsProcessorList
-from transformers.generation import TemperatureLogitsWarper, TopPLogitsWarper
 from transformers.quantizers import AutoQuantizationConfig
 
 from cyclepref.builder.models.cleaning import clean
 from cyclepref.builder.models.loading import check_fits, device, loading, pad_batch, quiet, source_of, spread
 from cyclepref.builder.models.protocols import Caption
+from cyclepref.builder.models.sampling import Sampling
 from cyclepref.schemas.specs import CaptionerSpec
 
 
@@ -110,10 +110,8 @@ class TransformersCaptioner:
     def _sampling(self, seeds: list[int | None]) -> list[LogitsProcessor]:
         if self.spec.greedy:
             return []
-        warpers = [TemperatureLogitsWarper(self.spec.temperature)]
-        if self.spec.top_p < 1:
-            warpers.append(TopPLogitsWarper(self.spec.top_p))
-        return [*warpers, GumbelNoise([int(seed) for seed in seeds])]
+        spec = self.spec
+        return [Sampling([int(seed) for seed in seeds], spec.max_new_tokens, spec.temperature, spec.top_p)]
 
     def _ended_by_limit(self, tokens: torch.Tensor) -> bool:
         """Whether the new tokens of a row, shape (n,), are as many as allowed, and the last does not end the text."""
@@ -150,20 +148,3 @@ class FirstStep(LogitsProcessor):
         if self.given is None:
             self.given = input_ids.shape[1]
         return scores
-
-
-class GumbelNoise(LogitsProcessor):
-    """Sampling with one generator a row: the argmax of logits plus Gumbel noise is a draw from their softmax.
-
-    transformers samples a batch from one global generator, which would make a row depend on its neighbours.
-    (The Gumbel-max trick: Gumbel 1954; Maddison, Tarlow and Minka 2014, arXiv 1411.0030.)
-    """
-
-    def __init__(self, seeds: list[int]):
-        self.generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Add noise to logits of shape (batch, vocabulary)."""
-        # Exponential draws: -log of one is Gumbel noise.
-        draws = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=g) for g in self.generators])
-        return scores - draws.log().to(scores.device)

@@ -1,12 +1,11 @@
 """Captioners and text-to-image pipelines: batch in, same length and order out, a row blind to its neighbours."""
 
 import pytest
-import torch
 from pydantic import ValidationError
 
 from cyclepref.builder.catalog.catalog import CATALOG
 from cyclepref.builder.models import load_model
-from cyclepref.builder.models.captioners import GumbelNoise, clean
+from cyclepref.builder.models.captioners import clean
 from cyclepref.builder.models.protocols import Caption
 from cyclepref.builder.run.content import Contents
 from cyclepref.builder.shapeworld import grammar, render, scenes
@@ -40,14 +39,6 @@ def test_a_seed_decides_a_sampled_caption():
     captions = [caption.text for caption in captioner.caption(PICTURES[:1] * 4, [1, 1, 2, 3])]
     assert captions[0] == captions[1]
     assert len(set(captions)) > 1
-
-
-def test_gumbel_noise_draws_from_the_softmax():
-    logits = torch.tensor([0.0, 1.0, 2.0])
-    noise = GumbelNoise(list(range(4000)))
-    drawn = noise(torch.zeros(4000, 1), logits.expand(4000, 3)).argmax(-1)
-    shares = torch.bincount(drawn, minlength=3) / 4000
-    assert torch.allclose(shares, logits.softmax(-1), atol=0.03)
 
 
 def test_a_caption_that_ends_by_token_limit_is_marked():
