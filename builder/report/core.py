@@ -86,4 +86,4 @@ def _candidate(gallery: Gallery, one: Candidate, models: dict[str, int], limit: 
         "t": None if one.text is None else shown(one.text, limit), "b": back and shown(back, limit),
         "i": one.index, "x": int(one.truncated), "w": None if one.truth is None else round(one.truth, 4),
     }  # fmt: skip
-    return row | {name: value for name, value in optional.items() if value or value == 0.0 and name == "w"}
+    return row | {name: value for name, value in optional.items() if value or (value == 0.0 and name == "w")}

@@ -88,7 +88,9 @@ def _stages(now: dict[str, Any] | None, run: dict[str, Any], price: float | None
     and money are the stage's, so they stand with its first model."""
     seconds = run.get("seconds") or {}
     if now is not None:
-        listed = [(each["stage"], each["models"], each["rows_a_second"], each["seconds_left"]) for each in now["stages"]]
+        listed = [
+            (each["stage"], each["models"], each["rows_a_second"], each["seconds_left"]) for each in now["stages"]
+        ]
     else:
         names = ("candidates", "reconstructions", "scores", "safety")
         counts = run.get("counts") or {}

@@ -57,7 +57,11 @@ def expected_shares(wins: np.ndarray) -> np.ndarray:
     if not len(rows):
         return np.full(len(wins), np.nan)
     fitted = evalica.bradley_terry(
-        rows.tolist(), columns.tolist(), [evalica.Winner.X] * len(rows), weights=wins[rows, columns].tolist(), limit=1000
+        rows.tolist(),
+        columns.tolist(),
+        [evalica.Winner.X] * len(rows),
+        weights=wins[rows, columns].tolist(),
+        limit=1000,
     )
     strength = np.full(len(wins), np.nan)
     strength[fitted.scores.index.to_numpy(dtype=int)] = fitted.scores.to_numpy()
