@@ -25,10 +25,6 @@ class Chart:
     rows: list[list[Any]] = field(default_factory=list)
     note: str = ""
 
-    def plain(self) -> dict[str, Any]:
-        """As JSON for the page's script."""
-        return {"id": self.id, **self.figure.to_plotly_json()}
-
 
 def label(name: str) -> str:
     """A name from outside as plotly shows it: it reads some HTML in labels, and must find none."""

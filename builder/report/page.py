@@ -7,7 +7,7 @@ or a model is called; and nothing can be fetched.
 import base64
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,8 +57,8 @@ def render(
     scripts = [get_plotlyjs(), template_text("page.js")]
     if live:
         scripts.append(template_text("live.js"))
-    config = {"live": bool(live), "token": live["token"] if live else "", "folders": [pictures.folder] * len(heads)}
-    whole = {**data, "charts": [_json(chart) for chart in charts], "strips": list(pictures.there)}
+    config = {"live": bool(live), "token": live["token"] if live else "", "folder": pictures.folder}
+    whole = {**data, "charts": [plain_chart(chart) for chart in charts], "strips": list(pictures.there)}
     from markupsafe import Markup
 
     return environment().get_template("page.html.j2").render(
@@ -86,29 +86,31 @@ def policy(scripts: Iterable[str], served: bool) -> str:
     return "; ".join(parts)
 
 
-def write_pictures(strips: Iterator[bytes], ids: list[str], out: Path, tick: Any) -> Pictures:
-    """Encode the strips of inputs for a page at `out`; into a folder beside it, once they are too many."""
+def write_pictures(strips: Iterable[tuple[int, str, bytes]], out: Path, tick: Callable[[int], None]) -> Pictures:
+    """Encode strips for a page at `out`: (number of the run, input, WebP bytes) in order; into a folder beside it, once
+    they are too many."""
     folder = out.with_name(f"{out.stem}_files")
-    encoded: list[str] = []
-    there, size, spilled = [], 0, False
-    # A folder of an earlier page of this name is ours: it has a marker.
     _clear(folder)
-    for id_, strip in zip(ids, strips, strict=True):
-        there.append("1" if strip else "0")
+    kept: list[tuple[int, str, str]] = []
+    there: dict[int, list[str]] = {}
+    size, spilled = 0, False
+    for run, id_, strip in strips:
+        there.setdefault(run, []).append("1" if strip else "0")
         if spilled:
-            _put(folder, id_, strip)
+            _put(folder / str(run), id_, strip)
         else:
-            encoded.append(base64.b64encode(strip).decode())
-            size += len(encoded[-1])
+            kept.append((run, id_, base64.b64encode(strip).decode()))
+            size += len(kept[-1][2])
             if size > MOST_INLINE:
                 spilled = True
-                for earlier, text in zip(ids, encoded, strict=False):
-                    _put(folder, earlier, base64.b64decode(text))
-                encoded = []
+                for number, earlier, text in kept:
+                    _put(folder / str(number), earlier, base64.b64decode(text))
+                kept = []
         tick(1)
-    if spilled:
-        return Pictures("", folder.name, ("".join(there),))
-    return Pictures("\n".join(encoded))
+    if not spilled:
+        return Pictures("\n".join(text for _, _, text in kept))
+    (folder / MARKER).touch()
+    return Pictures("", folder.name, tuple("".join(there[run]) for run in sorted(there)))
 
 
 def write_page(out: Path, html: str) -> None:
@@ -123,7 +125,9 @@ def write_page(out: Path, html: str) -> None:
         scratch.write_text(html, encoding="utf-8")
         scratch.replace(out)
     except OSError as error:
-        raise ReportError(f"cannot write {out} ({error}): --out must name a file in a folder that can be written") from error
+        raise ReportError(
+            f"cannot write {out} ({error}): --out must name a file in a folder that can be written"
+        ) from error
 
 
 MARKER = "pictures-of-a-cyclepref-report"
@@ -147,11 +151,11 @@ def _put(folder: Path, id_: str, strip: bytes) -> None:
         return
     place = folder / id_[:2]
     place.mkdir(parents=True, exist_ok=True)
-    (folder / MARKER).touch()
     (place / f"{id_}.webp").write_bytes(strip)
 
 
-def _json(chart: Chart) -> dict[str, Any]:
+def plain_chart(chart: Chart) -> dict[str, Any]:
+    """A chart as the page's script reads it."""
     return {"id": chart.id, **_plain(chart.figure.to_plotly_json())}
 
 

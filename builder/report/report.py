@@ -49,7 +49,8 @@ def report(
     drawn += training_charts(Path(reward).expanduser()) if reward else []
     drawn += evaluation_charts(Path(evaluation).expanduser()) if evaluation else []
     with stage("thumbnails", len(gallery.inputs)) as tick:
-        pictures = write_pictures(strips(store, gallery), [each.id for each in gallery.inputs], file, tick)
+        made = zip(gallery.inputs, strips(store, gallery), strict=True)
+        pictures = write_pictures(((0, each.id, strip) for each, strip in made), file, tick)
     data = {"runs": [core(gallery, head["folder"])]}
     write_page(file, render(head["title"], [head], data, drawn, pictures, gallery=about(gallery)))
     beside = file.with_name(pictures.folder) if pictures.folder else None

@@ -25,8 +25,10 @@ const address = (path) => `${path}?token=${encodeURIComponent(config.token)}`;
 let inline = null;
 function stripOf(run, at) {
   if (config.live) return address(`strip/${run.rows[at].id}`);
-  const folder = config.folders[run.at];
-  if (folder) return run.strips[at] === "1" ? `${folder}/${run.rows[at].id.slice(0, 2)}/${run.rows[at].id}.webp` : "";
+  if (config.folder) {
+    const id = run.rows[at].id, folder = encodeURIComponent(config.folder);
+    return run.strips[at] === "1" ? `${folder}/${run.at}/${id.slice(0, 2)}/${id}.webp` : "";
+  }
   if (inline === null) inline = $("strips").textContent.split("\n");
   const data = inline[run.offset + at];
   return data ? `data:image/webp;base64,${data}` : "";
@@ -51,6 +53,14 @@ const better = (run, a, b) => {
   return run.higher[run.decides] ? y - x : x - y;
 };
 const names = (run, one) => one.m.map((at) => run.models[at]).join(", ");
+// In a narrow cell the beginning that all models share says nothing.
+const brief = (run, one) => one.m.map((at) => run.models[at].slice(run.shared)).join(", ");
+function sharedStart(models) {
+  if (models.length < 2) return 0;
+  let size = 0;
+  while (models.every((name) => size < name.length && name[size] === models[0][size])) size++;
+  return Math.max(models[0].lastIndexOf("-", size - 1), models[0].lastIndexOf("/", size - 1)) + 1;
+}
 function pairOf(row, a, b) {
   return row.p.find((p) => (p[0] === a && p[1] === b) || (p[0] === b && p[1] === a));
 }
@@ -85,7 +95,8 @@ function witnesses(run, chosen, rejected) {
   }).filter(Boolean);
   if (chosen.w !== undefined && rejected.w !== undefined)
     said.push(chosen.w === rejected.w ? "the truth is tied" : `the truth ${chosen.w > rejected.w ? "agrees" : "disagrees"}`);
-  return said.length ? ` ${said.join("; ")}.` : "";
+  const told = said.join("; ");
+  return told ? ` ${told[0].toUpperCase()}${told.slice(1)}.` : "";
 }
 function disagrees(run, row, pair) {
   const [x, y] = [row.c[pair[0]], row.c[pair[1]]];
@@ -103,6 +114,7 @@ function prepare(data) {
   state.runs.forEach((run, at) => {
     Object.assign(run, { at, offset, strips: (data.strips || [])[at] });
     offset += run.rows.length;
+    run.shared = sharedStart(run.models);
     run.where = new Map(run.rows.map((row, place) => [row.id, place]));
   });
   const ids = [...new Set(state.runs.flatMap((run) => run.rows.map((row) => row.id)))];
@@ -262,7 +274,7 @@ function cellOf(run, at, place, widest) {
   cell.setAttribute("aria-pressed", "false");
   const role = widest && place === widest[0] ? "chosen" : widest && place === widest[1] ? "rejected" : "";
   if (role) cell.classList.add(role);
-  const label = make("bdi", "model", names(run, one));
+  const label = make("bdi", "model", brief(run, one));
   label.title = names(run, one);
   cell.append(label);
   const square = place + (run.input === "image" ? 1 : 0);
