@@ -126,7 +126,7 @@ def _changed(first: Side, second: Side) -> Iterator[Change]:
             what, said = TURNED, f"A chooses {_named(first[1], ours)}, B {_named(second[1], theirs)}"
         else:
             having, lacking, name = (first, second, "A") if ours else (second, first, "B")
-            why = _lacks(lacking, key, "B" if ours else "A", (first[0], second[0]))
+            why = _lacks(lacking, key, "B" if ours else "A")
             what = ONLY.format(name)
             said = f"only {name} prefers {_named(having[1], ours or theirs or '')}"
         yield Change(what, why, f"{said}: {why}. {_gaps(first, second, key)}")
@@ -139,7 +139,7 @@ def _moved(a: Gallery, b: Gallery) -> str:
     return "their scores moved: another backward model, other seeds or another metric's settings"
 
 
-def _lacks(side: Side, key: frozenset[str], name: str, both: tuple[Gallery, Gallery]) -> str:
+def _lacks(side: Side, key: frozenset[str], name: str) -> str:
     """Why a run has no pair of two outputs."""
     gallery, each, _ = side
     mine = [candidate for candidate in each.candidates if _key(candidate) in key]

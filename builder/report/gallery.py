@@ -3,7 +3,7 @@ run directory alone, whether its build has finished or not."""
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -317,13 +317,3 @@ def _add_failures(store: Store, shown: dict[str, Shown]) -> None:
         if row["input_id"] in shown:
             reason = f"{row['error']}: {row['message']}"
             shown[row["input_id"]].failures.append((row["stage"], row["model"], reason))
-
-
-def read_truth(store: Store, gallery: Gallery, source: str, truths: Callable[..., dict[str, float]]) -> None:
-    """Note how true each candidate is, where the run is of the embedded world, which alone knows."""
-    if source != "shapeworld" or not gallery.finished:
-        return
-    found = truths(store, gallery.cycle)
-    for each in gallery.inputs:
-        for candidate in each.candidates:
-            candidate.truth = found.get(candidate.id)

@@ -17,7 +17,7 @@ from cyclepref.builder.report.chart import Chart
 from cyclepref.builder.report.charts import charts
 from cyclepref.builder.report.core import core, packed, shown
 from cyclepref.builder.report.facts import facts
-from cyclepref.builder.report.gallery import Gallery
+from cyclepref.builder.report.gallery import Gallery, read_gallery
 from cyclepref.builder.report.page import Pictures, plain_chart, render
 from cyclepref.builder.report.report import about
 from cyclepref.builder.report.serving import application, new_token, picture, serve, told

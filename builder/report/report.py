@@ -9,11 +9,12 @@ from cyclepref.builder.report.audit.charts import audit_charts
 from cyclepref.builder.report.charts import charts
 from cyclepref.builder.report.core import core
 from cyclepref.builder.report.facts import facts
-from cyclepref.builder.report.gallery import MOST_INPUTS, Gallery, read_gallery, read_truth
+from cyclepref.builder.report.gallery import MOST_INPUTS, Gallery, read_gallery
 from cyclepref.builder.report.page import render, write_page, write_pictures
 from cyclepref.builder.report.reward_charts import evaluation_charts, training_charts
 from cyclepref.builder.report.thumbnails import strips
 from cyclepref.builder.run.store import Store
+from cyclepref.builder.shapeworld import grammar
 from cyclepref.builder.study.agreement import truths
 from cyclepref.schemas.run_files import RunJson
 
@@ -58,11 +59,25 @@ def report(
 
 
 def read(store: Store, most: int) -> Gallery:
-    """The gallery of a run, with the truth where its world knows it."""
+    """The gallery of a run, with how true each candidate is where the run is of the embedded world, which knows."""
     gallery = read_gallery(store, most)
     recipe: dict[str, Any] = (store.read_json("run.json", RunJson) or {}).get("recipe") or {}
-    read_truth(store, gallery, (recipe.get("inputs") or {}).get("source", ""), truths)
+    if gallery.finished and (recipe.get("inputs") or {}).get("source") == "shapeworld" and _of_scenes(gallery):
+        found = truths(store, gallery.cycle)
+        for each in gallery.inputs:
+            for candidate in each.candidates:
+                candidate.truth = found.get(candidate.id)
     return gallery
+
+
+def _of_scenes(gallery: Gallery) -> bool:
+    """Whether the inputs are named by scenes of this version of the world."""
+    try:
+        for each in gallery.inputs:
+            grammar.parse(each.name)
+    except ValueError:
+        return False
+    return True
 
 
 def about(gallery: Gallery) -> str:
