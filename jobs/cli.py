@@ -17,6 +17,7 @@ from cyclepref.jobs.arguments import folder, place, positive
 from cyclepref.jobs.checkout import VARIABLE as CHECKOUT
 from cyclepref.jobs.dataset_commands import add_dataset_commands
 from cyclepref.jobs.lookup_commands import add_lookup_commands
+from cyclepref.jobs.report_commands import add_report_commands
 from cyclepref.jobs.reward_commands import add_reward_commands
 from cyclepref.jobs.train_command import add_train_command
 from cyclepref.schemas.errors import CyclePrefError, visible
@@ -26,6 +27,7 @@ EXAMPLES = """examples:
   cyclepref recipes                                       what can be built as it is, or changed
   cyclepref build shapeworld_i2t2i --out runs/i2t2i
   cyclepref status runs/i2t2i                             its progress, at any time and from another terminal
+  cyclepref report runs/i2t2i --open                      look at it: a page that needs no network
   cyclepref stats runs/i2t2i                              what its pairs are like, before anyone trains on them
   cyclepref export runs/i2t2i --format trl-dpo-vision --out exports/dpo        the pairs as a trainer reads them
   cyclepref publish runs/i2t2i --repo org/name --dry-run  what would go to the Hugging Face Hub
@@ -38,7 +40,7 @@ EXAMPLES = """examples:
 log = logging.getLogger("cyclepref")
 
 # Commands that resume when they are run again.
-GO_ON = ("build", "demo", "merge", "prune", "publish", "train-reward")
+GO_ON = ("audit", "build", "demo", "merge", "prune", "publish", "train-reward")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -181,6 +183,7 @@ def make_parser() -> argparse.ArgumentParser:
     merge.add_argument("--into", metavar="C", type=place, help="run directory, new or not (default: A)")
 
     add_lookup_commands(commands, _command, make_parser)
+    add_report_commands(commands, _command)
     add_dataset_commands(commands, _command)
     add_reward_commands(commands, _command)
     add_train_command(commands, _command)

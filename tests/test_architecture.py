@@ -24,6 +24,7 @@ MAX_LINES = 350
 COMMANDS = (
     "build", "demo", "models", "status", "failures", "verify", "prune", "merge", "stats", "publish", "export",
     "score", "rank", "best-of-n", "convert-reward", "train-reward", "evaluate", "recipes", "completion",
+    "report", "watch", "audit",
 )  # fmt: skip
 HEAVY = {"torch", "ray", "transformers", "diffusers", "datasets", "lpips", "sentence_transformers", "dreamsim"}
 # Reading a pickle runs whatever code is in it.

@@ -12,10 +12,19 @@ ROOT = Path(__file__).parents[1]
 # Bottom to top: a folder imports from those before it alone. schemas/ is below all, jobs/ above.
 ORDER = (
     "common", "shapeworld", "pairing", "sources", "run", "models", "metrics", "engine", "catalog", "stages",
-    "dataset", "preferences", "build.py", "recipe_check.py", "exports", "reward", "study",
+    "dataset", "preferences", "build.py", "recipe_check.py", "exports", "reward", "study", "report",
 )  # fmt: skip
 # What only reads and writes tables starts no cluster and loads no model.
-PURE = ("pairing", "run", "preferences", "exports", "dataset/publish.py", "dataset/reader.py", "dataset/statistics.py")
+PURE = (
+    "pairing",
+    "run",
+    "preferences",
+    "exports",
+    "dataset/publish.py",
+    "report",
+    "dataset/reader.py",
+    "dataset/statistics.py",
+)
 
 
 def inside(path: Path) -> Path:

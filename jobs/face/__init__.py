@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         status,
         verify,
     )
+    from cyclepref._pages import audit, report, watch
     from cyclepref._rewards import best_of_n, convert_reward, evaluate, rank, score, train_reward
     from cyclepref.builder import __version__
     from cyclepref.builder.common.images import UnreadableImage
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from cyclepref.builder.preferences.layouts.items import JudgedError
     from cyclepref.builder.preferences.load import load_pairs
     from cyclepref.builder.preferences.rankings import LoadError
+    from cyclepref.builder.report.page import ReportError
+    from cyclepref.builder.report.reward_charts import RewardFileError
     from cyclepref.builder.reward.errors import ImageNotFound, RewardError, WrongType
     from cyclepref.builder.reward.evaluation.errors import EvaluationError, LeakError
     from cyclepref.builder.reward.model import RewardModel
@@ -76,7 +79,9 @@ __all__ = [
     "PublishError",
     "Recipe",
     "RecipeError",
+    "ReportError",
     "RewardError",
+    "RewardFileError",
     "RewardModel",
     "StoreError",
     "Unavailable",
@@ -84,6 +89,7 @@ __all__ = [
     "UpkeepError",
     "WrongType",
     "__version__",
+    "audit",
     "best_of_n",
     "build",
     "convert_reward",
@@ -99,16 +105,19 @@ __all__ = [
     "publish",
     "rank",
     "recipes",
+    "report",
     "score",
     "stats",
     "status",
     "train_reward",
     "verify",
+    "watch",
 ]
 
 # Where each name is defined; a test compares this with the imports above, which are for type checkers.
 _MODULES = {
     "_data": "build demo export failures load_recipe merge models prune publish recipes stats status verify",
+    "_pages": "audit report watch",
     "_rewards": "best_of_n convert_reward evaluate rank score train_reward",
     "builder": "__version__",
     "builder.common.images": "UnreadableImage",
@@ -123,6 +132,8 @@ _MODULES = {
     "builder.preferences.layouts.items": "JudgedError",
     "builder.preferences.load": "load_pairs",
     "builder.preferences.rankings": "LoadError",
+    "builder.report.page": "ReportError",
+    "builder.report.reward_charts": "RewardFileError",
     "builder.reward.errors": "ImageNotFound RewardError WrongType",
     "builder.reward.evaluation.errors": "EvaluationError LeakError",
     "builder.reward.model": "RewardModel",

@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 
 from cyclepref.builder.common.progress import Stage, stage
+from cyclepref.builder.preferences.layouts.audit import AUDIT
 from cyclepref.builder.preferences.layouts.detect import OURS, layout_of, open_rows_of
-from cyclepref.builder.preferences.layouts.items import Content, Judged, Picture
+from cyclepref.builder.preferences.layouts.items import Content, Judged, JudgedError, Picture
 from cyclepref.builder.preferences.layouts.mapped import mapped
 from cyclepref.builder.preferences.layouts.rows import split_names
 from cyclepref.builder.preferences.load import PairSource, open_pairs
@@ -71,6 +72,10 @@ def open_layout(
         LoadError: if there is nothing to read there.
     """
     name, place = layout_of(str(dataset), revision)
+    if name == AUDIT:
+        raise JudgedError(
+            f"{dataset} is an audit, which says how good labels are: train on the run, and evaluate on its audit"
+        )
     return open_pairs(place, revision) if name == OURS else ForeignSplits(place, name, revision, progress)
 
 

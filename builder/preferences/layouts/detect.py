@@ -17,6 +17,7 @@ from cyclepref.builder.preferences.layouts import (
     rlhfv,
     trl,
 )
+from cyclepref.builder.preferences.layouts.audit import AUDIT, audited_run, open_audit
 from cyclepref.builder.preferences.layouts.items import Form, Judged, JudgedDataset, JudgedError
 from cyclepref.builder.preferences.layouts.ours import CyclePref
 from cyclepref.builder.preferences.layouts.rows import Rows, choose, open_rows
@@ -26,7 +27,7 @@ from cyclepref.builder.preferences.load import open_pairs, select
 LAYOUTS = (imagereward, imagerewarddb, hpdv2, hpdv3, pickapic, rlhfv, detailcaps, trl)
 FORMS: dict[str, Form] = {layout.FORM.name: layout.FORM for layout in LAYOUTS}
 OURS = "cyclepref"
-NAMES = (OURS, *FORMS)
+NAMES = (OURS, AUDIT, *FORMS)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def open_judged(dataset: str, split: str | None = None, revision: str | None = N
         LoadError: if a dataset of our own does not hold together.
     """
     name, place = layout_of(dataset, revision)
+    if name == AUDIT:
+        return open_audit(place, split)
     return _ours(place, split, revision) if name == OURS else open_rows_of(name, place, split, revision)
 
 
@@ -91,6 +94,8 @@ def layout_of(dataset: str, revision: str | None = None) -> tuple[str | None, st
     if place.startswith("//"):
         raise JudgedError(f"{dataset} is an address: datasets are read from this machine or the Hub; copy it here")
     if not place or Path(dataset).exists():
+        if audited_run(dataset):
+            return AUDIT, dataset
         return OURS if _is_ours(dataset, revision) else None, dataset
     if name not in NAMES:
         raise JudgedError(f"{dataset!r} names the layout {name!r}. Choose from: {', '.join(NAMES)}")

@@ -1,0 +1,1 @@
+"""Blind labelling of a run's pairs by people, and what it says."""
