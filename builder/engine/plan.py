@@ -8,13 +8,15 @@ one actor each fits on the nodes together form a wave.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
 from cyclepref.schemas.errors import CyclePrefError
 from cyclepref.schemas.specs import Spec
 
 SHARED_BELOW = 0.5
+Needing = TypeVar("Needing", "Crew", "Pool")
 
 
 class PlanError(CyclePrefError, ValueError):
@@ -49,6 +51,25 @@ class Cluster:
 
 
 @dataclass(frozen=True)
+class Crew:
+    """The models that live together on one host, and what that host needs; `most` hosts of it at a time, if said."""
+
+    models: tuple[str, ...]
+    num_cpus: int
+    num_gpus: float
+    most: int | None = None
+
+
+class Place(NamedTuple):
+    """What a host takes: cores of a node, and a share of each of some of its GPUs."""
+
+    node: int
+    cpus: int
+    gpus: tuple[int, ...]
+    share: float
+
+
+@dataclass(frozen=True)
 class Pool:
     """`actors` equal actors, each with the same models and resources; `grows`: there may be more of them."""
 
@@ -75,8 +96,43 @@ def plan(specs: dict[str, Spec], rows: dict[str, int], cluster: Cluster) -> list
     return [_grow(wave, rows, room) for wave, room in waves]
 
 
+def crews(specs: Mapping[str, Spec], cluster: Cluster) -> list[Crew]:
+    """Who lives with whom. A big model has a host to itself. Small ones, of whatever stage, share one as long as they
+    fit on one GPU together, since a process that has imported torch, transformers and diffusers costs more than their
+    weights; without GPUs, all of them share. The models of one server share a host that never gets a second, since
+    what it asks at a time is all that the server is to get.
+
+    Raises:
+        PlanError: if one model needs more GPUs than the largest node has.
+    """
+    local = {name: spec for name, spec in sorted(specs.items()) if spec.server is None}
+    small = {name: spec for name, spec in local.items() if spec.num_gpus < SHARED_BELOW}
+    found = [Crew((name,), spec.num_cpus, spec.num_gpus) for name, spec in local.items() if name not in small]
+    for server in sorted({spec.server for spec in specs.values() if spec.server is not None}):
+        served = sorted(name for name, spec in specs.items() if spec.server == server)
+        found.append(Crew(tuple(served), max(specs[name].num_cpus for name in served), 0, most=1))
+    for together in _sharing({name: spec.num_gpus if cluster.gpus else 0 for name, spec in small.items()}):
+        cpus = max(small[name].num_cpus for name in together)
+        gpus = round(sum(small[name].num_gpus for name in together), 6) if cluster.gpus else 0
+        found.append(Crew(tuple(together), cpus, gpus))
+    return [_fit(crew, cluster) for crew in found]
+
+
+def _sharing(needed: Mapping[str, float]) -> list[list[str]]:
+    """Names in groups that need one GPU together at most: each joins the first group that has room for it."""
+    groups: list[list[str]] = []
+    for name, gpus in needed.items():
+        for group in groups:
+            if sum(needed[other] for other in group) + gpus <= 1 + 1e-9:
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return groups
+
+
 class Room:
-    """What is still free on a cluster, by node and GPU: an actor goes where it fits most tightly."""
+    """What is still free on a cluster, by node and GPU: a host goes where it fits most tightly."""
 
     def __init__(self, cluster: Cluster):
         # The smallest nodes first, so that what needs no GPU leaves the cores of GPU nodes to what does.
@@ -84,16 +140,26 @@ class Room:
         self.cpus = [node.cpus for node in nodes]
         self.gpus = [[min(1.0, node.gpus - at) for at in range(math.ceil(node.gpus))] for node in nodes]
 
-    def take(self, pool: Pool) -> bool:
-        """Place one actor of a pool; False, with nothing taken, if no node has room for it."""
-        for at, free in enumerate(self.gpus):
-            chosen = _gpus_for(pool.num_gpus, free)
-            if chosen is not None and self.cpus[at] >= pool.num_cpus:
-                self.cpus[at] -= pool.num_cpus
-                for gpu in chosen:
-                    free[gpu] -= min(1.0, pool.num_gpus)
-                return True
-        return False
+    def take(self, needed: "Crew | Pool", without: Container[int] = ()) -> Place | None:
+        """Take a place for one host; None, with nothing taken, if no node (but those `without`) has room for it."""
+        for node in range(len(self.cpus)):
+            if node not in without and (place := self.place_on(node, needed)):
+                self.give(place, -1)
+                return place
+        return None
+
+    def place_on(self, node: int, needed: "Crew | Pool") -> Place | None:
+        """Where on a node a host would go, which takes nothing; None if it has no room."""
+        if self.cpus[node] < needed.num_cpus:
+            return None
+        chosen = _gpus_for(needed.num_gpus, self.gpus[node])
+        return None if chosen is None else Place(node, needed.num_cpus, tuple(chosen), min(1.0, needed.num_gpus))
+
+    def give(self, place: Place, sign: int = 1) -> None:
+        """Give a place back (or take it, with `sign` -1)."""
+        self.cpus[place.node] += sign * place.cpus
+        for gpu in place.gpus:
+            self.gpus[place.node][gpu] += sign * place.share
 
 
 def _gpus_for(needed: float, free: list[float]) -> list[int] | None:
@@ -120,8 +186,8 @@ def _groups(specs: dict[str, Spec]) -> list[Pool]:
     return pools
 
 
-def _fit(pool: Pool, cluster: Cluster) -> Pool:
-    """The pool on this cluster: without GPUs it runs on its CPU cores, and on no more than a node of its size has."""
+def _fit(pool: Needing, cluster: Cluster) -> Needing:
+    """The pool or crew on this cluster: without GPUs it runs on its CPU cores, and on no more than a node of its size has."""
     num_gpus = pool.num_gpus if cluster.gpus else 0
     able = [node for node in cluster.nodes if node.gpus >= num_gpus - 1e-9]
     if not able:
