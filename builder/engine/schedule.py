@@ -1,27 +1,28 @@
 """Which hosts there are, and what each works on next: decided while a build runs, by what its work has cost so far.
 
-Pure: it is told what happens (`offer`, `host_up`, `done`...) and asked what to do (`changes`, `pick`). The engine obeys;
-tests drive it with a clock of their own through clusters that we do not have.
+Pure: it is told what happens (`offer`, `host_up`, `done`...) and asked what to do (`changes`, `pick`). The engine
+obeys; tests drive it with a clock of their own through clusters that we do not have.
 
 **Need.** A crew's work (see `cyclepref.builder.engine.plan.crews`) is the rows that its models have left, be they ready
 or only expected, times the seconds that a row has taken so far. The horizon is the earliest end that all crews could
 reach together: the smallest T with work + further loads <= T x GPUs, where a new host works for T less its load. A crew
-needs as many hosts as end its work by then. (Crews that run on CPU cores have a horizon of their own.)
+needs as many hosts as end its work by then; one whose rows others wait for, by RUSH of then, since those that wait
+start late. (Crews that run on CPU cores have a horizon of their own.)
 
-**Starts.** A free place goes to a crew without a host whose rows are ready, the largest crew first. Places that are left
-go, one by one, to the crew with the most work a host, up to what it needs, even if its rows are only expected: so a
-load overlaps with the work that makes them. A crew that would keep its host less than half busy waits until its
-ready rows are worth several loads, or all of them are ready.
+**Starts.** A free place, or that of an idle host whose crew has no rows left, goes to a crew without a host whose rows
+are ready, the largest crew first. Those that are left go, one by one, to the crew with the most work a host, up to what
+it needs, even if its rows are only expected: so a load overlaps with the work that makes them. A crew that would keep
+its host less than half busy waits until its ready rows are worth several loads, or all of them are ready.
 
 **Stops.** A host with a row to do is not stopped. (One exception: if a crew of several GPUs waits without a host, hosts
 on one node finish what they have begun and make way together.) An idle host is stopped only if a crew needs its place:
-at once if its own crew has no rows left; otherwise after it was idle for as long as its load takes, and if the other crew
-has no host at all, or has too few where this one has too many, each by a tenth, so that nothing flaps.
+at once if its own crew has no rows left; otherwise after it was idle for as long as its load takes, and if the other
+crew has no host at all, or has too few where this one has too many, each by a tenth, so that nothing flaps.
 
-**Blocks.** A host keeps to the models that it has loaded while they have rows, the one with the most work first. A block
-is at most the model's `rows_per_part`, and at most a quarter of what each host of the crew has left: so blocks shrink,
-down to one batch, and all hosts end together. The first block of a model is one batch, which measures. A batch is
-given out short only if no more rows are to come. Offer the rows of all models in one order of inputs, since the
+**Blocks.** A host keeps to the models that it has loaded while they have rows, the one with the most work first. A
+block is at most the model's `rows_per_part`, and at most a quarter of what each host of the crew has left: so blocks
+shrink, down to one batch, and all hosts end together. The first block of a model is one batch, which measures. A batch
+is given out short only if no more rows are to come. Offer the rows of all models in one order of inputs, since the
 reconstructions of an input wait for all of its candidates.
 """
 
@@ -44,6 +45,8 @@ PARTS_LEFT = 4
 HYSTERESIS, GAIN = 0.10, 0.02
 # A crew that keeps its host less than half busy waits for ready work of so many loads.
 WORTH_LOADS = 5
+# By what part of the horizon a crew is to be done whose rows others wait for.
+RUSH = 0.7
 # A host that was asked for this long ago finds no place: idle hosts may hold it, on other nodes than we think.
 STUCK_S = 120.0
 
@@ -246,6 +249,9 @@ class Schedule:
 
     def _needs(self, now: float) -> list["_Need"]:
         needs = [_Need(group, self.flying > 0, now) for group in self.groups.values()]
+        expecting = sum(need.expects for need in needs)
+        for need in needs:
+            need.rush = RUSH if expecting > need.expects and not need.expects else 1.0
         for places, share in ((self.cluster.gpus, _gpu_share), (self.cluster.cpus, _core_share)):
             mine = [(need, share(need.crew)) for need in needs if need.work and share(need.crew)]
             horizon = _horizon(mine, places)
@@ -296,10 +302,11 @@ class _Need:
         batches = sum(math.ceil(it.left / it.batch) for it in active)
         self.most = batches + busy if self.crew.most is None else self.crew.most
         self.more_come = more_come
+        self.rush = 1.0
 
     def by(self, horizon: float) -> float:
         """Hosts that end the work by then (infinitely many if a load takes as long, and those there are do not)."""
-        work = self.work + self.delay
+        work, horizon = self.work + self.delay, horizon * self.rush
         if not work:
             return 0.0
         if work <= self.hosts * horizon:
@@ -362,12 +369,14 @@ class _Changes:
             if host.stopping:
                 self.soon.give(host.place)
         self.found: list[Start | Stop] = []
+        # Idle hosts that have nothing to come either: their places are as good as free.
+        self.unmissed = [host for need in needs if not need.left for host in self._of(need)]
 
     def decide(self) -> list[Start | Stop]:
         """First for those that wait, then for whoever has the most work a host, then for whoever will have work."""
         for need in self.needs:
             if need.waits and not self._start(need, 1):
-                self._claim(need, self._idle(need), drains=need.crew.num_gpus > 1)
+                self._claim(need, [*self.unmissed, *self._idle(need)], drains=need.crew.num_gpus > 1)
         short = self._hand_out()
         for need in self.needs:
             if need.work and not need.hosts:
@@ -375,7 +384,7 @@ class _Changes:
         for need in short:
             idle = self._idle(need)
             for _ in range(int(min(need.by(need.horizon * (1 + HYSTERESIS)), need.most)) - need.hosts):
-                if not self._claim(need, idle, drains=False):
+                if not self._claim(need, idle):
                     break
         self._unstick()
         return self.found
@@ -393,38 +402,42 @@ class _Changes:
     def _hand_out(self) -> list[_Need]:
         """Give free places away one by one; returns who would have more, the ones with the most work a host first."""
         targets = {need.group: need.target for need in self.needs}
-        heap = [(-need.work / max(0.5, need.hosts), at) for at, need in enumerate(self.needs) if need.work]
+        heap = [(-need.work / max(0.5, need.hosts) / need.rush, at) for at, need in enumerate(self.needs) if need.work]
         heapq.heapify(heap)
         short = []
         while heap:
             need = self.needs[at := heapq.heappop(heap)[1]]
             if self._start(need, targets[need.group]):
-                heapq.heappush(heap, (-need.work / need.hosts, at))
+                heapq.heappush(heap, (-need.work / need.hosts / need.rush, at))
+            elif need.hosts < targets[need.group] and self._claim(need, self.unmissed):
+                need.hosts += 1
+                heapq.heappush(heap, (-need.work / need.hosts / need.rush, at))
             elif need.usable and need.hosts:
                 short.append(need)
         return short
 
     def _idle(self, other: _Need) -> list[_Host]:
-        """Hosts that may be stopped for another crew, those first that nobody will miss."""
-        found = []
+        """Hosts that are idle for now, and may be stopped for another crew."""
+        found: list[_Host] = []
         for need in self.needs:
-            if need is other or need.usable:
-                continue
-            idle = [host for host in need.group.hosts.values() if host.place and not host.blocks and not host.stopping]
-            if need.left:
-                idle = [host for host in idle if self.quiet or self.now - host.idle_since >= need.load]
-                surplus = need.hosts - need.by(need.horizon * (1 - HYSTERESIS))
-                idle = idle[: max(0, int(surplus))] if other.hosts else idle
-            found += [(need.left > 0, host.idle_since, host.id, host) for host in idle]
-        return [host for *_, host in sorted(found)]
+            if need is not other and need.left and not need.usable:
+                idle = [host for host in self._of(need) if self.quiet or self.now - host.idle_since >= need.load]
+                surplus = max(0.0, need.hosts - need.by(need.horizon * (1 - HYSTERESIS)))
+                found += idle[: int(surplus)] if other.hosts else idle
+        return sorted(found, key=lambda host: (host.idle_since, host.id))
 
-    def _claim(self, need: _Need, idle: list[_Host], drains: bool) -> bool:
-        """Make a place for a host by stopping idle ones, as few as will do; `drains`: busy hosts of smaller crews on one
-        node may have to make way too, as few as will do."""
+    def _of(self, need: _Need) -> list[_Host]:
+        """The idle hosts of a crew."""
+        return [host for host in need.group.hosts.values() if host.place and not host.blocks and not host.stopping]
+
+    def _claim(self, need: _Need, idle: list[_Host], drains: bool = False) -> bool:
+        """Make a place for a host by stopping idle ones, as few as will do; `drains`: busy hosts of smaller crews on
+        one node may have to make way too."""
         if self.soon.take(need.crew):
             return True
+        idle[:] = [host for host in idle if not host.stopping]
         if idle and self._fits(need, idle[:1]):  # as nearly always
-            self._release([idle.pop(0)])
+            self._release(idle[:1])
         else:
             smaller = [host for host in self.hosts if drains and host.group.crew.num_gpus < need.crew.num_gpus]
             on_node: dict[int, list[_Host]] = {}
