@@ -7,8 +7,9 @@ and never get a second, since the requests that it makes at a time are all that 
 one actor each fits on the nodes together form a wave.
 """
 
+import copy
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
@@ -140,17 +141,25 @@ class Room:
         self.cpus = [node.cpus for node in nodes]
         self.gpus = [[min(1.0, node.gpus - at) for at in range(math.ceil(node.gpus))] for node in nodes]
 
-    def take(self, needed: "Crew | Pool", without: Container[int] = ()) -> Place | None:
-        """Take a place for one host; None, with nothing taken, if no node (but those `without`) has room for it."""
+        self.free = [sum(gpus) for gpus in self.gpus]
+
+    def take(self, needed: "Crew | Pool", also: "Room | None" = None) -> Place | None:
+        """Take a place for one host, `also` from another picture of the same cluster; None, with nothing taken, if no
+        node has room for it."""
         for node in range(len(self.cpus)):
-            if node not in without and (place := self.place_on(node, needed)):
+            if place := self.place_on(node, needed):
+                other = also.place_on(node, needed) if also else None
+                if also and not other:
+                    continue
+                if also and other:
+                    also.give(other, -1)
                 self.give(place, -1)
                 return place
         return None
 
     def place_on(self, node: int, needed: "Crew | Pool") -> Place | None:
         """Where on a node a host would go, which takes nothing; None if it has no room."""
-        if self.cpus[node] < needed.num_cpus:
+        if self.cpus[node] < needed.num_cpus or self.free[node] < needed.num_gpus - 1e-9:
             return None
         chosen = _gpus_for(needed.num_gpus, self.gpus[node])
         return None if chosen is None else Place(node, needed.num_cpus, tuple(chosen), min(1.0, needed.num_gpus))
@@ -158,8 +167,15 @@ class Room:
     def give(self, place: Place, sign: int = 1) -> None:
         """Give a place back (or take it, with `sign` -1)."""
         self.cpus[place.node] += sign * place.cpus
+        self.free[place.node] += sign * place.share * len(place.gpus)
         for gpu in place.gpus:
             self.gpus[place.node][gpu] += sign * place.share
+
+    def copy(self) -> "Room":
+        """The same room, to try something in."""
+        other = copy.copy(self)
+        other.cpus, other.free, other.gpus = self.cpus[:], self.free[:], [gpus[:] for gpus in self.gpus]
+        return other
 
 
 def _gpus_for(needed: float, free: list[float]) -> list[int] | None:
@@ -187,7 +203,7 @@ def _groups(specs: dict[str, Spec]) -> list[Pool]:
 
 
 def _fit(pool: Needing, cluster: Cluster) -> Needing:
-    """The pool or crew on this cluster: without GPUs it runs on its CPU cores, and on no more than a node of its size has."""
+    """It on this cluster: without GPUs it runs on its CPU cores, and on no more than a node of its size has."""
     num_gpus = pool.num_gpus if cluster.gpus else 0
     able = [node for node in cluster.nodes if node.gpus >= num_gpus - 1e-9]
     if not able:
