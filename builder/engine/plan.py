@@ -1,23 +1,15 @@
-"""Models x rows x GPUs -> pools and waves. Pure: it plans for clusters that we do not have.
-
-A pool is a set of equal actors on their own share of a GPU (or of CPU cores where there is no GPU). A big model
-gets a pool of its own; models that need less than half a GPU share the actors of one pool, since a process that
-has imported torch, transformers and diffusers costs more than their weights. A server's models share one actor
-and never get a second, since the requests that it makes at a time are all that the server is to get. Pools of which
-one actor each fits on the nodes together form a wave.
-"""
+"""Who lives with whom on a host, and where a host has its place. Pure: it plans for clusters that we do not have."""
 
 import copy
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from cyclepref.schemas.errors import CyclePrefError
 from cyclepref.schemas.specs import Spec
 
 SHARED_BELOW = 0.5
-Needing = TypeVar("Needing", "Crew", "Pool")
 
 
 class PlanError(CyclePrefError, ValueError):
@@ -26,7 +18,7 @@ class PlanError(CyclePrefError, ValueError):
 
 @dataclass(frozen=True)
 class Node:
-    """One machine. An actor lies on one node, and on one GPU if it needs less than a whole one."""
+    """One machine. A host lies on one node, and on one GPU if it needs less than a whole one."""
 
     cpus: int
     gpus: float
@@ -68,33 +60,6 @@ class Place(NamedTuple):
     cpus: int
     gpus: tuple[int, ...]
     share: float
-
-
-@dataclass(frozen=True)
-class Pool:
-    """`actors` equal actors, each with the same models and resources; `grows`: there may be more of them."""
-
-    models: tuple[str, ...]
-    actors: int
-    num_cpus: int
-    num_gpus: float
-    grows: bool = True
-
-
-def plan(specs: dict[str, Spec], rows: dict[str, int], cluster: Cluster) -> list[list[Pool]]:
-    """Waves of pools that together serve every model with rows to do, the largest pools first.
-
-    Raises:
-        PlanError: if one model needs more GPUs than the largest node has.
-    """
-    groups = [_fit(group, cluster) for group in _groups({name: specs[name] for name, n in rows.items() if n > 0})]
-    waves: list[tuple[list[Pool], Room]] = []
-    for pool in sorted(groups, key=lambda pool: (-pool.num_gpus, -pool.num_cpus, pool.models)):
-        if not waves or not waves[-1][1].take(pool):
-            waves.append(([], Room(cluster)))
-            waves[-1][1].take(pool)
-        waves[-1][0].append(pool)
-    return [_grow(wave, rows, room) for wave, room in waves]
 
 
 def crews(specs: Mapping[str, Spec], cluster: Cluster) -> list[Crew]:
@@ -143,7 +108,7 @@ class Room:
 
         self.free = [sum(gpus) for gpus in self.gpus]
 
-    def take(self, needed: "Crew | Pool", also: "Room | None" = None) -> Place | None:
+    def take(self, needed: Crew, also: "Room | None" = None) -> Place | None:
         """Take a place for one host, `also` from another picture of the same cluster; None, with nothing taken, if no
         node has room for it."""
         for node in range(len(self.cpus)):
@@ -157,7 +122,7 @@ class Room:
                 return place
         return None
 
-    def place_on(self, node: int, needed: "Crew | Pool") -> Place | None:
+    def place_on(self, node: int, needed: Crew) -> Place | None:
         """Where on a node a host would go, which takes nothing; None if it has no room."""
         if self.cpus[node] < needed.num_cpus or self.free[node] < needed.num_gpus - 1e-9:
             return None
@@ -179,7 +144,7 @@ class Room:
 
 
 def _gpus_for(needed: float, free: list[float]) -> list[int] | None:
-    """Which of a node's GPUs an actor gets: whole ones, or the fullest that has its fraction left (Ray's own rule:
+    """Which of a node's GPUs a host gets: whole ones, or the fullest that has its fraction left (Ray's own rule:
     fractions of several GPUs cannot be joined). None if the node has not enough."""
     share = min(1.0, needed)
     fitting = [gpu for gpu in sorted(range(len(free)), key=lambda gpu: free[gpu]) if free[gpu] >= share - 1e-9]
@@ -187,44 +152,15 @@ def _gpus_for(needed: float, free: list[float]) -> list[int] | None:
     return fitting[:count] if len(fitting) >= count else None
 
 
-def _groups(specs: dict[str, Spec]) -> list[Pool]:
-    """One pool of one actor for each big model, one for each server, and one for all small models."""
-    local = {name: spec for name, spec in specs.items() if spec.server is None}
-    small = {name: spec for name, spec in local.items() if spec.num_gpus < SHARED_BELOW}
-    pools = [Pool((name,), 1, spec.num_cpus, spec.num_gpus) for name, spec in local.items() if name not in small]
-    for server in sorted({spec.server for spec in specs.values() if spec.server is not None}):
-        served = {name: spec for name, spec in specs.items() if spec.server == server}
-        cpus = max(spec.num_cpus for spec in served.values())
-        pools.append(Pool(tuple(sorted(served)), 1, cpus, 0, grows=False))
-    if small:
-        cpus = max(spec.num_cpus for spec in small.values())
-        pools.append(Pool(tuple(sorted(small)), 1, cpus, min(1.0, sum(spec.num_gpus for spec in small.values()))))
-    return pools
-
-
-def _fit(pool: Needing, cluster: Cluster) -> Needing:
-    """It on this cluster: without GPUs it runs on its CPU cores, and on no more than a node of its size has."""
-    num_gpus = pool.num_gpus if cluster.gpus else 0
+def _fit(crew: Crew, cluster: Cluster) -> Crew:
+    """The crew on this cluster: without GPUs it runs on its CPU cores, and on no more than a node of its size has."""
+    num_gpus = crew.num_gpus if cluster.gpus else 0
     able = [node for node in cluster.nodes if node.gpus >= num_gpus - 1e-9]
     if not able:
         nodes = f"{len(cluster.nodes)} node{'s' if len(cluster.nodes) > 1 else ''}"
         raise PlanError(
-            f"{', '.join(pool.models)} needs {num_gpus:g} GPUs on one node for one actor, and the largest node has "
+            f"{', '.join(crew.models)} needs {num_gpus:g} GPUs on one node for one host, and the largest node has "
             f"{max(node.gpus for node in cluster.nodes):g} (the cluster has {cluster.gpus:g} on {nodes}): "
             "add nodes with more GPUs, or lower num_gpus in its settings"
         )
-    return replace(pool, num_cpus=min(pool.num_cpus, max(node.cpus for node in able)), num_gpus=num_gpus)
-
-
-def _grow(wave: list[Pool], rows: dict[str, int], room: Room) -> list[Pool]:
-    """Hand the rest of the cluster out, one actor at a time, to the pool with the most rows per actor."""
-    actors = {pool.models: 1 for pool in wave}
-    load = {pool.models: sum(rows[name] for name in pool.models) for pool in wave}
-    growing = {pool.models: pool for pool in wave if pool.grows}
-    while growing:
-        busiest = max(growing, key=lambda models: (load[models] / actors[models], models))
-        if actors[busiest] < load[busiest] and room.take(growing[busiest]):
-            actors[busiest] += 1
-        else:
-            del growing[busiest]
-    return [replace(pool, actors=actors[pool.models]) for pool in wave]
+    return replace(crew, num_cpus=min(crew.num_cpus, max(node.cpus for node in able)), num_gpus=num_gpus)

@@ -3,11 +3,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulate import I2T, T2I, Simulation, by_kind, cluster_of, lower_bound, spread
 
 from cyclepref.builder.engine.plan import Cluster, Node, PlanError, crews
 from cyclepref.builder.engine.schedule import Schedule, Start, Stop, Work
 from cyclepref.schemas.specs import CaptionerSpec, EndpointSpec
-from tests.builder.engine.simulate import I2T, T2I, Simulation, by_kind, cluster_of, lower_bound, spread
 
 
 def spec(name: str, gpus: float, cpus: int = 1) -> CaptionerSpec:
@@ -26,7 +26,7 @@ def test_small_models_of_all_stages_share_a_crew_as_far_as_one_gpu_goes():
 
 
 def test_a_model_larger_than_any_node_is_refused():
-    with pytest.raises(PlanError, match="a needs 4 GPUs on one node for one actor, and the largest node has 2 "):
+    with pytest.raises(PlanError, match="a needs 4 GPUs on one node for one host, and the largest node has 2 "):
         crews({"a": spec("a", 4)}, Cluster.of([Node(16, 2)] * 4))
 
 
