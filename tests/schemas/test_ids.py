@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cyclepref.schemas.ids import digest, fingerprint, generation_id, generation_ids, image_id, sample_seed, text_id
+from cyclepref.schemas.ids import digest, fingerprint, generation_id, image_id, sample_seed, text_id
 
 
 @given(st.lists(st.text() | st.binary() | st.integers() | st.none()), st.lists(st.text() | st.binary() | st.none()))
