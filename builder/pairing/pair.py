@@ -21,6 +21,8 @@ from cyclepref.schemas.recipe import Pairing
 # always: it can never swap the labels of a pair if min_margin is 3e-6 or more, and it can bring in or leave out only
 # pairs whose gap is within two units of min_margin (or whose chosen score is within one of poor_chosen).
 UNIT = 1e-6
+# What Python strips of a text that is ASCII.
+ASCII_SPACE = " \t\n\v\f\r\x1c\x1d\x1e\x1f"
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,10 @@ def same_output(scored: pa.Table, modality: Modality) -> pa.Array | pa.ChunkedAr
     """What makes two outputs of one input equal: a text as `same_text` says, an image by its pixels."""
     if modality == "image":
         return scored["content_id"]
-    return pa.array(map(same_text, scored["text"].to_pylist()), pa.string())
+    texts = flat_of(scored["text"])
+    if pc.all(pc.string_is_ascii(texts)).as_py():  # of which Arrow and Python think alike
+        return pc.ascii_lower(pc.ascii_trim(texts, ASCII_SPACE))
+    return pa.array(map(same_text, texts.to_pylist()), pa.string())
 
 
 def distinct_outputs(scored: pa.Table, modality: Modality) -> pa.Table:

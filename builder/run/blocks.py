@@ -8,6 +8,7 @@ needs the room.
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 
 import numpy as np
@@ -27,12 +28,13 @@ def block_of(ids: Strings, blocks: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some rows: how many, their first and last input_id, and how they are had."""
+    """Some rows: how many (None if that is not known yet), their first and last input_id, and how they are had: all
+    columns, or those that are named at least."""
 
-    rows: int
+    rows: int | None
     first: str | None
     last: str | None
-    load: Callable[[], pa.Table]
+    load: Callable[..., pa.Table]
 
 
 class Blocks:
@@ -45,12 +47,12 @@ class Blocks:
     def of(cls, rows: pa.Table) -> "Blocks":
         """A table that is in memory."""
         rows = rows.sort_by("input_id")
-        return cls(rows.schema, [piece_of(rows, lambda: rows)])
+        return cls(rows.schema, [piece_of(rows, lambda *_: rows)])
 
     @property
     def num_rows(self) -> int:
         """How many rows there are in all."""
-        return sum(piece.rows for piece in self.pieces)
+        return sum(piece.load().num_rows if piece.rows is None else piece.rows for piece in self.pieces)
 
     def __iter__(self) -> Iterator[pa.Table]:
         return (piece.load() for piece in self.pieces)
@@ -61,7 +63,7 @@ class Blocks:
 
     def between(self, first: str, last: str) -> pa.Table:
         """The rows of all inputs from one to another, and some of their neighbours'."""
-        found = [p for p in self.pieces if p.rows and p.first is not None and p.first <= last and first <= str(p.last)]
+        found = [p for p in self.pieces if p.first is not None and p.first <= last and first <= str(p.last)]
         return pa.concat_tables([self.schema.empty_table(), *(piece.load() for piece in found)])
 
     def of_inputs(self, ids: list[str]) -> pa.Table:
@@ -69,12 +71,23 @@ class Blocks:
         rows = self.between(ids[0], ids[-1]) if ids else self.schema.empty_table()
         return rows.filter(pc.is_in(rows["input_id"], value_set=pa.array(ids, pa.string())))
 
+    def column(self, name: str, size: int) -> Iterator[pa.Array]:
+        """A column's values, `size` at a time."""
+        waiting = pa.array([], self.schema.field(name).type)
+        for piece in self.pieces:
+            waiting = pa.concat_arrays([waiting, *piece.load([name])[name].chunks])
+            while len(waiting) >= size:
+                yield waiting[:size]
+                waiting = waiting[size:]
+        if len(waiting):
+            yield waiting
+
     def where(self, keep: Callable[[pa.Table], pa.Table]) -> "Blocks":
         """The rows that `keep` leaves of each piece."""
-        return Blocks(self.schema, [_kept(piece, keep) for piece in self.pieces])
+        return Blocks(self.schema, [Piece(None, p.first, p.last, partial(_kept, p, keep)) for p in self.pieces])
 
 
-def piece_of(rows: pa.Table, load: Callable[[], pa.Table]) -> Piece:
+def piece_of(rows: pa.Table, load: Callable[..., pa.Table]) -> Piece:
     """The piece of rows, in order of input_id where they have one, which `load` gives again."""
     ends = (None, None)
     if rows.num_rows and "input_id" in rows.column_names:
@@ -83,9 +96,8 @@ def piece_of(rows: pa.Table, load: Callable[[], pa.Table]) -> Piece:
     return Piece(rows.num_rows, *ends, load)
 
 
-def _kept(piece: Piece, keep: Callable[[pa.Table], pa.Table]) -> Piece:
-    rows = keep(piece.load()).num_rows if piece.rows else 0
-    return Piece(rows, piece.first, piece.last, lambda: keep(piece.load()))
+def _kept(piece: Piece, keep: Callable[[pa.Table], pa.Table], _: list[str] | None = None) -> pa.Table:
+    return keep(piece.load())
 
 
 class Scratch:
@@ -109,7 +121,7 @@ class Scratch:
         file, pieces = self.file(schema), []
         for rows in blocks:
             at = file.add(rows)
-            pieces.append(piece_of(rows, lambda at=at: file.rows(at)))
+            pieces.append(piece_of(rows, partial(file.rows, at)))
         file.close()
         return Blocks(schema, pieces)
 
@@ -140,8 +152,8 @@ class ScratchFile:
         self._writer.close()
         self._reader = pa.ipc.open_file(pa.memory_map(self.path))
 
-    def rows(self, number: int) -> pa.Table:
-        """A table by its number."""
+    def rows(self, number: int, _: list[str] | None = None) -> pa.Table:
+        """A table by its number: all columns, since none is read before it is looked at."""
         assert self._reader is not None, "it is still being written"
         batches = [self._reader.get_batch(at) for at in range(self._ends[number], self._ends[number + 1])]
         return pa.Table.from_batches(batches, self.schema)

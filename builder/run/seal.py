@@ -42,11 +42,12 @@ def write_sealed(rows: pa.Table, name: str, sink: Any, group_rows: int = GROUP, 
 
 
 class SealedWriter:
-    """Writes rows, with their digests, as the parquet file `name`, a few at a time: what `read_sealed` reads."""
+    """Writes rows, with their digests, as the parquet file `name`, a few at a time. `options` are those of
+    `pyarrow.parquet`."""
 
-    def __init__(self, sink: Any, name: str, schema: pa.Schema, group_rows: int):
+    def __init__(self, sink: Any, name: str, schema: pa.Schema, group_rows: int, **options: Any):
         self._name, self._schema, self._group_rows = name, schema, group_rows
-        self._writer = pq.ParquetWriter(sink, schema)
+        self._writer = pq.ParquetWriter(sink, schema, **options)
         self._digests: dict[str, list[str]] = {column: [] for column in schema.names}
         self._waiting = schema.empty_table()
 

@@ -9,8 +9,8 @@ is a DamagedPart, never a row. The holder of the run's lock sets such parts asid
 in them is wanted again.
 """
 
-from collections.abc import Callable, Iterable, Iterator
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -277,7 +277,9 @@ class Store(Folder):
             writers = {}
             for view, schema in VIEWS.items():
                 sink = files.enter_context(self._publishing(f"{self._base}/{view}/part-0.parquet"))
-                writers[view] = SealedWriter(sink, view, schema, ROW_GROUP_OF_VIEWS)
+                # Every pair's id is another, and a dictionary of them of no use.
+                often = [name for name in schema.names if name != "pair_id"]
+                writers[view] = SealedWriter(sink, view, schema, ROW_GROUP_OF_VIEWS, use_dictionary=often)
             yield writers
             for writer in writers.values():
                 writer.close()
@@ -297,9 +299,9 @@ class Store(Folder):
                 pieces.append(Piece(about.num_rows, ends.min, ends.max, load))
         return Blocks(VIEWS[view], pieces)
 
-    def _view_group(self, view: str, group: int) -> pa.Table:
+    def _view_group(self, view: str, group: int, columns: list[str] | None = None) -> pa.Table:
         with self._opened_view(view) as (file, sealed):
-            return sealed.check(file.read_row_group(group), group)
+            return sealed.check(file.read_row_group(group, columns=columns), group)
 
     def read_view(self, view: str) -> pa.Table:
         """A view's rows.

@@ -7,7 +7,9 @@ does not grow with the run, but for 40 bytes a reconstruction.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -73,7 +75,7 @@ class Derivation:
         """The candidates that the recipe asks for."""
         seed, forward = self._recipe.seed, self._models.forward
         starts = np.searchsorted(block_of(self._inputs, self._blocks), np.arange(self._blocks + 1))
-        ids = (self._inputs[start:end] for start, end in zip(starts, starts[1:], strict=False))
+        ids = (self._inputs[start:end] for start, end in pairwise(starts))
         sources = (pa.table({"source_id": some, "input_id": some}, schema=SOURCES) for some in ids)
         wanted = (wanted_generations(some, forward, seed, "forward") for some in sources)
         self._wanted = self._scratch.table(WANTED, wanted)
@@ -156,22 +158,26 @@ class Derivation:
     def write_views(self, direction: Direction) -> PairCount:
         """Score and pair the candidates, and replace the three views together; returns what became of every two
         candidates. `samples` are the similarities behind the scores."""
-        self.samples = Blocks(SAMPLE, [])
         counts = np.zeros(len(fields(PairCount)), dtype=np.int64)
-        with self._store.new_views() as views:
+        self._similarities = self._similarity_values()
+        # A block is written by a thread while the next one is derived.
+        with self._store.new_views() as views, ThreadPoolExecutor(1) as thread:
 
-            def write() -> Iterator[pa.Table]:
-                for at, (candidates, reconstructions) in enumerate(
-                    zip(self.candidates, self.reconstructions, strict=True)
-                ):
-                    samples, scores, pairs, count = self._scored(candidates, reconstructions, at, direction)
-                    for view, rows in (("candidates", candidates), ("scores", scores), ("pairs", pairs)):
-                        views[view].write(rows)
+            def write(tables: dict[str, pa.Table]) -> None:
+                for view, rows in tables.items():
+                    views[view].write(rows)
+
+            def samples_of_blocks() -> Iterator[pa.Table]:
+                writing = thread.submit(write, {})
+                for at, of_block in enumerate(zip(self.candidates, self.reconstructions, strict=True)):
+                    samples, scores, pairs, count = self._scored(*of_block, at, direction)
+                    writing.result()
+                    writing = thread.submit(write, {"candidates": of_block[0], "scores": scores, "pairs": pairs})
                     counts[:] += list(count.to_dict().values())
                     yield samples
+                writing.result()
 
-            self._similarities = self._similarity_values()
-            self.samples = self._scratch.table(SAMPLE, write())
+            self.samples = self._scratch.table(SAMPLE, samples_of_blocks())
         return PairCount(*counts.tolist())
 
     def _scored(
