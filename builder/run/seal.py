@@ -65,6 +65,10 @@ class SealedWriter:
         self._writer.add_key_value_metadata({KEY: json.dumps({"name": self._name, "columns": self._digests})})
         self._writer.close()
 
+    def abandon(self) -> None:
+        """Write no more: the file is of no use."""
+        self._writer.close()
+
     def _write_group(self, rows: pa.Table) -> None:
         for column, digests in self._digests.items():
             digests += _digests(rows[column], _ends(rows.num_rows, self._group_rows))

@@ -280,9 +280,14 @@ class Store(Folder):
                 # Every pair's id is another, and a dictionary of them of no use.
                 often = [name for name in schema.names if name != "pair_id"]
                 writers[view] = SealedWriter(sink, view, schema, ROW_GROUP_OF_VIEWS, use_dictionary=often)
-            yield writers
-            for writer in writers.values():
-                writer.close()
+            try:
+                yield writers
+                for writer in writers.values():
+                    writer.close()
+            except BaseException:
+                for writer in writers.values():
+                    writer.abandon()
+                raise
 
     def view_blocks(self, view: str) -> Blocks:
         """A view's rows in pieces, each of which is read when it is asked for.
