@@ -9,7 +9,7 @@ import hashlib
 import struct
 from binascii import hexlify
 from collections.abc import Iterable, Iterator
-from itertools import repeat
+from itertools import chain, repeat
 from operator import add
 from typing import Any
 
@@ -51,11 +51,12 @@ def digests(*parts: Part) -> np.ndarray:
     count = next(len(part) for part in parts if _is_column(part))
     first = next(at for at, part in enumerate(parts) if _is_column(part))
     start = hashlib.blake2b(b"".join(map(framed, parts[:first])), digest_size=BYTES).copy
-    made = []
+    made: list[bytes] = []
+    keep = made.append
     for row in _rows(parts[first:], count):
         hashed = start()
         hashed.update(row)
-        made.append(hashed.digest())
+        keep(hashed.digest())
     return np.frombuffer(b"".join(made), dtype=np.uint8).reshape(count, BYTES)
 
 
@@ -130,7 +131,7 @@ def _cut(blocks: list[np.ndarray], count: int) -> Iterable[bytes]:
     if all(len(block) == 1 for block in blocks) and count != 1:
         return repeat(b"".join(block.tobytes() for block in blocks), count)
     together = np.concatenate([np.broadcast_to(block, (count, block.shape[1])) for block in blocks], axis=1)
-    return (row for (row,) in struct.iter_unpack(f"{together.shape[1]}s", together.tobytes()))
+    return chain.from_iterable(struct.iter_unpack(f"{together.shape[1]}s", together.tobytes()))
 
 
 def _framed_one_by_one(part: Part) -> Iterator[bytes]:

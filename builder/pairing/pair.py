@@ -241,7 +241,13 @@ def _table(rows: pa.Table, chosen: np.ndarray, rejected: np.ndarray, gap: np.nda
 def _in_order(inputs: pa.Array, chosen: np.ndarray, made: np.ndarray) -> np.ndarray:
     """The order of pairs by (input_id, pair_id), `made` being the bytes of the pairs' ids, shape (n, 16)."""
     high, low = made.view(">u8").astype(np.uint64).T if len(made) else np.empty((2, 0), dtype=np.uint64)
-    return np.lexsort((low, high, _ranks(inputs)[chosen]))
+    rank = _ranks(inputs)[chosen].astype(np.uint64)
+    if not len(made) or rank.max() >= 2**20:
+        return np.lexsort((low, high, rank))
+    # As one number, with the beginning of the id below the input: half the time, if no two are equal.
+    key = (rank << np.uint64(44)) | (high >> np.uint64(20))
+    order = np.argsort(key)
+    return order if (np.diff(key[order]) > 0).all() else np.lexsort((low, high, rank))
 
 
 def _ranks(values: pa.Array) -> np.ndarray:

@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cyclepref.schemas import records
-from cyclepref.schemas.id_columns import similarity_ids
 from cyclepref.schemas.resolved import Resolved
 
 # A candidate's similarity by one metric and one reconstruction.
@@ -29,17 +28,18 @@ def samples_of(
     """A row of SAMPLE for each candidate, reconstruction and metric.
 
     `reconstructions` has source_id (the candidate's content), input_id, content_id and sample_index; those of one
-    input with the same index share their seed. What could not be compared has no row.
+    input with the same index share their seed. `similarities` has input_id, content_id, fingerprint and value. What
+    could not be compared has no row.
     """
     made = reconstructions.select(["input_id", "source_id", "content_id", "sample_index"])
     keys = ["input_id", "content_id"]
     of = candidates.select(["generation_id", *keys]).rename_columns(["generation_id", "input_id", "source_id"])
     rows = of.join(made, keys=["input_id", "source_id"], join_type="inner").combine_chunks()
-    found = similarities["similarity_id"].combine_chunks()
+    compared = _together(rows)
     tables = [SAMPLE.empty_table()]
     for metric in metrics:
-        ids = similarity_ids(rows["input_id"], rows["content_id"], metric.fingerprint)
-        value = similarities["value"].combine_chunks().take(pc.index_in(ids, value_set=found))
+        found = similarities.filter(pc.equal(similarities["fingerprint"], metric.fingerprint)).combine_chunks()
+        value = found["value"].combine_chunks().take(pc.index_in(compared, value_set=_together(found)))
         mine = rows.select(["generation_id", "input_id", "sample_index"])
         mine = mine.append_column("metric", pa.repeat(metric.name, rows.num_rows))
         mine = mine.append_column("fingerprint", pa.repeat(metric.fingerprint, rows.num_rows))
@@ -47,6 +47,11 @@ def samples_of(
         tables.append(mine.filter(pc.is_valid(value)))
     table = pa.concat_tables(tables)
     return table.sort_by([(name, "ascending") for name in ("metric", "input_id", "generation_id", "sample_index")])
+
+
+def _together(rows: pa.Table) -> pa.Array:
+    """What was compared in each row, as one text: an input and the content of a reconstruction."""
+    return pc.binary_join_element_wise(rows["input_id"], rows["content_id"], "/").combine_chunks()
 
 
 def cycle_scores(samples: pa.Table) -> pa.Table:

@@ -197,9 +197,9 @@ class Derivation:
 
     def _similarity_values(self) -> ByBlock:
         """The similarities by the recipe's metrics, by block."""
-        names = ["similarity_id", "input_id", "value"]
+        names = ["input_id", "content_id", "fingerprint", "value"]
         prints = pa.array([metric.fingerprint for metric in self._models.metrics], pa.string())
-        tables = self._store.scan("similarities", [*names, "fingerprint"])
+        tables = self._store.scan("similarities", names)
         mine = (rows.filter(pc.is_in(rows["fingerprint"], value_set=prints)) for rows in tables)
         schema = pa.schema([records.SIMILARITY.field(name) for name in names])
         return self._scratch.by_block(schema, mine, "input_id", self._blocks)
