@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cyclepref.builder import __version__
 from cyclepref.builder.catalog.resolve import metric_spec, model_spec, resolve
@@ -17,9 +16,9 @@ from cyclepref.builder.dataset.licences import inputs_licence
 from cyclepref.builder.dataset.views import Views
 from cyclepref.builder.engine.cluster import EngineError
 from cyclepref.builder.engine.engine import Engine
-from cyclepref.builder.pairing.mix import Mix, add_mix, mix_of
-from cyclepref.builder.pairing.pair import Direction, pair
-from cyclepref.builder.pairing.scores import cycle_scores, of_metric, samples_of
+from cyclepref.builder.pairing.mix import mix_of
+from cyclepref.builder.pairing.pair import Direction
+from cyclepref.builder.run.blocks import Scratch
 from cyclepref.builder.run.lock import hold
 from cyclepref.builder.run.mending import MENDS, set_damaged_aside
 from cyclepref.builder.run.provenance import provenance, remember
@@ -29,11 +28,12 @@ from cyclepref.builder.run.upkeep import join_small
 from cyclepref.builder.sources.open import open_source
 from cyclepref.builder.stages import compare, generate
 from cyclepref.builder.stages.accounting import Accountant, BuildError
+from cyclepref.builder.stages.derive import Derivation, Models
 from cyclepref.builder.stages.ingest import ingest, list_items
 from cyclepref.builder.stages.load_check import LoadCheck
 from cyclepref.builder.stages.needs import require
 from cyclepref.builder.stages.safety import resolve_safety
-from cyclepref.builder.stages.wanted import Use, candidate_view, made_reconstructions, truncation, wanted_generations
+from cyclepref.builder.stages.wanted import Use
 from cyclepref.schemas.ids import digest
 from cyclepref.schemas.recipe import MIX, Recipe, RecipeError
 from cyclepref.schemas.resolved import Resolved
@@ -120,61 +120,49 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
     with clock.time("inputs"):
         inputs, input_count = ingest(source, listed, cycle.input, accountant, engine)
 
-    with clock.time("candidates"):
-        ids = inputs["input_id"].to_pylist()
-        wanted = wanted_generations(list(zip(ids, ids, strict=True)), forward, recipe.seed, "forward")
-        load_check.before(_missing(store, wanted) * (1 + backward.samples), named)
-        content = ("inputs", "input_id")
-        candidate_count = generate.generate("candidates", wanted, content, forward, accountant, engine)
-        candidates = candidate_view(store, wanted)
+    with Scratch() as scratch:
+        derived = Derivation(store, scratch, recipe, Models(forward, backward, metrics), inputs)
+        with clock.time("candidates"):
+            wanted = derived.wanted_candidates()
+            load_check.before(_missing(store, wanted) * (1 + backward.samples), named)
+            content = ("inputs", "input_id")
+            candidate_count = generate.generate("candidates", wanted, content, forward, accountant, engine)
+            derived.find_candidates()
 
-    with clock.time("reconstructions"):
-        join_small(store)
-        made = candidates.filter(pc.equal(candidates["status"], "ok"))
-        sources = sorted(set(zip(made["content_id"].to_pylist(), made["input_id"].to_pylist(), strict=True)))
-        wanted_back = wanted_generations(sources, [backward], recipe.seed, "backward")
-        load_check.before(_missing(store, wanted_back), [backward.model, *judges])
-        content = ("generations", "content_id")
-        back_count = generate.generate("reconstructions", wanted_back, content, [backward], accountant, engine)
+        with clock.time("reconstructions"):
+            join_small(store)
+            wanted = derived.wanted_reconstructions()
+            load_check.before(_missing(store, wanted), [backward.model, *judges])
+            content = ("generations", "content_id")
+            back_count = generate.generate("reconstructions", wanted, content, [backward], accountant, engine)
+            derived.find_reconstructions()
 
-    with clock.time("scores"):
-        join_small(store)
-        reconstructions = made_reconstructions(store, wanted_back, sources, backward)
-        score_count = compare.compare(
-            compare.wanted_similarities(reconstructions, metrics), metrics, accountant, engine
-        )
-        samples = samples_of(made, reconstructions, store.rows("similarities"), metrics)
-        scores = cycle_scores(samples)
-        mix = mix_of(recipe.pairs, metrics)
-        if mix:
-            samples, scores = add_mix(mix, samples, scores, made, cycle.candidate)
+        with clock.time("scores"):
+            join_small(store)
+            score_count = compare.compare(derived.wanted_similarities(), metrics, accountant, engine)
 
-    with clock.time("pairs"):
-        direction = _direction(recipe, metrics, mix, backward)
-        deciding = [of_metric(rows, direction.metric) for rows in (scores, samples)]
-        pairs, pair_count = pair(made, deciding[0], cycle.candidate, direction, recipe.pairs, deciding[1])
-        accountant.notes.check()
-        # Together, so that a build that stops half-way leaves no views of two recipes.
-        for view, rows in (("candidates", candidates), ("scores", scores), ("pairs", pairs)):
-            store.write_view(view, rows)
+        with clock.time("pairs"):
+            direction = _direction(recipe, metrics, backward)
+            accountant.notes.check()
+            pair_count = derived.write_views(direction)
 
-    counts: dict[str, Any] = {
-        "inputs": asdict(input_count),
-        "candidates": {model: count.to_dict() for model, count in candidate_count.items()},
-        "reconstructions": {model: count.to_dict() for model, count in back_count.items()},
-        "scores": {name: count.to_dict() for name, count in score_count.items()},
-        "pairs": pair_count.to_dict(),
-        "truncated": {
-            "candidates": truncation(store, wanted),
-            "reconstructions": truncation(store, wanted_back),
-        },
-    }
-    with clock.time("dataset"):
-        told = _without_reused(counts)
-        facts = Facts(recipe, models, metrics, direction, told, __version__, licence, safety)
-        views = Views(cycle, inputs, made, scores, pairs, direction.metric, reconstructions, samples)
-        before = store.read_json("run.json", RunJson)
-        counts |= release(facts, views, accountant, engine, (before or {}).get("counts"))
+        counts: dict[str, Any] = {
+            "inputs": asdict(input_count),
+            "candidates": {model: count.to_dict() for model, count in candidate_count.items()},
+            "reconstructions": {model: count.to_dict() for model, count in back_count.items()},
+            "scores": {name: count.to_dict() for name, count in score_count.items()},
+            "pairs": pair_count.to_dict(),
+            "truncated": {stage: count.to_dict() for stage, count in derived.truncated.items()},
+        }
+        with clock.time("dataset"):
+            told = _without_reused(counts)
+            facts = Facts(recipe, models, metrics, direction, told, __version__, licence, safety)
+            views = Views(
+                cycle, inputs, derived.made, store.view_blocks("scores"), store.view_blocks("pairs"),
+                direction.metric, derived.reconstructions, derived.samples,
+            )  # fmt: skip
+            before = store.read_json("run.json", RunJson)
+            counts |= release(facts, views, accountant, engine, (before or {}).get("counts"))
 
     accountant.notes.check()
     # A build that only looked does not say that its results took no time.
@@ -211,8 +199,9 @@ def _resolve_models(recipe: Recipe, lock: dict[str, Any]) -> tuple[list[Use], Us
     return forward, backward, metrics
 
 
-def _direction(recipe: Recipe, metrics: list[Resolved], mix: Mix | None, backward: Use) -> Direction:
+def _direction(recipe: Recipe, metrics: list[Resolved], backward: Use) -> Direction:
     """What decides pairs. Their ids are made of the candidates' and of everything that scored them."""
+    mix = mix_of(recipe.pairs, metrics)
     if mix:
         name, print_, higher = MIX, mix.fingerprint, True
     else:

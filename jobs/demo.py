@@ -17,6 +17,7 @@ from cyclepref.builder.common.progress import console, plain
 from cyclepref.builder.dataset.examples import draw_run
 from cyclepref.builder.engine.engine import Engine
 from cyclepref.builder.reward.training.settings import TrainSettings
+from cyclepref.builder.run.blocks import Blocks
 from cyclepref.builder.run.store import Store
 from cyclepref.builder.study import agreement
 from cyclepref.builder.study.agreement import Share
@@ -43,7 +44,7 @@ def run_demo(out: Path, inputs: int | None = None) -> dict[str, Any]:
             console.print(f"\n[bold]{name}[/bold]  {_story(name)}")
             runs[name] = build(recipe, out / name, engine=engine)
             store = Store(out / name)
-            draw_run(store, _reconstructions(store, recipe, runs[name]), out / f"{name}.png")
+            draw_run(store, Blocks.of(_reconstructions(store, recipe, runs[name])), out / f"{name}.png")
             console.print(counts_table(name, runs[name]["counts"]))
     console.print("\n[bold]reward model[/bold]  a BLIP with a Bradley-Terry head, on the pairs of both cycles")
     reward = _reward(out, list(recipes))

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from cyclepref.builder.dataset import charts
@@ -21,9 +22,10 @@ from cyclepref.builder.dataset.format import PICTURES
 from cyclepref.builder.dataset.grouping import group
 from cyclepref.builder.dataset.reader import CARD, DatasetError, DatasetFolder
 from cyclepref.builder.dataset.statistics import statistics
-from cyclepref.builder.dataset.views import Views, WritePlan, among
+from cyclepref.builder.dataset.views import Views, WritePlan, not_among
 from cyclepref.builder.dataset.write import write_splits
 from cyclepref.builder.engine.engine import Engine
+from cyclepref.builder.run.blocks import Blocks
 from cyclepref.builder.run.folder import Folder
 from cyclepref.builder.run.store import Store
 from cyclepref.builder.stages.accounting import Accountant
@@ -49,7 +51,7 @@ def release(
         views, counts["flagged"] = _without_flagged(store, views, verdicts)
         # Reconstructions are judged where they are published; others are not shown either.
         judged = recipe.dataset.reconstructions or views.cycle.input == "text"
-        shown = views.reconstructions if judged else views.reconstructions.slice(0, 0)
+        shown = views.reconstructions if judged else Blocks(views.reconstructions.schema, [])
         told = {name: {k: v for k, v in of.items() if k != "reused"} for name, of in counts["safety"].items()}
         facts = replace(facts, counts={**facts.counts, "safety": told}, flagged=counts["flagged"])
     groups = {}
@@ -73,49 +75,69 @@ def _images(recipe: Recipe, views: Views) -> dict[str, list[str]]:
     if views.cycle.input == "image":
         images["inputs"] = views.inputs["input_id"].to_pylist()
         if recipe.dataset.reconstructions:
-            images["generations"] = views.reconstructions["content_id"].to_pylist()
+            images["generations"] = _contents(views.reconstructions)
     else:
-        images["generations"] = views.candidates["content_id"].to_pylist()
+        images["generations"] = _contents(views.candidates)
     return images
+
+
+def _contents(rows: Blocks) -> list[str]:
+    """The distinct contents of rows."""
+    return sorted({id_ for some in rows for id_ in pc.unique(some["content_id"]).to_pylist()})
 
 
 def _without_flagged(store: Store, views: Views, verdicts: Verdicts) -> tuple[Views, dict[str, int]]:
     """The views of what may be published, and how much may not be; its list is written to the run directory."""
-    inputs, candidates, back = views.inputs, views.candidates, views.reconstructions
+    inputs = views.inputs
     if views.cycle.input == "image":
         inputs = verdicts.passed(inputs, "input_id")
-        back = verdicts.passed(back, "content_id")
-    else:
-        candidates = verdicts.passed(candidates, "content_id")
-    candidates = among(candidates, "input_id", inputs["input_id"])
-    left = {
-        "images": len(verdicts.flagged),
-        "inputs": views.inputs.num_rows - inputs.num_rows,
-        "candidates": views.candidates.num_rows - candidates.num_rows,
-    }
-    ids = candidates["generation_id"]
-    pairs = among(among(views.pairs, "chosen_id", ids), "rejected_id", ids)
-    left["pairs"] = views.pairs.num_rows - pairs.num_rows
-    gone = {name: sorted(set(a[key].to_pylist()) - set(b[key].to_pylist())) for name, key, a, b in (
-        ("inputs", "input_id", views.inputs, inputs),
-        ("candidates", "generation_id", views.candidates, candidates),
-    )}  # fmt: skip
-    images = dict(sorted(verdicts.flagged.items()))
-    store.write_json(FLAGGED_FILE, {"checked": verdicts.checked, "counts": left, "images": images, **gone})
+    gone_inputs = sorted(set(views.inputs["input_id"].to_pylist()) - set(inputs["input_id"].to_pylist()))
+    image_candidates = views.cycle.candidate == "image"
+
+    def kept_candidates(rows: pa.Table) -> pa.Table:
+        return verdicts.passed(of_inputs(rows), "content_id") if image_candidates else of_inputs(rows)
+
+    def of_inputs(rows: pa.Table) -> pa.Table:
+        return not_among(rows, "input_id", gone_inputs)
+
+    gone: list[str] = []
+    for rows in views.candidates:
+        gone += not_among(rows, "generation_id", kept_candidates(rows)["generation_id"].to_pylist())[
+            "generation_id"
+        ].to_pylist()
+
+    def of_candidates(rows: pa.Table) -> pa.Table:
+        return not_among(rows, "generation_id", gone)
+
+    def kept_pairs(rows: pa.Table) -> pa.Table:
+        return not_among(not_among(rows, "chosen_id", gone), "rejected_id", gone)
+
+    def kept_reconstructions(rows: pa.Table) -> pa.Table:
+        return of_inputs(rows) if image_candidates else verdicts.passed(of_inputs(rows), "content_id")
+
     kept = replace(
         views,
         inputs=inputs,
-        candidates=candidates,
-        scores=among(views.scores, "generation_id", ids),
-        samples=among(views.samples, "generation_id", ids),
-        pairs=pairs,
-        reconstructions=among(back, "input_id", inputs["input_id"]),
+        candidates=views.candidates.where(kept_candidates),
+        scores=views.scores.where(of_candidates),
+        samples=views.samples.where(of_candidates),
+        pairs=views.pairs.where(kept_pairs),
+        reconstructions=views.reconstructions.where(kept_reconstructions),
     )
+    left = {
+        "images": len(verdicts.flagged),
+        "inputs": len(gone_inputs),
+        "candidates": len(gone),
+        "pairs": views.pairs.num_rows - kept.pairs.num_rows,
+    }
+    images = dict(sorted(verdicts.flagged.items()))
+    lists = {"inputs": gone_inputs, "candidates": sorted(gone)}
+    store.write_json(FLAGGED_FILE, {"checked": verdicts.checked, "counts": left, "images": images, **lists})
     return kept, left
 
 
 def _write(
-    store: Store, views: Views, shown: pa.Table, plan: WritePlan, facts: Facts, before: dict[str, Any] | None
+    store: Store, views: Views, shown: Blocks, plan: WritePlan, facts: Facts, before: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Write the files of a new edition, then the card, then remove those of the old one.
 
@@ -162,7 +184,7 @@ def _files(counts: dict[str, Any], written: set[str]) -> dict[str, dict[str, lis
     return files
 
 
-def _draw(store: Store, views: Views, shown: pa.Table, found: dict[str, Any], edition: str) -> dict[str, str]:
+def _draw(store: Store, views: Views, shown: Blocks, found: dict[str, Any], edition: str) -> dict[str, str]:
     """Write the pictures of the card; returns their paths within the dataset folder."""
     drawn: dict[str, Image.Image | None] = {
         "examples": examples(store, views.pairs, views.candidates, views.scores, shown),

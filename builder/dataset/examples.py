@@ -4,13 +4,15 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from cyclepref.builder.pairing.scores import of_metric
+from cyclepref.builder.pairing.scores import of_metric, runs
+from cyclepref.builder.run.blocks import Blocks
 from cyclepref.builder.run.content import content_by_id
-from cyclepref.builder.run.store import Store
+from cyclepref.builder.run.store import Store, first_of_each
 from cyclepref.schemas.errors import visible
 
 CELL, GAP, LINE, WRAP = 132, 14, 13, 22
@@ -18,9 +20,9 @@ LINES = 6
 INK, FAINT, CHOSEN, REJECTED = "#1b1f24", "#6e7781", "#1a7f37", "#cf222e"
 
 
-def draw_run(store: Store, reconstructions: pa.Table, path: Path, inputs: int = 4, columns: int = 6) -> None:
+def draw_run(store: Store, reconstructions: Blocks, path: Path, inputs: int = 4, columns: int = 6) -> None:
     """Draw a run's examples into a file; no file if it has no pair. See `examples`."""
-    views = (store.read_view(name) for name in ("pairs", "candidates", "scores"))
+    views = (store.view_blocks(name) for name in ("pairs", "candidates", "scores"))
     sheet = examples(store, *views, reconstructions, inputs, columns)
     if sheet is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,10 +31,10 @@ def draw_run(store: Store, reconstructions: pa.Table, path: Path, inputs: int = 
 
 def examples(
     store: Store,
-    pairs: pa.Table,
-    candidates: pa.Table,
-    scores: pa.Table,
-    reconstructions: pa.Table,
+    pairs: Blocks,
+    candidates: Blocks,
+    scores: Blocks,
+    reconstructions: Blocks,
     inputs: int = 4,
     columns: int = 6,
 ) -> Image.Image | None:
@@ -41,12 +43,13 @@ def examples(
     `reconstructions` has source_id (a candidate's content), input_id and content_id; those that are not there are not
     drawn. Chosen and rejected are those of the pair with the input's widest margin.
     """
-    if not pairs.num_rows:
+    widest = _widest(pairs)
+    if not widest.num_rows:
         return None
-    widest = pairs.sort_by([("margin", "descending"), ("pair_id", "ascending")])
     chosen = _spread(widest, inputs)
-    mine = [rows.filter(pc.is_in(rows["input_id"], value_set=pa.array(chosen)))
-            for rows in (widest, candidates, scores, reconstructions)]  # fmt: skip
+    mine = [pa.concat_tables([rows.of_inputs([input_]) for input_ in chosen])
+            for rows in (pairs, candidates, scores, reconstructions)]  # fmt: skip
+    mine[0] = widest
     # Of several reconstructions always the same one is drawn.
     mine[-1] = mine[-1].sort_by([("source_id", "ascending"), ("content_id", "ascending")])
     rows = [_row(store, input_, *mine, columns) for input_ in chosen]
@@ -59,6 +62,19 @@ def examples(
         if at:
             draw.line((GAP, at * height + 2, sheet.width - GAP, at * height + 2), fill="#d0d7de")
     return sheet
+
+
+def _widest(pairs: Blocks) -> pa.Table:
+    """The pair with the widest margin of each input, widest first; of equal ones that with the smallest id."""
+    found = [pairs.schema.empty_table()]
+    for rows in pairs:
+        starts, counts = runs(rows, ["input_id"])
+        if len(starts):
+            margins = np.asarray(rows["margin"])
+            most = np.repeat(np.maximum.reduceat(margins, starts), counts)
+            found.append(rows.filter(pa.array(margins == most)))
+    together = pa.concat_tables(found).sort_by([("margin", "descending"), ("pair_id", "ascending")])
+    return first_of_each(together, "input_id")
 
 
 def _spread(widest: pa.Table, count: int) -> list[str]:

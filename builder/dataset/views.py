@@ -1,7 +1,7 @@
 """The views of a dataset a block of inputs at a time, joined and in the order in which they are written.
 
-A block is looked up in all of the views, which are in memory, and only what was found is joined: so what a join takes
-does not grow with the dataset.
+What a block's inputs have in the views is read from there (builder/run/blocks.py), and only that is joined: so what a
+join takes does not grow with the dataset.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ import pyarrow.compute as pc
 
 from cyclepref.builder.dataset import format as dataset_format
 from cyclepref.builder.pairing.pair import distinct_outputs
-from cyclepref.builder.pairing.scores import of_metric
+from cyclepref.builder.pairing.scores import SAMPLE, of_metric
+from cyclepref.builder.run.blocks import Blocks
 from cyclepref.builder.run.content import locate
+from cyclepref.builder.run.ids import HEX
 from cyclepref.builder.run.store import Store, flat
 from cyclepref.schemas.cycle import Cycle
+from cyclepref.schemas.id_columns import letters_of
 from cyclepref.schemas.ids import digest
 from cyclepref.schemas.recipe import Splits
 
@@ -27,6 +30,11 @@ from cyclepref.schemas.recipe import Splits
 def among(rows: pa.Table, column: str, ids: pa.ChunkedArray) -> pa.Table:
     """The rows whose `column` is one of these ids."""
     return rows.filter(pc.is_in(rows[column], value_set=flat(ids)))
+
+
+def not_among(rows: pa.Table, column: str, ids: list[str]) -> pa.Table:
+    """The rows whose `column` is none of these ids."""
+    return rows.filter(pc.invert(pc.is_in(rows[column], value_set=pa.array(ids, pa.string()))))
 
 
 class ByInput:
@@ -67,8 +75,8 @@ class Block:
     @cached_property
     def ranked(self) -> ByInput:
         """Every distinct scored candidate with what the views know of it, and where its content is."""
-        views, candidates = self.views, self._mine(self.views.candidates)
-        scores = among(views.scores, "generation_id", candidates["generation_id"])
+        views, candidates = self.views, self.views.candidates.of_inputs(self.ids)
+        scores = among(views.scores.of_inputs(self.ids), "generation_id", candidates["generation_id"])
         deciding = of_metric(scores, views.metric).select(["generation_id", "value", "spread", "n"])
         scored = candidates.join(deciding, keys="generation_id", join_type="inner")
         distinct = distinct_outputs(scored, views.cycle.candidate).select(["generation_id", "models"])
@@ -107,15 +115,15 @@ class Block:
         """Some rows of `generations`."""
         return among(self.generations, "generation_id", ids)
 
-    def _sorted(self, rows: pa.Table, *names: str) -> ByInput:
-        return ByInput(self._mine(rows).sort_by([(name, "ascending") for name in ("input_id", *names)]))
+    def _sorted(self, rows: Blocks, *names: str) -> ByInput:
+        mine = rows.of_inputs(self.ids)
+        return ByInput(mine.sort_by([(name, "ascending") for name in ("input_id", *names)]))
 
     def _mine(self, rows: pa.Table) -> pa.Table:
         return among(rows, "input_id", pa.chunked_array([self.ids], pa.string()))
 
 
 PAIRS_PER_BATCH = 100_000
-
 
 # What the views say of a reconstruction.
 RECONSTRUCTION = pa.schema(
@@ -138,30 +146,58 @@ class Views:
     `metric`, one of those in the scores, decided.
 
     `reconstructions` is as RECONSTRUCTION says, where source_id is a candidate's content; `samples` has each one's
-    similarity by every metric (builder/stages/compare.py).
+    similarity by every metric (builder/stages/derive.py). All but the inputs are read a block at a time.
     """
 
     cycle: Cycle
     inputs: pa.Table
-    candidates: pa.Table
-    scores: pa.Table
-    pairs: pa.Table
+    candidates: Blocks
+    scores: Blocks
+    pairs: Blocks
     metric: str
-    reconstructions: pa.Table
-    samples: pa.Table
+    reconstructions: Blocks
+    samples: Blocks
+
+    @classmethod
+    def of_tables(
+        cls,
+        cycle: Cycle,
+        inputs: pa.Table,
+        candidates: pa.Table,
+        scores: pa.Table,
+        pairs: pa.Table,
+        metric: str,
+        reconstructions: pa.Table | None = None,
+        samples: pa.Table | None = None,
+    ) -> Views:
+        """Views that are in memory; without reconstructions and samples there are none."""
+        back = RECONSTRUCTION.empty_table() if reconstructions is None else reconstructions
+        values = SAMPLE.empty_table() if samples is None else samples
+        blocks = [Blocks.of(rows) for rows in (candidates, scores, pairs)]
+        return cls(cycle, inputs, *blocks, metric, Blocks.of(back), Blocks.of(values))
 
     def edition(self, *settings: str) -> str:
         """Id of a dataset's content. It is in the names of its files, since the datasets library takes two local
         folders of one name whose cards are equal for one dataset, and serves the first one's rows for both (5.2)."""
-        columns = [self.inputs[name] for name in ("input_id", "source")]
-        columns += [self.pairs["pair_id"], self.reconstructions["generation_id"]]
-        columns += [self.scores[name] for name in ("generation_id", "metric", "value")]
+        inputs = Blocks.of(self.inputs)
+        columns = [(inputs, "input_id"), (inputs, "source"), (self.pairs, "pair_id")]
+        columns += [(self.reconstructions, "generation_id")]
+        columns += [(self.scores, name) for name in ("generation_id", "metric", "value")]
         hashed = hashlib.blake2b("\0".join(settings).encode(), digest_size=16)
-        for column in columns:
-            for start in range(0, len(column), PAIRS_PER_BATCH):
-                hashed.update(repr(column.slice(start, PAIRS_PER_BATCH).to_pylist()).encode())
+        for rows, name in columns:
+            for some in rows.column(name, PAIRS_PER_BATCH):
+                hashed.update(_listed(some))
             hashed.update(b"|")
         return hashed.hexdigest()[:12]
+
+
+def _listed(values: pa.Array) -> bytes:
+    """Values as Python writes a list of them; ids, which need no escapes, without a Python object for each."""
+    letters = letters_of(values)
+    if letters is None or letters.tobytes().translate(None, HEX):
+        return repr(values.to_pylist()).encode()
+    between = np.broadcast_to(np.frombuffer(b"', '", dtype=np.uint8), (len(letters), 4))
+    return b"['" + np.concatenate([letters, between], axis=1).tobytes()[:-4] + b"']"
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ their texts and says where in the rankings their images are; a third, `reconstru
 An input's split is a function of its group alone: its own id unless it is a near-duplicate
 (builder/dataset/grouping.py).
 
-What is held in memory for all inputs is the views, which are ids and numbers, and where each content is in the store.
-They are joined for a block of inputs at a time, and content is read and written for some inputs of it at a time
+What is held in memory for all inputs is where each content is in the store. The views are read and joined for a block
+of inputs at a time, and content is read and written for some inputs of it at a time
 (tests/benchmarks/bench_dataset.py).
 """
 
@@ -70,9 +70,15 @@ def write_splits(
 
 def _ranked_inputs(views: Views) -> list[str]:
     """The ids of inputs with a scored candidate, in order."""
-    deciding = of_metric(views.scores, views.metric)
-    scored = among(views.candidates, "generation_id", deciding["generation_id"])
-    return sorted(pc.unique(among(scored, "input_id", views.inputs["input_id"])["input_id"]).to_pylist())
+    found: set[str] = set()
+    for candidates in views.candidates:
+        if candidates.num_rows:
+            ids = candidates["input_id"]
+            deciding = of_metric(views.scores.between(ids[0].as_py(), ids[-1].as_py()), views.metric)
+            found |= set(
+                pc.unique(among(candidates, "generation_id", deciding["generation_id"])["input_id"]).to_pylist()
+            )
+    return sorted(found & set(views.inputs["input_id"].to_pylist()))
 
 
 def _ticking(batches: Iterator[pa.Table], tick: progress.Tick) -> Iterator[pa.Table]:

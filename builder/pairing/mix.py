@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from cyclepref.builder.pairing.pair import Direction, distinct_outputs, same_output
 from cyclepref.builder.pairing.scores import SAMPLE, cycle_scores, of_metric, score_view
+from cyclepref.schemas import records
 from cyclepref.schemas.cycle import Modality
 from cyclepref.schemas.ids import fingerprint
 from cyclepref.schemas.recipe import MIX, Pairing
@@ -57,7 +58,7 @@ def add_mix(
         samples = pa.concat_tables([samples, mixed])
     else:
         added = mix_by_rank(mix, scored, candidates, modality)
-    return samples, score_view([*scored.to_pylist(), *added.to_pylist()])
+    return samples, score_view(pa.concat_tables([scored, added]))
 
 
 def mix_by_constants(mix: Mix, samples: pa.Table) -> pa.Table:
@@ -92,15 +93,14 @@ def mix_by_rank(mix: Mix, scored: pa.Table, candidates: pa.Table, modality: Moda
         for id_, place in ranks.items():
             total[id_] += weight * place
     print_ = mix.fingerprint
-    return score_view(
-        [
-            {
-                "generation_id": id_, "input_id": input_, "metric": MIX, "fingerprint": print_, "value": total[id_],
-                "spread": None, "n": min(rows[id_]["n"] for rows in found),
-            }
-            for id_, input_ in zip(*_lists(wanted, "generation_id", "input_id"), strict=True)
-        ]
-    )  # fmt: skip
+    rows = [
+        {
+            "generation_id": id_, "input_id": input_, "metric": MIX, "fingerprint": print_, "value": total[id_],
+            "spread": None, "n": min(rows[id_]["n"] for rows in found),
+        }
+        for id_, input_ in zip(*_lists(wanted, "generation_id", "input_id"), strict=True)
+    ]  # fmt: skip
+    return score_view(pa.Table.from_pylist(rows, schema=records.SCORE))
 
 
 def rank(scored: pa.Table, modality: Modality, direction: Direction) -> dict[str, float]:

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cyclepref.schemas import records
 from cyclepref.schemas.cycle import Modality
-from cyclepref.schemas.ids import pair_id
+from cyclepref.schemas.id_columns import hex_of, pair_digests
 from cyclepref.schemas.recipe import Pairing
 
 # Scores are compared as integers of this unit. On one type of CPU a score is the same to the last bit, whatever ran
@@ -20,6 +21,8 @@ from cyclepref.schemas.recipe import Pairing
 # always: it can never swap the labels of a pair if min_margin is 3e-6 or more, and it can bring in or leave out only
 # pairs whose gap is within two units of min_margin (or whose chosen score is within one of poor_chosen).
 UNIT = 1e-6
+# What Python strips of a text that is ASCII.
+ASCII_SPACE = " \t\n\v\f\r\x1c\x1d\x1e\x1f"
 
 
 @dataclass(frozen=True)
@@ -75,24 +78,31 @@ def pair(
     `min_margin_sd` needs, has generation_id, sample_index and value. Two candidates of one input with the same
     score to 1e-6 are never a pair, whatever `min_margin` is.
     """
-    scored = candidates.select(["generation_id", "input_id", "model", "content_id", "text"]).join(
-        scores.select(["generation_id", "value"]), keys="generation_id", join_type="inner"
-    )
+    scored = _scored(candidates, scores)
     distinct = distinct_outputs(scored, modality)
     oriented = direction.oriented(np.asarray(distinct["value"], dtype=np.float64))
-    first, second = _all_pairs(distinct["input_id"])
+    first, second = _all_pairs(_codes(distinct["input_id"]))
     gap = oriented[first] - oriented[second]
     close = (np.abs(gap) < _units(rule.min_margin)) | (gap == 0)
     chosen, rejected = np.where(gap > 0, first, second), np.where(gap > 0, second, first)
-    noisy = ~close & _within_noise(distinct["generation_id"].to_pylist(), first, second, gap, rule, samples)
+    noisy = ~close & _within_noise(distinct["generation_id"], first, second, gap, rule, samples)
     poor = np.zeros_like(close)
     if rule.poor_chosen is not None:
         poor = ~close & ~noisy & (oriented[chosen] < direction.sign * _units(rule.poor_chosen))
     kept = ~close & ~noisy & ~poor
     table = _table(distinct, chosen[kept], rejected[kept], np.abs(gap[kept]), direction)
-    possible = len(_all_pairs(scored.sort_by("input_id")["input_id"])[0])
+    of_input = np.bincount(_codes(scored["input_id"]))
+    possible = int((of_input * (of_input - 1) // 2).sum())
     left_out = (possible - len(first), int(close.sum()), int(noisy.sum()), int(poor.sum()))
     return table, PairCount(possible, *left_out, table.num_rows)
+
+
+def _scored(candidates: pa.Table, scores: pa.Table) -> pa.Table:
+    """The candidates that have a score, with their `value`."""
+    at = pc.index_in(flat_of(candidates["generation_id"]), value_set=flat_of(scores["generation_id"]))
+    values = flat_of(scores["value"]).take(at)
+    columns = candidates.select(["generation_id", "input_id", "model", "content_id", "text"])
+    return columns.append_column("value", values).filter(pc.is_valid(at))
 
 
 def paired_errors(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -114,20 +124,23 @@ def paired_errors(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _within_noise(
-    ids: list[str], first: np.ndarray, second: np.ndarray, gap: np.ndarray, rule: Pairing, samples: pa.Table | None
+    ids: pa.ChunkedArray,
+    first: np.ndarray,
+    second: np.ndarray,
+    gap: np.ndarray,
+    rule: Pairing,
+    samples: pa.Table | None,
 ) -> np.ndarray:
     """Which pairs' margins are below `min_margin_sd` standard errors, or have too few samples to know."""
     if rule.min_margin_sd is None:
         return np.zeros(len(gap), dtype=bool)
     if samples is None:
         raise ValueError("min_margin_sd needs the samples behind the scores")
-    values = np.full((len(ids), max(samples["sample_index"].to_pylist(), default=0) + 1), np.nan)
-    row = {id_: at for at, id_ in enumerate(ids)}
-    for id_, index, value in zip(
-        *(samples[n].to_pylist() for n in ("generation_id", "sample_index", "value")), strict=True
-    ):
-        if id_ in row:
-            values[row[id_], index] = value
+    at = pc.index_in(flat_of(samples["generation_id"]), value_set=flat_of(ids))
+    there = np.asarray(pc.is_valid(at))
+    index = np.asarray(samples["sample_index"], dtype=np.int64)
+    values = np.full((len(ids), int(index.max(initial=0)) + 1), np.nan)
+    values[np.asarray(at.drop_null()), index[there]] = np.asarray(samples["value"], dtype=np.float64)[there]
     needed = np.rint(rule.min_margin_sd * paired_errors(values[first], values[second]) / UNIT)
     # Written so that an unknown error, NaN, is within noise.
     return ~(np.abs(gap) >= needed)
@@ -145,41 +158,56 @@ def same_output(scored: pa.Table, modality: Modality) -> pa.Array | pa.ChunkedAr
     """What makes two outputs of one input equal: a text as `same_text` says, an image by its pixels."""
     if modality == "image":
         return scored["content_id"]
-    return pa.array(map(same_text, scored["text"].to_pylist()), pa.string())
+    texts = flat_of(scored["text"])
+    if pc.all(pc.string_is_ascii(texts)).as_py():  # of which Arrow and Python think alike
+        return pc.ascii_lower(pc.ascii_trim(texts, ASCII_SPACE))
+    return pa.array(map(same_text, texts.to_pylist()), pa.string())
 
 
 def distinct_outputs(scored: pa.Table, modality: Modality) -> pa.Table:
     """One row for each distinct output of an input: the one with the smallest id, and all models that made it.
 
-    `scored` has generation_id, input_id, model, content_id, text and value.
+    `scored` has generation_id, input_id, model, content_id, text and value. Rows of one input stand together.
     """
-    rows = scored.append_column("same", same_output(scored, modality)).sort_by(
-        [("input_id", "ascending"), ("same", "ascending"), ("generation_id", "ascending")]
-    )
-    grouped = rows.group_by(["input_id", "same"], use_threads=False).aggregate(
-        [("generation_id", "first"), ("model", "first"), ("value", "first"), ("model", "distinct")]
-    )
-    # Arrow's groups come in no order that could be relied on, and whoever pairs takes an input's rows from one place.
-    grouped = grouped.sort_by([("input_id", "ascending"), ("same", "ascending")])
-    models = pa.array([sorted(names) for names in grouped["model_distinct"].to_pylist()], pa.list_(pa.string()))
-    return pa.table(
-        {
-            "input_id": grouped["input_id"],
-            "generation_id": grouped["generation_id_first"],
-            "model": grouped["model_first"],
-            "value": grouped["value_first"],
-            "models": models,
-        }
-    )
+    rows = scored.select(["input_id", "generation_id", "model", "value"])
+    rows = rows.append_column("same", same_output(scored, modality))
+    rows = rows.sort_by([("input_id", "ascending"), ("generation_id", "ascending")]).combine_chunks()
+    input_, same = (_codes(rows[name]) for name in ("input_id", "same"))
+    # Stable, so that of equal outputs the first is still the one with the smallest id.
+    order = np.lexsort((same, input_))
+    changes = (np.diff(input_[order]) != 0) | (np.diff(same[order]) != 0)
+    output = np.zeros(len(order), dtype=np.int64)
+    output[order[1:]] = np.cumsum(changes)
+    firsts = order[np.concatenate([[True], changes])] if len(order) else order
+    distinct = rows.select(["input_id", "generation_id", "model", "value"]).take(pa.array(firsts))
+    return distinct.append_column("models", _models(output, flat_of(rows["model"]), len(firsts)))
 
 
-def _all_pairs(input_ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+def _models(output: np.ndarray, models: pa.Array, outputs: int) -> pa.Array:
+    """The names of all models that made each output, in order; `output` says which one each of `models` made."""
+    names = pa.array(sorted(pc.unique(models).to_pylist()), pa.string())
+    made = np.unique(output * max(1, len(names)) + np.asarray(pc.index_in(models, value_set=names), dtype=np.int64))
+    counts = np.bincount(made // max(1, len(names)), minlength=outputs)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, names.take(pa.array(made % max(1, len(names)))))
+
+
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    """A number for each value: equal where the values are, in order of first appearance."""
+    return np.asarray(flat_of(column).dictionary_encode().indices, dtype=np.int64)
+
+
+def flat_of(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """A column as one array."""
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _all_pairs(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers (i, j), i < j, of every two rows with one input; rows of one input stand together."""
-    codes = np.asarray(input_ids.to_numpy(zero_copy_only=False), dtype=object)
-    count = len(codes)
+    count = len(inputs)
     if count == 0:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
+    starts = np.flatnonzero(np.concatenate([[True], inputs[1:] != inputs[:-1]]))
     ends = np.append(starts[1:], count)
     last = np.repeat(ends, ends - starts)
     later = last - np.arange(count) - 1
@@ -189,13 +217,12 @@ def _all_pairs(input_ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _table(rows: pa.Table, chosen: np.ndarray, rejected: np.ndarray, gap: np.ndarray, direction: Direction) -> pa.Table:
-    better, worse = rows.take(pa.array(chosen)), rows.take(pa.array(rejected))
-    ids = [
-        pair_id(a, b, direction.scored_by)
-        for a, b in zip(better["generation_id"].to_pylist(), worse["generation_id"].to_pylist(), strict=True)
-    ]
+    ids = flat_of(rows["generation_id"])
+    made = pair_digests(ids.take(pa.array(chosen)), ids.take(pa.array(rejected)), direction.scored_by)
+    order = _in_order(flat_of(rows["input_id"]), chosen, made)
+    better, worse = rows.take(pa.array(chosen[order])), rows.take(pa.array(rejected[order]))
     columns = {
-        "pair_id": pa.array(ids, pa.string()),
+        "pair_id": hex_of(made[order]),
         "input_id": better["input_id"],
         "chosen_id": better["generation_id"],
         "rejected_id": worse["generation_id"],
@@ -203,12 +230,32 @@ def _table(rows: pa.Table, chosen: np.ndarray, rejected: np.ndarray, gap: np.nda
         "rejected_model": worse["model"],
         "chosen_models": better["models"],
         "rejected_models": worse["models"],
-        "metric": pa.array([direction.metric] * len(ids), pa.string()),
+        "metric": pa.repeat(direction.metric, len(order)),
         "chosen_score": better["value"],
         "rejected_score": worse["value"],
-        "margin": pa.array(gap * UNIT, pa.float64()),
+        "margin": pa.array(gap[order] * UNIT, pa.float64()),
     }
-    return pa.table(columns, schema=records.PAIR).sort_by([("input_id", "ascending"), ("pair_id", "ascending")])
+    return pa.table(columns, schema=records.PAIR)
+
+
+def _in_order(inputs: pa.Array, chosen: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """The order of pairs by (input_id, pair_id), `made` being the bytes of the pairs' ids, shape (n, 16)."""
+    high, low = made.view(">u8").astype(np.uint64).T if len(made) else np.empty((2, 0), dtype=np.uint64)
+    rank = _ranks(inputs)[chosen].astype(np.uint64)
+    if not len(made) or rank.max() >= 2**20:
+        return np.lexsort((low, high, rank))
+    # As one number, with the beginning of the id below the input: half the time, if no two are equal.
+    key = (rank << np.uint64(44)) | (high >> np.uint64(20))
+    order = np.argsort(key)
+    return order if (np.diff(key[order]) > 0).all() else np.lexsort((low, high, rank))
+
+
+def _ranks(values: pa.Array) -> np.ndarray:
+    """The place of each value among the distinct ones, in order."""
+    encoded = values.dictionary_encode()
+    ranks = np.empty(len(encoded.dictionary), dtype=np.int64)
+    ranks[np.asarray(pc.sort_indices(encoded.dictionary))] = np.arange(len(ranks))
+    return ranks[np.asarray(encoded.indices)]
 
 
 def _units(value: float) -> int:

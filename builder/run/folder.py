@@ -9,7 +9,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -159,12 +159,18 @@ class Folder:
 
     def _publish(self, path: str, write: Callable[[object], object]) -> None:
         """Make a file appear at once, or not at all."""
+        with self._publishing(path) as sink:
+            write(sink)
+
+    @contextlib.contextmanager
+    def _publishing(self, path: str) -> Iterator[Any]:
+        """A binary file to write to, which appears at once when the block of code ends, or not at all if it raises."""
         folder, name = path.rsplit("/", 1)
         if not isinstance(self._fs, fs.LocalFileSystem):
             # A PUT is atomic; but closing a stream publishes what it has, even if an exception cut it off. So the
             # file is made in memory first, where parts (256 MB at most) have room.
             made = pa.BufferOutputStream()
-            write(made)
+            yield made
             with self._fs.open_output_stream(path) as sink:
                 sink.write(made.getvalue())
             return
@@ -175,7 +181,7 @@ class Folder:
         temporary = f"{folder}/{TEMPORARY}{uuid.uuid4().hex}"
         try:
             with open(temporary, "wb") as sink:
-                write(sink)
+                yield sink
                 sink.flush()
                 os.fsync(sink.fileno())
             os.replace(temporary, f"{folder}/{name}")

@@ -81,22 +81,54 @@ class IdSet:
 
     def holds_packed(self, packed: np.ndarray) -> np.ndarray:
         """Whether each packed id is in the set."""
+        return self.places_of(packed) >= 0
+
+    def places_of(self, packed: np.ndarray) -> np.ndarray:
+        """Where each packed id is in the set, -1 for those that are not; the first place of one that is there twice."""
         # Searching in order goes through the set once, instead of jumping about in it.
         order = np.argsort(packed[:, 0])
         high, low = packed[:, 0][order], packed[:, 1][order]
         at = np.searchsorted(self._high, high)
-        found, open_ = np.zeros(len(high), dtype=bool), np.arange(len(high))
+        found, open_ = np.full(len(high), -1, dtype=np.int64), np.arange(len(high))
         # Ids that share their first half stand side by side: two of them are unlikely (2^-64), but handled.
         while len(open_):
             open_ = open_[at[open_] < len(self._high)]
             open_ = open_[self._high[at[open_]] == high[open_]]
             hit = self._low[at[open_]] == low[open_]
-            found[open_[hit]] = True
+            found[open_[hit]] = at[open_[hit]]
             open_ = open_[~hit]
             at[open_] += 1
-        mask = np.empty(len(high), dtype=bool)
-        mask[order] = found
-        return mask
+        places = np.empty(len(high), dtype=np.int64)
+        places[order] = found
+        return places
+
+
+def firsts_of(packed: np.ndarray) -> np.ndarray:
+    """Which packed ids are the first of their kind, shape (n,), bool."""
+    order = np.lexsort((packed[:, 1], packed[:, 0]))
+    first = np.ones(len(packed), dtype=bool)
+    first[order[1:]] = (packed[order[1:]] != packed[order[:-1]]).any(axis=1)
+    return first
+
+
+class IdMap:
+    """What belongs to ids: columns of numbers beside a set of packed ids, in few bytes a row."""
+
+    def __init__(self, packed: Iterable[np.ndarray], *columns: Iterable[np.ndarray]):
+        ids = np.concatenate([np.empty((0, 2), dtype=np.uint64), *packed])
+        # Stable, so that of an id that is there twice the first stays first.
+        order = np.argsort(ids[:, 0], kind="stable")
+        self._ids = IdSet(ids[order, 0], ids[order, 1])
+        del ids
+        self._columns = [np.concatenate(list(column))[order] if len(order) else None for column in columns]
+
+    def find(self, ids: Strings) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Which of some ids are here, shape (n,), bool; and of those that are what belongs to them."""
+        places = self._ids.places_of(pack(ids))
+        there = places >= 0
+        if not there.any():
+            return there, [np.empty(0)] * len(self._columns)
+        return there, [column[places[there]] for column in self._columns]
 
 
 def _chunks(ids: Strings) -> Iterable[pa.Array]:

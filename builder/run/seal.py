@@ -41,6 +41,40 @@ def write_sealed(rows: pa.Table, name: str, sink: Any, group_rows: int = GROUP, 
     pq.write_table(seal(rows, name, group_rows), sink, row_group_size=group_rows, **options)
 
 
+class SealedWriter:
+    """Writes rows, with their digests, as the parquet file `name`, a few at a time. `options` are those of
+    `pyarrow.parquet`."""
+
+    def __init__(self, sink: Any, name: str, schema: pa.Schema, group_rows: int, **options: Any):
+        self._name, self._schema, self._group_rows = name, schema, group_rows
+        self._writer = pq.ParquetWriter(sink, schema, **options)
+        self._digests: dict[str, list[str]] = {column: [] for column in schema.names}
+        self._waiting = schema.empty_table()
+
+    def write(self, rows: pa.Table) -> None:
+        """Add rows of the schema."""
+        self._waiting = pa.concat_tables([self._waiting, rows])
+        while self._waiting.num_rows >= self._group_rows:
+            self._write_group(self._waiting.slice(0, self._group_rows))
+            self._waiting = self._waiting.slice(self._group_rows)
+
+    def close(self) -> None:
+        """Write what is left, and the digests."""
+        if self._waiting.num_rows:
+            self._write_group(self._waiting)
+        self._writer.add_key_value_metadata({KEY: json.dumps({"name": self._name, "columns": self._digests})})
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Write no more: the file is of no use."""
+        self._writer.close()
+
+    def _write_group(self, rows: pa.Table) -> None:
+        for column, digests in self._digests.items():
+            digests += _digests(rows[column], _ends(rows.num_rows, self._group_rows))
+        self._writer.write_table(rows, row_group_size=self._group_rows)
+
+
 def read_sealed(source: Any, name: str) -> pa.Table:
     """The rows of a parquet file that `write_sealed` wrote, or an earlier version without digests.
 
@@ -72,7 +106,7 @@ class Seal:
         groups = [file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)]
         self.ends = np.cumsum(groups, dtype=np.int64)
         self.starts = self.ends - groups
-        text = (file.schema_arrow.metadata or {}).get(KEY)
+        text = (file.metadata.metadata or {}).get(KEY)
         if text is None:
             return
         try:

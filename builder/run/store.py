@@ -9,9 +9,11 @@ is a DamagedPart, never a row. The holder of the run's lock sets such parts asid
 in them is wanted again.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from cyclepref.builder.run.blocks import Blocks, Piece
 from cyclepref.builder.run.folder import TEMPORARY, Folder, StoreError
 from cyclepref.builder.run.ids import IdSet, pack
-from cyclepref.builder.run.seal import UNREADABLE, Damaged, Seal, in_a_line, read_sealed, write_sealed
+from cyclepref.builder.run.seal import UNREADABLE, Damaged, Seal, SealedWriter, in_a_line, write_sealed
 from cyclepref.schemas import records
 from cyclepref.schemas.ids import digest
 
@@ -42,6 +45,8 @@ VIEWS: dict[str, pa.Schema] = {"candidates": records.CANDIDATE, "scores": record
 # Small row groups, about a megabyte and never more than 64 images, so that fetching one image reads little else; larger
 # ones where there is no image, so that reading one column of ten million rows does not open as many places.
 ROW_GROUP, ROW_GROUP_BYTES, ROW_GROUP_WITHOUT_IMAGES = 64, 2**20, 4096
+# Views are read back some inputs at a time.
+ROW_GROUP_OF_VIEWS = 2**17
 # The ending of a part that carries digests; one without it was written by an earlier version, and is believed.
 PART, SEALED = ".parquet", ".sealed.parquet"
 # Where damaged parts go: nothing reads there.
@@ -118,6 +123,21 @@ class Store(Folder):
         if table == "failures" and "attempt" in names:
             found = found.sort_by([("attempt", "descending")])
         return first_of_each(found, key)
+
+    def scan(self, table: str, columns: list[str]) -> Iterator[pa.Table]:
+        """Some columns of every row, part by part in order of name; nothing is kept, and a row that is there twice
+        comes twice. For the lock's holder: parts must not be joined meanwhile."""
+        schema = pa.schema([TABLES[table][0].field(name) for name in columns])
+        parts = self.parts(table)
+        with ThreadPoolExecutor(READERS) as pool:
+            waiting: deque[Future] = deque()
+            for part in [*parts, *[None] * READERS]:
+                if part is not None:
+                    waiting.append(pool.submit(self.read_part, table, part, columns))
+                if waiting and (part is None or len(waiting) >= READERS):
+                    # Parts of an earlier version may lack a column: their rows have nulls there.
+                    found = [schema.empty_table(), waiting.popleft().result()]
+                    yield pa.concat_tables(found, promote_options="default").select(columns)
 
     def ids(self, table: str) -> IdSet:
         """The ids of a table's rows, in 16 bytes each; of parts that were read before nothing is read."""
@@ -252,7 +272,46 @@ class Store(Folder):
     def write_view(self, view: str, rows: pa.Table) -> None:
         """Replace a view as a whole."""
         path = f"{self._base}/{view}/part-0.parquet"
-        self._publish(path, lambda sink: write_sealed(rows.cast(VIEWS[view]), view, sink))
+        self._publish(path, lambda sink: write_sealed(rows.cast(VIEWS[view]), view, sink, ROW_GROUP_OF_VIEWS))
+
+    @contextmanager
+    def new_views(self) -> Iterator[dict[str, SealedWriter]]:
+        """Writers of every view, some rows at a time. The views are replaced together when the block of code ends, and
+        stay as they are if it raises."""
+        with ExitStack() as files:
+            writers = {}
+            for view, schema in VIEWS.items():
+                sink = files.enter_context(self._publishing(f"{self._base}/{view}/part-0.parquet"))
+                # Every pair's id is another, and a dictionary of them of no use.
+                often = [name for name in schema.names if name != "pair_id"]
+                writers[view] = SealedWriter(sink, view, schema, ROW_GROUP_OF_VIEWS, use_dictionary=often)
+            try:
+                yield writers
+                for writer in writers.values():
+                    writer.close()
+            except BaseException:
+                for writer in writers.values():
+                    writer.abandon()
+                raise
+
+    def view_blocks(self, view: str) -> Blocks:
+        """A view's rows in pieces, each of which is read when it is asked for.
+
+        Raises:
+            StoreError: as `read_view`, also when a piece is read.
+        """
+        with self._opened_view(view) as (file, _):
+            at, pieces = file.schema_arrow.get_field_index("input_id"), []
+            for group in range(file.num_row_groups):
+                about = file.metadata.row_group(group)
+                ends = about.column(at).statistics
+                load = partial(self._view_group, view, group)
+                pieces.append(Piece(about.num_rows, ends.min, ends.max, load))
+        return Blocks(VIEWS[view], pieces)
+
+    def _view_group(self, view: str, group: int, columns: list[str] | None = None) -> pa.Table:
+        with self._opened_view(view) as (file, sealed):
+            return sealed.check(file.read_row_group(group, columns=columns), group)
 
     def read_view(self, view: str) -> pa.Table:
         """A view's rows.
@@ -260,15 +319,20 @@ class Store(Folder):
         Raises:
             StoreError: if the run has not come that far, or the view is damaged.
         """
+        with self._opened_view(view) as (file, sealed):
+            return sealed.check(file.read())
+
+    @contextmanager
+    def _opened_view(self, view: str) -> Iterator[tuple[pq.ParquetFile, Seal]]:
         path = f"{self._base}/{view}/part-0.parquet"
         if self._fs.get_file_info(path).type != fs.FileType.File:
             raise StoreError(f"{self.root} has no {view} yet: run `cyclepref build RECIPE --out {self.root}`")
         try:
             with self._fs.open_input_file(path) as source:
-                rows = read_sealed(source, view)
-            if not rows.schema.equals(VIEWS[view]):
-                raise Damaged("its columns are not those of the view")
-            return rows
+                file = pq.ParquetFile(source)
+                if not file.schema_arrow.remove_metadata().equals(VIEWS[view]):
+                    raise Damaged("its columns are not those of the view")
+                yield file, Seal(file, view)
         except UNREADABLE as error:
             raise StoreError(
                 f"{self.address(view)}/part-0.parquet is damaged ({in_a_line(error)}): run `cyclepref build RECIPE "

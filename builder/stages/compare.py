@@ -8,15 +8,17 @@ import pyarrow as pa
 
 from cyclepref.builder.engine.engine import Engine
 from cyclepref.builder.metrics import load_metric
-from cyclepref.builder.pairing.scores import columns
-from cyclepref.builder.run.store import first_of_each
+from cyclepref.builder.run.store import flat
 from cyclepref.builder.stages.accounting import Accountant, Count
 from cyclepref.builder.stages.model_stage import MEASURED_BATCHES_PER_PART, Content, Measuring, ModelStage, write_values
-from cyclepref.schemas.ids import similarity_id
+from cyclepref.schemas.id_columns import similarity_ids
 from cyclepref.schemas.resolved import Resolved
 from cyclepref.schemas.specs import MetricSpec
 
 STAGE = "scores"
+WANTED = pa.schema(
+    [(name, pa.string()) for name in ("input_id", "content_id", "similarity_id", "model", "fingerprint")]
+)
 
 
 class NotANumber(ValueError):
@@ -28,18 +30,21 @@ def wanted_similarities(reconstructions: pa.Table, metrics: list[Resolved]) -> p
 
     `reconstructions` has input_id and content_id of those that were made.
     """
-    inputs, contents_ = columns(reconstructions, "input_id", "content_id")
+    distinct = reconstructions.select(["input_id", "content_id"])
+    distinct = distinct.group_by(["input_id", "content_id"], use_threads=False).aggregate([])
     tables = []
     for metric in metrics:
-        print_ = metric.fingerprint
-        ids = [similarity_id(x, y, print_) for x, y in zip(inputs, contents_, strict=True)]
-        wanted = reconstructions.select(["input_id", "content_id"])
-        for name, column in (
-            ("similarity_id", ids), ("model", [metric.name] * len(ids)), ("fingerprint", [print_] * len(ids)),
-        ):  # fmt: skip
-            wanted = wanted.append_column(name, pa.array(column, pa.string()))
-        tables.append(wanted)
-    return first_of_each(pa.concat_tables(tables), "similarity_id")
+        columns = {
+            "input_id": distinct["input_id"],
+            "content_id": distinct["content_id"],
+            "similarity_id": similarity_ids(
+                flat(distinct["input_id"]), flat(distinct["content_id"]), metric.fingerprint
+            ),
+            "model": pa.repeat(metric.name, distinct.num_rows),
+            "fingerprint": pa.repeat(metric.fingerprint, distinct.num_rows),
+        }
+        tables.append(pa.table(columns, schema=WANTED))
+    return pa.concat_tables([WANTED.empty_table(), *tables])
 
 
 def compare(wanted: pa.Table, metrics: list[Resolved], accountant: Accountant, engine: Engine) -> dict[str, Count]:

@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cyclepref.builder.dataset.edition import release_bare
-from cyclepref.builder.dataset.views import RECONSTRUCTION, Views, WritePlan
-from cyclepref.builder.pairing.scores import SAMPLE
+from cyclepref.builder.dataset.views import Views, WritePlan
 from cyclepref.builder.run.store import Store, first_of_each
 from cyclepref.builder.study.method import Finished
 
@@ -57,9 +56,7 @@ def write_pairs(run: Finished, pairs: pa.Table, out: Path) -> Path:
     candidates = run.store.read_view("candidates").filter(pc.field("status") == "ok")
     scores = run.store.read_view("scores")
     metric = run.pairs["metric"][0].as_py() if run.pairs.num_rows else run.recipe.metric.label
-    views = Views(
-        run.recipe.shape, names, candidates, scores, pairs, metric, RECONSTRUCTION.empty_table(), SAMPLE.empty_table()
-    )
+    views = Views.of_tables(run.recipe.shape, names, candidates, scores, pairs, metric)
     plan = WritePlan(run.recipe.splits, sorted(choice.label for choice in run.recipe.forward))
     release_bare(store, views, plan, "mit", f"{run.recipe.name}, other pairs")
     return out / "dataset"

@@ -96,7 +96,7 @@ def _run(store: Store, cycle: str, keys: list, candidates: list, back: list, sam
     scores, direction = cycle_scores(table), Direction("sbert", "f", True)
     pairs, count = pair(made, scores, recipe.shape.candidate, direction, recipe.pairs)
     inputs = pa.table({"input_id": sorted(keys), "source": [f"source {key}" for key in sorted(keys)]})
-    views = Views(recipe.shape, inputs, made, scores, pairs, "sbert", pa.Table.from_pylist(back), table)
+    views = Views.of_tables(recipe.shape, inputs, made, scores, pairs, "sbert", pa.Table.from_pylist(back), table)
     spec = CATALOG["shapeworld-blip"]
     models = [Resolved(spec.model_copy(update={"name": name}), {"weights": name}) for name in (*MODELS, "back")]
     counts = {stage: dict.fromkeys(MODELS, COUNT) for stage in ("candidates", "reconstructions", "scores")}

@@ -9,9 +9,8 @@ from PIL import Image
 
 from cyclepref.builder.common.images import content_id, encode
 from cyclepref.builder.dataset.edition import release_bare
-from cyclepref.builder.dataset.views import RECONSTRUCTION, Views, WritePlan
+from cyclepref.builder.dataset.views import Views, WritePlan
 from cyclepref.builder.pairing.pair import Direction, pair
-from cyclepref.builder.pairing.scores import SAMPLE
 from cyclepref.builder.run.store import Store
 from cyclepref.schemas import records
 from cyclepref.schemas.cycle import CYCLES, Cycle
@@ -48,7 +47,7 @@ def make_run(out: Path, cycle_name: str, inputs: int = 40, samples: int = 2, pai
     named = pa.table({"input_id": [s["content_id"] for s in sources], "source": ["made"] * inputs})
     keyed = [{"source_key": digest(row["input_id"]), **row} for row in named.to_pylist()]
     store.write_part("sources", _table(keyed, records.SOURCE))
-    views = Views(cycle, named, candidates, scored, found, metric, RECONSTRUCTION.empty_table(), SAMPLE.empty_table())
+    views = Views.of_tables(cycle, named, candidates, scored, found, metric)
     plan = WritePlan(Splits(train=0.6, validation=0.2, test=0.2), sorted(MODELS))
     counts = {"dataset": release_bare(store, views, plan, "mit", "made")}
     recipe = Recipe.model_validate(

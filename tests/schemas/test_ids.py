@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cyclepref.schemas.ids import digest, fingerprint, generation_id, generation_ids, image_id, sample_seed, text_id
+from cyclepref.schemas.ids import digest, fingerprint, generation_id, image_id, sample_seed, text_id
 
 
 @given(st.lists(st.text() | st.binary() | st.integers() | st.none()), st.lists(st.text() | st.binary() | st.none()))
@@ -50,13 +50,6 @@ def test_reconstructions_of_all_candidates_of_an_input_share_their_seeds_by_cons
 
 def test_greedy_and_seeded_generations_differ_in_id():
     assert generation_id("s", "f", None) != generation_id("s", "f", 0)
-
-
-def test_many_generation_ids_at_once_are_those_of_each_alone():
-    sources, seeds = ["a", "ä", ""], [None, 0, 2**62]
-    assert generation_ids(sources, "f", seeds) == [
-        generation_id(s, "f", n) for s, n in zip(sources, seeds, strict=True)
-    ]
 
 
 def test_an_id_is_what_it_has_always_been():

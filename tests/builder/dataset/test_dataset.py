@@ -88,7 +88,7 @@ def test_reconstructions_are_named_by_their_candidates(loaded):
 
 
 def test_pairs_keep_their_names_and_plain_strings(run, loaded):
-    expected = run.views.pairs.sort_by("pair_id").to_pylist()
+    expected = run.views.pairs.table().sort_by("pair_id").to_pylist()
     found = [{name: row[name] for name in expected[0]} for row in every(loaded["pairs"])]
     assert sorted(found, key=lambda row: row["pair_id"]) == expected
 
