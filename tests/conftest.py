@@ -43,7 +43,12 @@ LONGEST = (
     "tests/test_ray_job.py",
     "tests/builder/stages/test_build.py",
     "tests/builder/engine/test_supervisor.py",
+    "tests/builder/engine/test_engine.py",
+    "tests/builder/engine/test_own_ray.py",
     "tests/builder/stages/test_determinism.py",
+    "tests/builder/stages/test_endpoint_build.py",
+    "tests/builder/shapeworld/test_train.py",
+    "tests/builder/dataset/test_publish.py",
     "tests/chaos/test_kills.py",
     "tests/chaos/test_stops.py",
 )
