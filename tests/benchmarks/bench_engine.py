@@ -98,7 +98,7 @@ def measure(place: Path, rows: int, batch: int) -> Row:
     class Ticks(Notes):
         """Notes that remember when receipts came."""
 
-        times: list[tuple[float, int]] = []
+        times: ClassVar[list[tuple[float, int]]] = []
 
         def tick(self, done: int, failed: int) -> None:
             self.times.append((time.monotonic(), done))
