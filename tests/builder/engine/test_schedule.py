@@ -57,8 +57,8 @@ def test_so_they_do_with_rates_that_differ_by_fifty_times_and_are_not_known_befo
     assert seconds <= 1.1 * lower_bound(build, lambda end: end * gpus)
 
 
-# On 512 GPUs a build takes some 15 minutes, of which a load is up to a tenth: 1.1 times the bound is not reached for every
-# build. The bound knows all costs beforehand; a host that was started on a wrong guess has to load a second
+# On 512 GPUs a build takes some 15 minutes, of which a load is up to a tenth: 1.1 times the bound is not reached for
+# every build. The bound knows all costs beforehand; a host that was started on a wrong guess has to load a second
 # time. It also lets all hosts end at one moment, where a batch of eight images takes 42 s.
 @pytest.mark.parametrize(
     ("guess", "within"), [(lambda model: model.row_s, 1.15), (by_kind, 1.2)], ids=["known", "kind"]
