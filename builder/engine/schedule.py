@@ -16,8 +16,9 @@ its host less than half busy waits until its ready rows are worth several loads,
 
 **Stops.** A host with a row to do is not stopped. (One exception: if a crew of several GPUs waits without a host, hosts
 on one node finish what they have begun and make way together.) An idle host is stopped only if a crew needs its place:
-at once if its own crew has no rows left; otherwise after it was idle for as long as its load takes, and if the other
-crew has no host at all, or has too few where this one has too many, each by a tenth, so that nothing flaps.
+at once if its own crew has no rows left; otherwise after it was idle for as long as its load takes (at once, if rows
+trickle in that keep it less than half busy), and if the other crew has no host at all, or too few while others wait for
+its rows, or too few where this one has too many, each by a tenth, so that nothing flaps.
 
 **Blocks.** A host keeps to the models that it has loaded while they have rows, the one with the most work first. A
 block is at most the model's `rows_per_part`, and at most a quarter of what each host of the crew has left: so blocks
@@ -46,7 +47,7 @@ HYSTERESIS, GAIN = 0.10, 0.02
 # A crew that keeps its host less than half busy waits for ready work of so many loads.
 WORTH_LOADS = 5
 # By what part of the horizon a crew is to be done whose rows others wait for.
-RUSH = 0.7
+RUSH = 0.5
 # A host that was asked for this long ago finds no place: idle hosts may hold it, on other nodes than we think.
 STUCK_S = 120.0
 
@@ -420,10 +421,15 @@ class _Changes:
         """Hosts that are idle for now, and may be stopped for another crew."""
         found: list[_Host] = []
         for need in self.needs:
-            if need is not other and need.left and not need.usable:
-                idle = [host for host in self._of(need) if self.quiet or self.now - host.idle_since >= need.load]
-                surplus = max(0.0, need.hosts - need.by(need.horizon * (1 - HYSTERESIS)))
-                found += idle[: int(surplus)] if other.hosts else idle
+            if need is other or not need.left or need.usable:
+                continue
+            fewest = need.by(need.horizon * (1 - HYSTERESIS))
+            if seldom := fewest < 0.5:  # rows that trickle in: it may come back when they are worth a load
+                fewest = 0
+            idle = [host for host in self._of(need) if seldom or self.quiet or self.now - host.idle_since >= need.load]
+            if other.hosts and other.rush == 1:  # nobody waits for it
+                idle = idle[: max(0, int(need.hosts - min(fewest, need.hosts)))]
+            found += idle
         return sorted(found, key=lambda host: (host.idle_since, host.id))
 
     def _of(self, need: _Need) -> list[_Host]:

@@ -108,7 +108,7 @@ def lower_bound(build: Build, gpu_seconds: Callable[[float], float]) -> float:
        batch, `first`; then come one batch of the backward model and one of the metric. So T >= first + both.
     2. The backward model's and the metric's work fits on the GPUs after `first`, when its first row is ready.
     3. Work and necessary loads fit on the GPUs: sum of share x (work + loads x load_s) over all models <= the GPU
-       seconds there are until T. A model's work is its rows x seconds a row. What its host can work in T is less than T:
+       seconds there are until T. A model's work is its rows x seconds a row. What its host can work in T is less:
        it loads first, or waits for the first row to be ready if that takes longer; and after its last row there must be
        time for a batch of each model downstream. So a model must be loaded at least ceil(work / (that time)) times,
        and at least once.
@@ -182,8 +182,8 @@ class Outcome:
 
 
 class Simulation:
-    """One build. `given` is how often each row was begun and not lost; `resizes` are (when, cluster); `deaths` are when a
-    busy host dies. Models are guessed to take `guess(model)` seconds a row before they are measured."""
+    """One build. `given` is how often each row was begun and not lost; `resizes` are (when, cluster); `deaths`
+    are when a busy host dies. Models are guessed to take `guess(model)` seconds a row before they are measured."""
 
     def __init__(
         self,
@@ -388,5 +388,5 @@ def spread(build: Build, seed: int) -> Build:
 
 
 def by_kind(model: Model) -> float:
-    """A guess that knows the kind of a model alone: an image costs more than a caption, a caption more than a measure."""
+    """A guess that knows a model's kind alone: an image costs more than a caption, that more than a measure."""
     return 0.02 if model.gpus < 0.5 else 3.0 if model.name.startswith(("sd", "flux")) else 0.3

@@ -50,10 +50,57 @@ def test_the_papers_recipes_end_within_a_tenth_of_the_lower_bound(build, gpus):
 
 
 @pytest.mark.parametrize("gpus", [8, 64])
-def test_so_they_do_with_rates_that_differ_by_fifty_times_and_are_not_known_before(gpus):
-    build = spread(T2I, gpus)
+@pytest.mark.parametrize("build", [I2T, T2I], ids=["i2t", "t2i"])
+def test_so_they_do_with_rates_that_differ_by_fifty_times_and_are_not_known_before(build, gpus):
+    build = spread(build, gpus)
     seconds = Simulation(build, cluster_of(gpus), seed=gpus).run().seconds
     assert seconds <= 1.1 * lower_bound(build, lambda end: end * gpus)
+
+
+# On 512 GPUs a build takes some 15 minutes, of which a load is up to a tenth: 1.1 times the bound is not reached for
+# every build. The bound knows all costs beforehand; a host that was started on a wrong guess has to load a second
+# time. It also lets all hosts end at one moment, where a batch of eight images takes 42 s.
+@pytest.mark.parametrize(
+    ("guess", "within"), [(lambda model: model.row_s, 1.15), (by_kind, 1.2)], ids=["known", "kind"]
+)
+@pytest.mark.parametrize("build", [I2T, T2I, spread(T2I, 1)], ids=["i2t", "t2i", "t2i of other rates"])
+def test_on_512_gpus_loads_and_unknown_costs_take_up_to_a_fifth_more(build, guess, within):
+    seconds = Simulation(build, cluster_of(512), guess=guess).run().seconds
+    assert seconds <= within * lower_bound(build, lambda end: end * 512)
+
+
+@pytest.mark.parametrize(("before", "after"), [(8, 64), (64, 32)], ids=["late", "gone"])
+def test_nodes_that_come_late_or_go_are_made_use_of(before, after):
+    turn = 1800.0
+    simulation = Simulation(T2I, cluster_of(before), guess=by_kind, resizes=((turn, cluster_of(after)),))
+
+    def gpu_seconds(end: float) -> float:
+        return min(end, turn) * before + max(0.0, end - turn) * after
+
+    assert simulation.run().seconds <= 1.1 * lower_bound(T2I, gpu_seconds)
+
+
+def test_a_crew_of_several_gpus_that_waits_gets_its_place_though_the_others_are_never_idle():
+    cluster = Cluster(16, 2)
+    big, small = crews({"big": spec("big", 2), "small": spec("small", 1)}, cluster)
+    schedule = Schedule([big, small], {"big": Work(8, 32), "small": Work(8, 32)}, cluster)
+    schedule.offer("small", 1_000_000)
+    assert schedule.changes(0) == [Start(small)] * 2
+    for host in "xy":
+        schedule.host_up(host, small, 0)
+        schedule.loaded(host, "small", 10)
+        schedule.began(host, "small", 8, 10)
+    schedule.offer("big", 800)
+    assert schedule.changes(11) == []
+    schedule.done("x", "small", 8, 8, 18)
+    assert schedule.pick("x", 18) is None, "it makes way"
+    assert schedule.changes(18) == []
+    schedule.done("y", "small", 8, 8, 20)
+    assert sorted(schedule.changes(20)) == [Stop("x"), Stop("y")]
+    schedule.host_gone("x")
+    assert schedule.changes(21) == [], "the free GPU is not given away again"
+    schedule.host_gone("y")
+    assert schedule.changes(22) == [Start(big)]
 
 
 # Small enough to be run often: a big captioner, one of two GPUs, and a metric that shares a GPU.
@@ -80,8 +127,8 @@ def test_no_row_is_given_twice_or_forgotten_whatever_dies_comes_or_goes(seed, gp
 def test_on_one_gpu_a_model_is_finished_before_the_next_one_is_loaded():
     build = replace(I2T, inputs=60)
     outcome = Simulation(build, cluster_of(1)).run()
-    assert all(outcome.loads[model.name] <= 2 for model in build.models)
-    assert outcome.loads.total() <= len(build.models) + 1
+    assert {outcome.loads[model.name] for model in (*build.forward, build.backward)} == {1}
+    assert outcome.loads[build.metric.name] <= 4  # four of its hosts share the GPU
 
 
 def test_an_idle_host_gives_way_to_a_crew_that_waits_and_a_busy_one_does_not():
