@@ -10,6 +10,7 @@ from rich.table import Table
 
 from cyclepref import failures
 from cyclepref.builder.run.lock import hold
+from cyclepref.builder.run.record import LOADING
 from cyclepref.builder.run.status import status
 from cyclepref.builder.run.store import Store
 from cyclepref.builder.run.upkeep import Unused, merge, prune, unused
@@ -113,6 +114,7 @@ def _stages(stages: list[dict[str, Any]]) -> Table:
     for stage in stages:
         speed = "" if stage["rows_a_second"] is None else f"{stage['rows_a_second']:,.1f}"
         left = "" if stage["seconds_left"] is None else str(timedelta(seconds=round(stage["seconds_left"])))
+        left = LOADING if stage["loading"] else left
         for model, count in stage["models"].items():
             numbers = (f"{count[name]:,}" for name in ("wanted", "ok", "failed", "left"))
             table.add_row(stage["stage"], _plain(model), *numbers, speed, left)

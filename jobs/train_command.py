@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Callable
 
 from cyclepref.jobs.arguments import folder, positive
-from cyclepref.jobs.recipe_names import recipe_path
 
 
 def add_train_command(commands, add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -37,6 +36,7 @@ def add_train_command(commands, add: Callable[..., argparse.ArgumentParser]) -> 
 
 def _train(arguments: argparse.Namespace) -> int:
     from cyclepref.jobs.changes import parse_changes
+    from cyclepref.jobs.recipe_names import recipe_path
     from cyclepref.jobs.train_reward import run_train_reward
 
     changes = parse_changes(arguments.set) | ({"start": arguments.start} if arguments.start else {})

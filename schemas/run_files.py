@@ -95,6 +95,9 @@ class StageNote(RunFile):
     failed: Count
     began: Seconds
     ended: Seconds | None
+    # Not in the notes of earlier versions.
+    rows_a_second: Seconds | None = None
+    seconds_left: Seconds | None = None
 
 
 class ProgressFile(RunFile):

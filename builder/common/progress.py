@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
+from cyclepref.builder.common.time_left import TimeLeft
 from cyclepref.schemas.errors import visible
 
 LOG_EVERY_S = 15
@@ -31,10 +32,21 @@ def plain(text: object) -> Text:
 
 
 @contextmanager
-def stage(label: str, total: int) -> Iterator[Tick]:
-    """Show the progress of `total` rows; call what it yields with the number of rows just done."""
-    with (_bar if sys.stderr.isatty() else _lines)(label, total) as tick:
-        yield tick
+def stage(label: str, total: int, left: TimeLeft | None = None, waiting: str = "") -> Iterator[Tick]:
+    """Show the progress of `total` rows; call what it yields with the number of rows just done.
+
+    `left` is an estimate that the caller tells of rows before it tells this of them; without one all rows are alike.
+    `waiting` says what goes on until the first rows are done.
+    """
+    alike = None if left else TimeLeft({label: total})
+    with (_bar if sys.stderr.isatty() else _lines)(label, total, left or alike, waiting) as tick:
+
+        def told(done: int) -> None:
+            if alike:
+                alike.tick(time.monotonic(), label, done)
+            tick(done)
+
+        yield told
 
 
 class Times(ProgressColumn):
@@ -45,8 +57,10 @@ class Times(ProgressColumn):
         elapsed = _clock(task.finished_time if task.finished else task.elapsed)
         if task.finished:
             return Text(f"took {elapsed}")
-        left = "?" if task.time_remaining is None else _clock(task.time_remaining)
-        return Text(f"{elapsed} so far, {left} left")
+        left, waiting = task.fields["left"], task.fields["waiting"]
+        if waiting and not left.begun:
+            return Text(f"{elapsed} so far, {waiting}")
+        return Text(f"{elapsed} so far, {'?' if left.seconds_left is None else _clock(left.seconds_left)} left")
 
 
 def _clock(seconds: float | None) -> str:
@@ -57,19 +71,21 @@ def _clock(seconds: float | None) -> str:
 
 
 @contextmanager
-def _bar(label: str, total: int) -> Iterator[Tick]:
+def _bar(label: str, total: int, left: TimeLeft, waiting: str) -> Iterator[Tick]:
     # Counts and times matter most: on a narrow terminal the name and the bar are shortened first.
     name, bar = (34, 30) if console.width >= WIDE else (17, 10)
     label_column = TextColumn("{task.description}", table_column=Column(width=name, no_wrap=True, overflow="ellipsis"))
     with Progress(label_column, BarColumn(bar), MofNCompleteColumn(), Times(), console=console) as bars:
-        task = bars.add_task(label, total=total)
+        task = bars.add_task(label, total=total, left=left, waiting=waiting)
         yield lambda done: bars.advance(task, done)
 
 
 @contextmanager
-def _lines(label: str, total: int) -> Iterator[Tick]:
+def _lines(label: str, total: int, left: TimeLeft, waiting: str) -> Iterator[Tick]:
     begin = said = time.monotonic()
     done = 0
+    if waiting:
+        console.print(f"{label}: {total} rows to do, {waiting}")
 
     def tick(count: int) -> None:
         nonlocal done, said
@@ -77,11 +93,16 @@ def _lines(label: str, total: int) -> Iterator[Tick]:
         now = time.monotonic()
         if now - said >= LOG_EVERY_S and done:
             said = now
-            left = (now - begin) / done * (total - done)
-            console.print(f"{label}: {done}/{total} rows, {done / (now - begin):.1f} a second, {left:.0f} s left")
+            console.print(f"{label}: {done}/{total} rows{_speed(left)}")
 
     yield tick
     console.print(f"{label}: {done}/{total} rows in {time.monotonic() - begin:.1f} s")
+
+
+def _speed(left: TimeLeft) -> str:
+    """How fast it goes and how long it has yet to go, where that can be told."""
+    rate, seconds = left.rows_a_second, left.seconds_left
+    return "" if rate is None or seconds is None else f", {rate:.1f} a second, {seconds:.0f} s left"
 
 
 @contextmanager

@@ -1,15 +1,14 @@
 """What all models share when they load and run."""
 
+import importlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import diffusers
 import torch
-import transformers
 
-from cyclepref.builder.models.weights import Watched, watched
+from cyclepref.builder.models.weights import Watched, imported, watched
 from cyclepref.schemas.errors import CyclePrefError
 from cyclepref.schemas.specs import MetricSpec, ModelSpec
 
@@ -28,9 +27,10 @@ def device() -> torch.device:
 def quiet() -> None:
     """Keep progress bars and advice of transformers and diffusers out of a worker's log. A cut prompt is one of
     those warnings; it is counted in the rows instead (`truncated`)."""
-    for library in (transformers.utils.logging, diffusers.utils.logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
+    for utils in (imported("transformers", "utils"), imported("diffusers", "utils")):
+        if utils is not None:
+            utils.logging.set_verbosity_error()
+            utils.logging.disable_progress_bar()
 
 
 def source_of(spec: ModelSpec | MetricSpec) -> tuple[str, dict[str, Any]]:
@@ -52,6 +52,10 @@ def loading(spec: ModelSpec | MetricSpec, leave_out: Iterable[str] = ()) -> Iter
             weights that are missing, of another shape, or of another architecture than the config's.
     """
     where = spec.repo or f"the weights of the package {spec.kind}"
+    if spec.trust_remote_code:
+        # A model's own code may load its parts by either library, so both have to be watched.
+        for library in ("transformers", "diffusers"):
+            importlib.import_module(library)
     with watched(spec.repo, leave_out) as found:
         try:
             yield found

@@ -7,6 +7,7 @@ sentence-transformers model makes of its parts included.
 """
 
 import contextlib
+import importlib
 import logging
 import re
 import sys
@@ -16,9 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 
 # What may be missing: nothing is read from it.
 UNREAD = {
@@ -76,14 +75,16 @@ def watched(root: str | None, leave_out: Iterable[str] = ()) -> Iterator[Watched
     """Collect what every model that is loaded in this block lacks, and what it has no place for.
 
     `root` is where the whole model lies: its components are named by their place below it. `leave_out` names parts
-    (the first component of their tensors' names) that may be missing whole, since they are not used.
+    (the first component of their tensors' names) that may be missing whole, since they are not used. Only libraries
+    that are imported before the block are watched.
     """
     found = Watched()
     with _lock, contextlib.ExitStack() as stack:
         reports = stack.enter_context(_reports())
         note = _Note(found, root, tuple(leave_out), reports)
-        stack.enter_context(_replaced(transformers.PreTrainedModel, "from_pretrained", note.load))
-        stack.enter_context(_replaced(diffusers.ModelMixin, "from_pretrained", note.load))
+        for kind in (imported("transformers", "PreTrainedModel"), imported("diffusers", "ModelMixin")):
+            if kind is not None:
+                stack.enter_context(_replaced(kind, "from_pretrained", note.load))
         if peft := sys.modules.get("peft"):
             stack.enter_context(_replaced(peft.PeftModel, "load_adapter", note.adapt))
         yield found
@@ -97,6 +98,13 @@ def difference(part: str, model: dict[str, torch.Tensor], file: dict[str, torch.
         if file[name].shape != model[name].shape
     }
     return Difference(part, len(model), sorted(model.keys() - file.keys()), sorted(file.keys() - model.keys()), shapes)
+
+
+def imported(library: str, name: str) -> Any:
+    """What a library calls `name`; None if the library is not imported: each costs seconds, and a model that does
+    without one is not made to wait for it."""
+    # Imported once more, which waits for another thread that is in the middle of it.
+    return getattr(importlib.import_module(library), name) if library in sys.modules else None
 
 
 # ---- asking the libraries --------------------------------------------------------------------------------------
@@ -184,7 +192,8 @@ def _account(part: str, model: torch.nn.Module, info: dict[str, Any], leave_out:
         for name, in_file, in_model in info.get("mismatched_keys", ())
     }
     missing, unexpected = set(info.get("missing_keys", ())), set(info.get("unexpected_keys", ()))
-    if isinstance(model, diffusers.ModelMixin):
+    mixin = imported("diffusers", "ModelMixin")
+    if mixin is not None and isinstance(model, mixin):
         # It believes the index of a sharded file; what a shard then did not have has no memory yet.
         missing |= {name for name, tensor in tensors.items() if tensor.is_meta}
     if getattr(model, "hf_quantizer", None) is not None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from cyclepref.builder.common.time_left import TimeLeft
 from cyclepref.builder.run.folder import StoreError
 from cyclepref.builder.run.lock import LockError
 from cyclepref.builder.run.seal import UNREADABLE, in_a_line, read_sealed, write_sealed
@@ -22,6 +23,8 @@ PROGRESS_FILE = "progress.json"
 NOTE_EVERY_S = 5.0
 # Characters of an error that are kept: it may quote whatever a model or a server said.
 MAX_ERROR = 4000
+# What is said of a stage that runs models until its first rows are done.
+LOADING = "loading models"
 State = Literal["running", "finished", "stopped"]
 
 
@@ -63,14 +66,16 @@ class Notes:
         options = {"compression": "zstd", "use_dictionary": ["model"]}
         self.store.write_file(name, lambda sink: write_sealed(wanted, name, sink, **options))
         note = {"stage": stage, "table": table, "wanted": name, "rows": len(ids), "todo": todo, "done": 0, "failed": 0}
-        self._content["stages"].append({**note, "began": time.time(), "ended": None})
+        speed = {"rows_a_second": None, "seconds_left": None}
+        self._content["stages"].append({**note, **speed, "began": time.time(), "ended": None})
         self._write("running")
 
-    def tick(self, done: int, failed: int) -> None:
-        """Rows of the stage were finished, some of them as failures."""
+    def tick(self, done: int, failed: int, left: TimeLeft) -> None:
+        """Rows of the stage were finished, some of them as failures; `left` has been told of them."""
         self.check()
         note = self._content["stages"][-1]
         note["done"], note["failed"] = note["done"] + done, note["failed"] + failed
+        note["rows_a_second"], note["seconds_left"] = left.rows_a_second, left.seconds_left
         if time.monotonic() - self._written >= NOTE_EVERY_S:
             self._write("running")
 
@@ -83,6 +88,11 @@ class Notes:
         self._content.update(state=state, updated=time.time())
         self.store.write_json(PROGRESS_FILE, self._content)
         self._written = time.monotonic()
+
+
+def runs_models(table: str) -> bool:
+    """Whether a stage that fills this table of the store runs models, and so has to load them before its first rows."""
+    return table in ("generations", "similarities", "verdicts")
 
 
 def wanted_of(store: Store, note: dict[str, Any]) -> pa.Table:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from cyclepref.builder.run.failures import failures
 from cyclepref.builder.run.lock import holders
 from cyclepref.builder.run.notices import notices
-from cyclepref.builder.run.record import PROGRESS_FILE, wanted_of
+from cyclepref.builder.run.record import PROGRESS_FILE, runs_models, wanted_of
 from cyclepref.builder.run.store import Store, StoreError
 from cyclepref.builder.run.upkeep import UpkeepError, unused
 from cyclepref.schemas.run_files import ProgressFile, RunJson
@@ -29,7 +29,9 @@ def status(store: Store) -> dict[str, Any]:
     - `notices`: what to know of the latest build that finished (builder/run/notices.py)
     - `holder`: who works in the directory (command, host, pid, since, seconds since its last sign of life), or null
     - `stages`: of the latest build so far, in order: `models` (wanted, ok, failed, left: rows in the store now),
-      `rows_a_second` and `seconds_left` (null where nothing is being made), `began` and `ended` (UTC, or null)
+      `loading` (whether it is at work and has no rows yet since its models load), `rows_a_second` (while it is at work,
+      without its start-up; afterwards in all) and `seconds_left` (null where nobody can tell, or nothing is being made;
+      see builder/common/time_left.py), `began` and `ended` (UTC, or null)
     - `failures`: what failed and is still wanted, by stage, model and reason, with counts and the names of some of the
       inputs; at most REASONS
     - `unused`: rows and bytes in the store that the latest build did not ask for, by table and model; null while
@@ -48,7 +50,7 @@ def status(store: Store) -> dict[str, Any]:
     stages = []
     for note in notes["stages"]:
         wanted = wanted_of(store, note)
-        stages.append(_stage(store, note, wanted, live=state == "running", updated=notes["updated"]))
+        stages.append(_stage(store, note, wanted, live=state == "running"))
     return {
         "run": store.root,
         "recipe": notes["recipe"],
@@ -80,7 +82,7 @@ def _holder(store: Store) -> dict[str, Any] | None:
     return {"command": who.command, "host": who.host, "pid": who.pid, "since": who.since, "silent_seconds": since}
 
 
-def _stage(store: Store, note: dict[str, Any], wanted: pa.Table, live: bool, updated: float) -> dict[str, Any]:
+def _stage(store: Store, note: dict[str, Any], wanted: pa.Table, live: bool) -> dict[str, Any]:
     ok = store.ids(note["table"]).holds(wanted["id"])
     failed = pc.and_not(store.ids("failures").holds(wanted["id"]), ok)
     flags = pa.table({"model": wanted["model"].cast(pa.string()), "ok": ok, "failed": failed})
@@ -94,25 +96,27 @@ def _stage(store: Store, note: dict[str, Any], wanted: pa.Table, live: bool, upd
         }
         for row in sums.to_pylist()
     }
-    rate, left = _speed(note, updated)
     working = live and note["ended"] is None
+    left = note.get("seconds_left") if working else None
     return {
         "stage": note["stage"],
         "models": models,
-        "rows_a_second": rate,
-        "seconds_left": left if working else None,
+        "loading": working and runs_models(note["table"]) and note["todo"] > 0 and not note["done"],
+        "rows_a_second": _speed(note),
+        "seconds_left": None if left is None else round(left, 1),
         "began": _utc(note["began"]),
         "ended": _utc(note["ended"]),
     }
 
 
-def _speed(note: dict[str, Any], updated: float) -> tuple[float | None, float | None]:
-    """Rows a second of this build in this stage, and the seconds that the rest takes at that speed."""
-    seconds = (note["ended"] or updated) - note["began"]
-    if not note["done"] or seconds <= 0:
-        return None, None
-    rate = note["done"] / seconds
-    return round(rate, 3), round((note["todo"] - note["done"]) / rate, 1)
+def _speed(note: dict[str, Any]) -> float | None:
+    """Rows a second of this build in this stage: as the build measured it, or in all once the stage has ended."""
+    if note["ended"] is None:
+        rate = note.get("rows_a_second")
+    else:
+        seconds = note["ended"] - note["began"]
+        rate = note["done"] / seconds if note["done"] and seconds > 0 else None
+    return None if rate is None else round(rate, 3)
 
 
 def _reasons(store: Store) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What every stage of a build does alike: subtract what is there, run the rest in blocks, account for every row."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
@@ -8,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cyclepref.builder.common import progress
+from cyclepref.builder.common.time_left import TimeLeft
 from cyclepref.builder.run.ids import IdSet
 from cyclepref.builder.run.in_flight import Journal
-from cyclepref.builder.run.record import Notes
+from cyclepref.builder.run.record import LOADING, Notes, runs_models
 from cyclepref.builder.run.store import Store, flat, without
 from cyclepref.builder.stages.failure_limit import Excess, FailureLimit
 from cyclepref.schemas.errors import CyclePrefError, visible
@@ -83,11 +85,14 @@ class Accountant:
             journal.clear()
         self.notes.begin(work.stage, work.table, work.rows[work.key], work.rows["model"], todo.num_rows)
         if todo.num_rows:
-            with progress.stage(work.stage, todo.num_rows) as tick:
+            left = TimeLeft({each["values"]: each["counts"] for each in pc.value_counts(todo["model"]).to_pylist()})
+            waiting = LOADING if runs_models(work.table) else ""
+            with progress.stage(work.stage, todo.num_rows, left, waiting) as tick:
                 for receipt in do(todo):
+                    _note_time(left, receipt)
                     done, wrong = (pc.sum(receipt[name]).as_py() or 0 for name in ("done", "failed"))
                     tick(done)
-                    self.notes.tick(done, wrong)
+                    self.notes.tick(done, wrong, left)
                     limit.count(receipt)
                     self._note_halved(work.stage, receipt)
                     if limit.excess():
@@ -143,6 +148,14 @@ class Accountant:
         ]
         told = "\n".join(worst)
         return f"{work.stage}: {visible(excess.model, keep='')}: {excess.found}:\n{told}\n{excess.way_out}"
+
+
+def _note_time(left: TimeLeft, receipt: pa.Table) -> None:
+    """Tell an estimate of a receipt's rows. A receipt may have the column `seconds`: how long a host worked on them."""
+    now = time.monotonic()
+    for row in receipt.to_pylist():
+        if row["done"]:
+            left.tick(now, row["model"], row["done"], row.get("seconds"))
 
 
 def _examples(sources: list[str]) -> str:

@@ -1,5 +1,6 @@
 """A driver with a Ray of its own, in a process that tests may look into and kill: slow rows, then a full disk."""
 
+import sys
 import threading
 import time
 
@@ -26,7 +27,7 @@ def main() -> None:
         with Engine() as engine:
             for _ in engine.run_tasks([pa.table({"row": [number]}) for number in range(60)], row):
                 print("row", flush=True)
-                input()  # one line for each row, so that the test sees it at work
+                sys.stdin.readline()  # one line for each row, so that the test sees it at work
     except EngineError as error:
         print("ended", error, flush=True)
     end = time.monotonic() + 3

@@ -1,54 +1,21 @@
-"""A run directory as people operate it: notes, status, pruning, merging, joining parts, and being killed meanwhile."""
+"""A run directory as people operate it: pruning, merging, joining parts, and being killed meanwhile."""
 
 import json
 
 import pyarrow as pa
 import pytest
+from instant_builds import build, generations
 
 from cyclepref.builder.run import upkeep
 from cyclepref.builder.run.lock import LockError, hold
-from cyclepref.builder.run.record import Notes
-from cyclepref.builder.run.status import status
 from cyclepref.builder.run.store import JOINED, ROW_GROUP_WITHOUT_IMAGES, Store, StoreError
 from cyclepref.builder.run.upkeep import UpkeepError, join_small, merge, prune, unused
 from cyclepref.builder.stages.accounting import Accountant, BuildError, Work
-from cyclepref.builder.stages.steps import blocks_of, failure, receipt
-from cyclepref.schemas import records
 from cyclepref.schemas.ids import digest
 
 
 class Killed(BaseException):
     """Stands for a kill: nothing catches it, and nothing after it is done."""
-
-
-def generations(*names: str, model: str = "m") -> pa.Table:
-    rows = [
-        {"generation_id": digest(n), "model": model, "content_id": digest("c", n), "text": n, "fingerprint": "f"}
-        for n in names
-    ]
-    return pa.Table.from_pylist(rows, schema=records.GENERATION)
-
-
-def build(store: Store, wanted: dict[str, list[str]], failing: tuple[str, ...] = ()) -> None:
-    """What a build does to a store, with an accountant and a stage whose rows are made at once."""
-    rows = [{"generation_id": digest(n), "text": n, "model": m} for m, names in wanted.items() for n in names]
-    work = Work("candidates", "generations", "generation_id", pa.Table.from_pylist(rows))
-
-    def do(todo: pa.Table):
-        for block in blocks_of(todo, 1):
-            [row] = block.to_pylist()
-            wrong = row["text"] in failing
-            if wrong:
-                bad = failure(row | {"error_class": "E", "message": "[b]no"}, "generation_id", "candidates", "text")
-                store.write_part("failures", pa.Table.from_pylist([bad], schema=records.FAILURE))
-            else:
-                store.write_part("generations", generations(row["text"], model=row["model"]))
-            yield receipt(block, int(wrong))
-
-    with hold(store, "build") as held, Notes(store, held.check).of("mine") as notes:
-        Accountant(store, 1.0, notes=notes).run(work, do)
-        models = {name: {"fingerprint": "f"} for name in wanted}
-        store.write_json("run.json", {"models": models, "counts": {"inputs": {"read": 0, "failed": 0}}})
 
 
 def texts(store: Store) -> list[str]:
@@ -58,97 +25,6 @@ def texts(store: Store) -> list[str]:
 @pytest.fixture
 def store(tmp_path) -> Store:
     return Store(tmp_path / "run")
-
-
-# ---- status ------------------------------------------------------------------------------------------------------
-
-
-def test_a_finished_run_tells_its_rows_failures_and_nothing_unused(store):
-    build(store, {"a": ["1", "2", "3"], "b": ["4"]}, failing=("2",))
-    found = status(Store(store.root))
-    assert (found["state"], found["holder"], found["recipe"], found["unused"]) == ("finished", None, "mine", [])
-    [stage] = found["stages"]
-    assert stage["models"] == {
-        "a": {"wanted": 3, "ok": 2, "failed": 1, "left": 0},
-        "b": {"wanted": 1, "ok": 1, "failed": 0, "left": 0},
-    }
-    assert stage["ended"]
-    assert stage["rows_a_second"] > 0
-    [reason] = found["failures"]
-    assert (reason["stage"], reason["model"], reason["error_class"], reason["count"]) == ("candidates", "a", "E", 1)
-
-
-def test_a_run_at_work_tells_what_is_left_how_fast_it_goes_and_who_is_at_it(store):
-    rows = pa.table({"generation_id": [digest(n) for n in "12345678"], "model": ["a"] * 8})
-    seen = {}
-
-    def do(todo):
-        store.write_part("generations", generations("1", "2", model="a"))
-        yield receipt(todo[:2], 0)
-        seen.update(status(Store(store.root)))
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt), hold(store, "build") as held, Notes(store, held.check).of("mine") as notes:  # noqa: PT012
-        notes._written = -1e9  # as if the last note were long ago
-        Accountant(store, 0.5, notes=notes).run(Work("candidates", "generations", "generation_id", rows), do)
-    assert seen["state"] == "running"
-    assert seen["holder"]["command"] == "build"
-    assert seen["stages"][0]["models"]["a"] == {"wanted": 8, "ok": 2, "failed": 0, "left": 6}
-    assert seen["unused"] is None
-    after = status(store)
-    assert (after["state"], after["holder"]) == ("stopped", None)
-
-
-def test_time_left_is_what_is_to_do_at_the_speed_so_far(store):
-    build(store, {"a": ["1"]})
-    notes = store.read_json("progress.json")
-    notes["state"] = "running"
-    notes["stages"][0].update(began=100.0, ended=None, todo=30, done=10)
-    store.write_json("progress.json", {**notes, "updated": 105.0})
-    with hold(store, "build"):
-        [stage] = status(store)["stages"]
-    assert (stage["rows_a_second"], stage["seconds_left"]) == (2.0, 10.0)
-
-
-def test_a_run_that_was_killed_is_stopped_not_running(store):
-    build(store, {"a": ["1"]})
-    store.write_json("progress.json", {**store.read_json("progress.json"), "state": "running"})
-    assert status(store)["state"] == "stopped"
-
-
-def test_a_directory_without_a_run_is_one_clear_error(store):
-    with pytest.raises(StoreError, match="has no run: `cyclepref build RECIPE --out"):
-        status(store)
-
-
-def test_a_stage_that_comes_twice_in_a_build_keeps_both_its_notes(store):
-    notes = Notes(store)
-    for table in ("generations", "similarities"):
-        notes.begin("scores", table, pa.chunked_array([["x"]]), pa.chunked_array([["m"]]), 1)
-    assert [note["wanted"] for note in store.read_json("progress.json")["stages"]] == [
-        "wanted/scores.parquet",
-        "wanted/scores-2.parquet",
-    ]
-
-
-def test_a_lost_lock_ends_a_build_at_its_next_row(store):
-    def lost():
-        raise LockError("given away")
-
-    with pytest.raises(LockError, match="given away"):
-        Notes(store, lost).begin("s", "generations", pa.chunked_array([["x"]]), pa.chunked_array([["m"]]), 1)
-
-
-def test_a_build_that_lost_its_lock_leaves_the_notes_to_the_one_that_has_it(store):
-    def lose_it():
-        with Notes(store).of("loser") as notes:
-            notes.begin("s", "generations", pa.chunked_array([["x"]]), pa.chunked_array([["m"]]), 1)
-            build(store, {"a": ["1"]})
-            raise LockError("given away")
-
-    with pytest.raises(LockError, match="given away"):
-        lose_it()
-    assert store.read_json("progress.json")["state"] == "finished"
 
 
 # ---- pruning -----------------------------------------------------------------------------------------------------
