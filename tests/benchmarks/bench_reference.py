@@ -74,8 +74,8 @@ def _loop(results: list[Row], did: Row, whole: Row) -> Row:
     scaled = whole["candidates"] / did["candidates"]
     working = median(results, "working") * scaled
     begun = median([{"start-up": row["seconds"] - row["working"]} for row in results], "start-up")
-    # Start-up's share of it is scaled with the rest where only a part was done: it is small beside that.
-    used = median(results, "processor") * scaled
+    # Which part of it is start-up's is not known, so that of a part of the work cannot be scaled.
+    used = median(results, "processor") if scaled == 1 else None
     return {"seconds": begun + working, "start-up": begun, "working": working, "processor": used, "scaled": scaled}
 
 
