@@ -30,7 +30,7 @@ _token.write_text(secrets.token_hex(32))
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(_token))
 
 # Processes that Ray starts import the workers that tests of the engine define, as they import ours.
-_workers_of_tests = [str(Path(__file__).parent / folder) for folder in ("builder", "builder/engine")]
+_workers_of_tests = [str(Path(__file__).parent / folder) for folder in ("builder", "builder/engine", "benchmarks")]
 os.environ["PYTHONPATH"] = os.pathsep.join([*_workers_of_tests, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
 
 # On a busy machine the first example of a test pays for imports: slow is not wrong.

@@ -1,7 +1,8 @@
 """What the benchmarks share: ways that take turns in fresh processes, medians, a table, a JSON file, the machine.
 
-A way is a command whose last line of output is a JSON object. Its seconds are those from the start of its process to
-the end, so imports and loading are in them. Ways take turns, every second round backwards, so that what else runs on
+A way is a command whose last line of output is a JSON object. Its `seconds` are those from the start of its process to
+the end, so imports and loading are in them; its `processor` seconds are what the process and all below it used, which
+other work on the machine changes less. Ways take turns, every second round backwards, so that what else runs on
 the machine, and a machine that becomes warm or busy, falls on all of them alike; ratios are of their medians.
 """
 
@@ -14,12 +15,31 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 HERE = Path(__file__).parent
+LOOK_S = 0.5
+# The load per core from which a machine is called busy.
+BUSY = 0.5
+# What Ray starts for itself, and not for models.
+RAYS_OWN = (
+    "raylet",
+    "gcs_server",
+    "log_monitor",
+    "dashboard",
+    "runtime_env",
+    "monitor.py",
+    "_agent",
+    "resource_tracker",
+)
 PACKAGES = ("cyclepref", "torch", "transformers", "diffusers", "sentence-transformers", "lpips", "ray", "pyarrow")
 
 Row = dict[str, Any]
@@ -49,14 +69,55 @@ def fresh(script: str, *words: str) -> Row:
 
 
 def command(words: list[str]) -> Row:
-    """As `fresh`, of any command; one that prints no JSON has its `seconds` alone."""
+    """As `fresh`, of any command; one that prints no JSON has its `seconds` and `processor` alone."""
     begin = time.perf_counter()
-    done = subprocess.run(words, capture_output=True, text=True)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    watch = Watch(psutil.Process(process.pid))
+    said, complaint = process.communicate()
     seconds = time.perf_counter() - begin
-    if done.returncode:
-        raise BenchmarkError(f"{' '.join(words)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    last = (done.stdout.strip().splitlines() or [""])[-1]
-    return {**(json.loads(last) if last.startswith("{") else {}), "seconds": seconds}
+    watch.end()
+    if process.returncode:
+        raise BenchmarkError(f"{' '.join(words)} ended with {process.returncode}:\n{complaint[-3000:]}")
+    last = (said.strip().splitlines() or [""])[-1]
+    used = sum(watch.processor.values())
+    return {**(json.loads(last) if last.startswith("{") else {}), "seconds": seconds, "processor": used}
+
+
+class Watch(threading.Thread):
+    """Looks twice a second at a process and all below it, until it is told to end.
+
+    `processor` has the seconds of processor time by process; less than half a second of each is missed at its end.
+    `looks` has the time (`time.monotonic`), the resident memory of the process and that of all others that are not
+    Ray's own, in MB.
+    """
+
+    def __init__(self, root: psutil.Process):
+        super().__init__(daemon=True)
+        self.processor: dict[int, float] = {}
+        self.looks: list[tuple[float, float, float]] = []
+        self._root, self._end = root, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        """Look."""
+        while not self._end.wait(LOOK_S):
+            memory = {"root": 0.0, "others": 0.0}
+            with suppress(psutil.Error):
+                for process in [self._root, *self._root.children(recursive=True)]:
+                    with suppress(psutil.Error):  # it has ended meanwhile
+                        times, used = process.cpu_times(), process.memory_info()
+                        self.processor[process.pid] = times.user + times.system
+                        if process == self._root:
+                            memory["root"] = used.rss / 1e6
+                        elif not any(name in " ".join(process.cmdline()) for name in RAYS_OWN):
+                            # Shared memory, where Ray's objects lie, is not any one's.
+                            memory["others"] += (used.rss - used.shared) / 1e6
+            self.looks.append((time.monotonic(), memory["root"], memory["others"]))
+
+    def end(self) -> None:
+        """Look no more."""
+        self._end.set()
+        self.join()
 
 
 def in_turns(ways: Mapping[str, Callable[[], Row]], runs: int) -> dict[str, list[Row]]:
@@ -108,6 +169,8 @@ def _lines(path: str) -> list[str]:
 def say_machine(on: Row) -> None:
     """Print the machine in two lines."""
     print(f"{on['date']}, {on['processor']}, {on['cores']} cores, {on['memory_gb']} GB, load {on['load']} at the start")
+    if on["load"] > BUSY * on["cores"]:
+        print("this machine is busy: seconds are not its own, and even ratios of them can be off by far")
     print(f"Python {on['python']}, " + ", ".join(f"{name} {version}" for name, version in on["versions"].items()))
 
 
@@ -131,14 +194,33 @@ def _placed(text: str, width: int, value: Any) -> str:
     return text.ljust(width) if isinstance(value, str) else text.rjust(width)
 
 
-def finish(figures: Row, file: Path | None, targets: Mapping[str, tuple[float, float]]) -> int:
-    """Write or print the figures, hold each target (what is measured, what it should be at least); 0 if all are met."""
-    figures["targets"] = {name: {"measured": got, "at_least": least} for name, (got, least) in targets.items()}
+@dataclass(frozen=True)
+class Target:
+    """What a figure should be: at least, or at most."""
+
+    measured: float
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether it is; not a number is not."""
+        above = self.at_least is None or self.measured >= self.at_least
+        return above and (self.at_most is None or self.measured <= self.at_most)
+
+    def __str__(self) -> str:
+        bound = f"at most {self.at_most:g}" if self.at_least is None else f"at least {self.at_least:g}"
+        return f"{self.measured:,.2f}, wanted {bound}"
+
+
+def finish(figures: Row, file: Path | None, targets: Mapping[str, Target]) -> int:
+    """Write or print the figures and hold them against their targets; 0 if all are met, 1 otherwise."""
+    figures["targets"] = {name: asdict(target) for name, target in targets.items()}
     print()
-    for name, (got, least) in targets.items():
-        print(f"{'met' if got >= least else 'MISSED'}: {name}: {got:.2f}, wanted at least {least:g}")
+    for name, target in targets.items():
+        print(f"{'met' if target.met else 'MISSED'}: {name}: {target}")
     if file is None:
         print(json.dumps(figures))
     else:
         file.write_text(json.dumps(figures, indent=1) + "\n")
-    return int(any(got < least for got, least in targets.values()))
+    return int(not all(target.met for target in targets.values()))

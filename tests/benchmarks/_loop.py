@@ -15,6 +15,7 @@ loop: the most that one process can do with these models.
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,18 @@ from cyclepref.schemas.ids import sample_seed
 
 
 class Loop:
-    """One pass over all stages; `loading` are the seconds that models took to load (their imports among them)."""
+    """One pass over all stages; `loading` are the seconds of `clock` that models took to load (and their imports)."""
 
-    def __init__(self, work: Work, folder: Path, batched: bool, reuse: bool, in_memory: bool):
+    def __init__(
+        self,
+        work: Work,
+        folder: Path,
+        batched: bool = False,
+        reuse: bool = False,
+        in_memory: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self.clock = clock
         self.work, self.folder = work, folder
         self.batched, self.reuse, self.in_memory = batched, reuse, in_memory
         self.loading, self.embeddings = 0.0, 0
@@ -153,9 +163,9 @@ class Loop:
 
     def loaded(self, load: Any, spec: Any) -> Any:
         """A model, its seconds of loading noted."""
-        begin = time.perf_counter()
+        begin = self.clock()
         model = load(spec)
-        self.loading += time.perf_counter() - begin
+        self.loading += self.clock() - begin
         return model
 
     # ---- content -----------------------------------------------------------------------------------------------

@@ -13,72 +13,28 @@ import os
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import psutil
-from _common import BenchmarkError, Row, arguments, finish, in_turns, machine, median, say_machine, table
+from _common import BenchmarkError, Row, Target, Watch, arguments, finish, in_turns, machine, median, say_machine, table
 
 AT_LEAST, GROWTH = 5000.0, 1.2
 SAMPLES, MODELS = 50, 2
-LOOK_S = 0.5
-# What Ray starts for itself, and not for models.
-RAYS_OWN = (
-    "raylet",
-    "gcs_server",
-    "log_monitor",
-    "dashboard",
-    "runtime_env",
-    "monitor.py",
-    "_agent",
-    "resource_tracker",
-)
 
 
-class Memory(threading.Thread):
-    """Looks at the resident memory, in MB, of this process and of those below it, until it is told to stop."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.looks: list[tuple[float, float, float]] = []  # time, driver, all others
-        self._stop_asked = threading.Event()
-
-    def run(self) -> None:
-        me = psutil.Process()
-        while not self._stop_asked.wait(LOOK_S):
-            others = sum(_resident(process) for process in me.children(recursive=True))
-            self.looks.append((time.monotonic(), _resident(me), others))
-
-    def end(self) -> None:
-        """Look no more."""
-        self._stop_asked.set()
-        self.join()
-
-    def growth(self, begin: float, end: float) -> Row:
-        """Peaks, and the last quarter's median as a multiple of the second quarter's; times are `time.monotonic`'s."""
-        quarter = (end - begin) / 4
-        figures: Row = {}
-        for at, name in ((1, "driver"), (2, "hosts")):
-            second, last = (
-                [look[at] for look in self.looks if begin + n * quarter <= look[0] <= begin + (n + 1) * quarter]
-                for n in (1, 3)
-            )
-            figures[f"{name} MB at the peak"] = max((look[at] for look in self.looks), default=0.0)
-            both = second and last
-            figures[f"{name} growth"] = statistics.median(last) / statistics.median(second) if both else None
-        return figures
-
-
-def _resident(process: psutil.Process) -> float:
-    """A process's own memory in MB; shared memory, where Ray's objects lie, is not any one's."""
-    try:
-        if process.pid != os.getpid() and any(name in " ".join(process.cmdline()) for name in RAYS_OWN):
-            return 0.0
-        used = process.memory_info()
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return 0.0
-    return (used.rss - used.shared) / 1e6
+def memory(watch: Watch, begin: float, end: float) -> Row:
+    """Peaks in MB, and the last quarter's median as a multiple of the second quarter's; times as `Watch` has them."""
+    quarter, figures = (end - begin) / 4, {}
+    for at, name in ((1, "driver"), (2, "hosts")):
+        second, last = (
+            [look[at] for look in watch.looks if begin + n * quarter <= look[0] <= begin + (n + 1) * quarter]
+            for n in (1, 3)
+        )
+        figures[f"{name} MB at the peak"] = max((look[at] for look in watch.looks), default=0.0)
+        seen = second and last
+        figures[f"{name} growth"] = statistics.median(last) / statistics.median(second) if seen else None
+    return figures
 
 
 def measure(place: Path, rows: int, batch: int) -> Row:
@@ -96,9 +52,11 @@ def measure(place: Path, rows: int, batch: int) -> Row:
     from cyclepref.builder.stages.accounting import Accountant
 
     class Ticks(Notes):
-        """Notes that remember when receipts came."""
+        """Notes that remember when receipts came, and of how many rows."""
 
-        times: ClassVar[list[tuple[float, int]]] = []
+        def __init__(self, store: Store):
+            super().__init__(store)
+            self.times: list[tuple[float, int]] = []
 
         def tick(self, done: int, failed: int) -> None:
             self.times.append((time.monotonic(), done))
@@ -107,21 +65,20 @@ def measure(place: Path, rows: int, batch: int) -> Row:
     store = Store(place)
     ids = _no_op.write_inputs(store, max(1, rows // (SAMPLES * MODELS)))
     uses = _no_op.uses_of(MODELS, batch, SAMPLES)
-    Ticks.times = []
+    notes = Ticks(store)
     with Engine() as engine:
         begin = time.monotonic()
         cores = engine.cluster.cpus
         ready = time.monotonic()
-        memory = Memory()
-        memory.start()
+        watch = Watch(psutil.Process())
         wanted = _no_op.wanted(ids, uses)
-        counts = _no_op.make(wanted, uses, Accountant(store, 0, notes=Ticks(store)), engine)
+        counts = _no_op.make(wanted, uses, Accountant(store, 0, notes=notes), engine)
         end = time.monotonic()
-        memory.end()
+        watch.end()
     ok = sum(count.ok for count in counts.values())
     if not ok == wanted.num_rows == len(Store(store.root).ids("generations")):
         raise BenchmarkError(f"{wanted.num_rows} rows were wanted, and {ok} were made")
-    (first, of_first), (last, _) = Ticks.times[0], Ticks.times[-1]
+    (first, of_first), (last, _) = notes.times[0], notes.times[-1]
     return {
         "rows": ok,
         "cores": cores,
@@ -130,7 +87,7 @@ def measure(place: Path, rows: int, batch: int) -> Row:
         "seconds": end - ready,
         "rows a second": (ok - of_first) / (last - first) if last > first else float("nan"),
         "whole, rows a second": ok / (end - ready),
-        **memory.growth(first, last),
+        **memory(watch, first, last),
     }
 
 
@@ -155,11 +112,11 @@ def main() -> int:
 
     found = in_turns({"engine": once}, given.runs)["engine"]
     table("the engine by itself", found)
-    targets = {"rows a second": (median(found, "rows a second"), AT_LEAST)}
+    targets = {"rows a second": Target(median(found, "rows a second"), at_least=AT_LEAST)}
     for name in ("driver growth", "hosts growth"):
         grown = [row[name] for row in found if row[name] is not None]
         if grown:
-            targets[f"{name}, its inverse"] = (1 / statistics.median(grown), 1 / GROWTH)
+            targets[name] = Target(statistics.median(grown), at_most=GROWTH)
     return finish({"benchmark": "engine", "machine": on, "runs": found}, given.json, targets)
 
 
