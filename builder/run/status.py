@@ -1,4 +1,4 @@
-"""How a run is doing, told from its directory alone: while a build works in it, after it, or after its death."""
+"""The status of a run, from its directory alone: while a build works in it, afterwards, or after a crash."""
 
 import time
 from datetime import UTC, datetime
@@ -15,25 +15,25 @@ from cyclepref.builder.run.store import Store, StoreError
 from cyclepref.builder.run.upkeep import UpkeepError, unused
 from cyclepref.schemas.run_files import ProgressFile, RunJson
 
-# Failures are told by reason, the most frequent first.
+# The most reasons of failures that are shown, the most frequent first.
 REASONS = 20
-# So many inputs are named with each reason; `cyclepref failures` lists all.
+# The inputs that are named with each reason; `cyclepref failures` lists all.
 NAMED = 3
 
 
 def status(store: Store) -> dict[str, Any]:
-    """What `cyclepref status --json` prints.
+    """The content that `cyclepref status --json` prints.
 
     - `state`: "running", "finished" or "stopped" (by an error, by its user, or killed), of the latest build
-    - `error`: what ended the latest build, if an error did, or null
-    - `notices`: what to know of the latest build that finished (builder/run/notices.py)
-    - `holder`: who works in the directory (command, host, pid, since, seconds since its last sign of life), or null
+    - `error`: the error that ended the latest build, or null
+    - `notices`: those of the latest finished build (builder/run/notices.py)
+    - `holder`: the process in the directory (command, host, pid, since, seconds since its last sign of life), or null
     - `stages`: of the latest build so far, in order: `models` (wanted, ok, failed, left: rows in the store now),
-      `rows_a_second` and `seconds_left` (null where nothing is being made), `began` and `ended` (UTC, or null)
-    - `failures`: what failed and is still wanted, by stage, model and reason, with counts and the names of some of the
-      inputs; at most REASONS
-    - `unused`: rows and bytes in the store that the latest build did not ask for, by table and model; null while
-      that is not known, which is until a build has finished
+      `rows_a_second` and `seconds_left` (null if nothing is being made), `began` and `ended` (UTC, or null)
+    - `failures`: failed rows that are still wanted, by stage, model and reason, with counts and the names of some of
+      the inputs; at most REASONS
+    - `unused`: rows and bytes in the store that the latest build did not ask for, by table and model; null until a
+      build has finished
 
     Raises:
         StoreError: if the directory has no run.
@@ -69,7 +69,8 @@ def _notices(store: Store) -> list[str]:
 
 
 def _holder(store: Store) -> dict[str, Any] | None:
-    """Who holds the run. A clock that differs from the filesystem's makes the time since its last sign wrong."""
+    """The process that holds the run. The time since its last sign of life is wrong if this machine's clock differs
+    from the filesystem's."""
     now = time.time()
     living = [each for each in holders(store) if not each.dead(now)]
     if not living:
@@ -107,7 +108,7 @@ def _stage(store: Store, note: dict[str, Any], wanted: pa.Table, live: bool, upd
 
 
 def _speed(note: dict[str, Any], updated: float) -> tuple[float | None, float | None]:
-    """Rows a second of this build in this stage, and the seconds that the rest takes at that speed."""
+    """Rows per second of this build in this stage, and the seconds that the rest needs at that speed."""
     seconds = (note["ended"] or updated) - note["began"]
     if not note["done"] or seconds <= 0:
         return None, None
@@ -116,7 +117,7 @@ def _speed(note: dict[str, Any], updated: float) -> tuple[float | None, float | 
 
 
 def _reasons(store: Store) -> list[dict[str, Any]]:
-    """Why rows failed that have not succeeded since, the most frequent reason first."""
+    """The reasons of failed rows that have not succeeded since, the most frequent first."""
     by: dict[tuple[str, str, str, str], list[str | None]] = {}
     for row in failures(store):
         by.setdefault((row["stage"], row["model"], row["error"], row["message"]), []).append(row["item"])
