@@ -1,7 +1,7 @@
 """The catalog's captioners with weights on the Hub.
 
-Licences are what the models' cards say, in short; parameters are of all weights that are loaded. A family with a chat
-template needs a row here and no code.
+Licences are short forms of those in the models' cards; parameters count all weights that are loaded. A family with a
+chat template needs only a row here and no code.
 """
 
 from cyclepref.schemas.specs import QUESTION, CaptionerSpec
@@ -18,7 +18,7 @@ def _row(name: str, repo: str, billions: float, licence: str, **settings) -> Cap
 
 
 def _continued(name: str, repo: str, billions: float, licence: str, prompt: str, **settings) -> CaptionerSpec:
-    """A captioner without a chat template that reads a plain text."""
+    """A captioner without a chat template; its prompt is plain text."""
     return _row(name, repo, billions, licence, prompt_style="prefix", prompt=prompt, **settings)
 
 
@@ -37,7 +37,7 @@ HUB_CAPTIONERS = [
     _continued("instructblip-vicuna-7b", "Salesforce/instructblip-vicuna-7b", 7.91, "LLaMA (non-commercial)", QUESTION),
     _continued("paligemma-3b", "google/paligemma-3b-mix-448", 2.92, "Gemma; gated", "caption en"),
     _continued("paligemma2-3b", "google/paligemma2-3b-mix-448", 3.03, "Gemma; gated", "caption en"),
-    # The port without remote code; its task tokens are its prompts.
+    # The port that needs no remote code; task tokens are its prompts.
     _continued("florence-2-large", "florence-community/Florence-2-large", 0.82, "MIT", "<MORE_DETAILED_CAPTION>",
                about="other tasks: <CAPTION>, <DETAILED_CAPTION>"),
     # ---- LLaVA
@@ -48,7 +48,7 @@ HUB_CAPTIONERS = [
     _row("llava-1.6-34b", "llava-hf/llava-v1.6-34b-hf", 34.75, "Apache-2.0", batch_size=8, num_gpus=2, about=PAPER),
     _row("llava-onevision-0.5b", "llava-hf/llava-onevision-qwen2-0.5b-ov-hf", 0.89, "Apache-2.0", about=PAPER),
     _row("llava-onevision-7b", "llava-hf/llava-onevision-qwen2-7b-ov-hf", 8.03, "Apache-2.0", about=PAPER),
-    # ---- InternVL: the ports that transformers carries; the paper's InternVL2 is remote code
+    # ---- InternVL: the ports in transformers; the paper's InternVL2 needs remote code
     _row("internvl3-2b", "OpenGVLab/InternVL3-2B-hf", 2.09, "see card (MIT and Qwen)"),
     _row("internvl3-8b", "OpenGVLab/InternVL3-8B-hf", 7.94, "see card (MIT and Qwen)"),
     _row("internvl3-14b", "OpenGVLab/InternVL3-14B-hf", 15.1, "see card (MIT and Qwen)", batch_size=8),

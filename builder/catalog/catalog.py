@@ -1,6 +1,6 @@
 """The catalog: every captioner, text-to-image pipeline and metric that a recipe can name.
 
-A new model of a family that transformers or diffusers loads needs a row here and no code; any Hub id or local
+A new model of a family that transformers or diffusers loads needs only a row here and no code. Any Hub id or local
 folder also works directly in a recipe, with its settings given there.
 """
 
@@ -14,12 +14,12 @@ from cyclepref.schemas.specs import QUESTION, CaptionerSpec, EndpointSpec, Gener
 WEIGHTS = Path(__file__).parent.parent / "shapeworld" / "weights"
 
 SHIPPED = {"licence": "MIT", "evidence": "shipped"}
-# The only question whose words the embedded LLaVA knows.
+# The only question that the embedded LLaVA was trained on.
 SHAPEWORLD_CHAT = {"prompt_style": "chat", "prompt": "describe the picture"}
 
 
 def _shapeworld_captioner(name: str, about: str, **settings) -> CaptionerSpec:
-    """A tiny captioner of the embedded world; the fraction of a GPU says that it shares an actor."""
+    """A tiny captioner of the embedded world; the fraction of a GPU lets several share one."""
     return CaptionerSpec(
         name=f"shapeworld-{name}", repo=str(WEIGHTS / name), num_gpus=0.05, batch_size=32, about=about, **SHIPPED,
         **{"prompt_style": "none", "max_new_tokens": 16, **settings},

@@ -1,4 +1,4 @@
-"""The catalog's metrics. `low` and `high` are what a metric can return, not what it usually does."""
+"""The catalog's metrics. `low` and `high` bound every value that a metric can return, not its usual values."""
 
 from pathlib import Path
 from typing import Any
@@ -7,15 +7,16 @@ from cyclepref.schemas.specs import MetricSpec
 
 SHAPEWORLD_LPIPS = Path(__file__).parent.parent / "shapeworld" / "weights" / "lpips"
 
-# LPIPS adds up, layer by layer, the weighted squared distance of two unit vectors without negative entries: at most
+# LPIPS sums over layers the weighted squared distance of two unit vectors without negative entries, which is at most
 # twice the layer's largest weight. These are the sums for the package's calibrated weights, v0.1, rounded up.
 LPIPS_HIGH = {"alex": 8.1, "vgg": 6.7, "squeeze": 11.4}
-# Over a backbone of one's own there is no calibration: every layer's weights are 1.
+# A backbone from a folder has no calibration: every layer's weights are 1.
 LPIPS_OWN_HIGH = {"alex": 10, "vgg": 10, "squeeze": 14}
 
 
 def _text(name: str, repo: str, about: str, **settings: Any) -> MetricSpec:
-    """Cosine of a sentence-transformers model; also the base of one that a recipe names by its id or folder."""
+    """Cosine of a sentence-transformers model; also the default settings for a model that a recipe names by id or
+    folder."""
     return MetricSpec(
         name=name, kind="sbert", modality="text", higher_is_better=True, low=-1, high=1, repo=repo, about=about,
         **{"num_gpus": 0.1, "batch_size": 32, **settings},
@@ -37,7 +38,7 @@ def _dreamsim(name: str, branch: str, about: str) -> MetricSpec:
 
 
 def _image(name: str, repo: str, about: str, **settings: Any) -> MetricSpec:
-    """Cosine of a vision backbone; also the base of one that a recipe names by its id or folder."""
+    """Cosine of a vision backbone; also the default settings for a backbone that a recipe names by id or folder."""
     return MetricSpec(
         name=name, kind="embedding", modality="image", higher_is_better=True, low=-1, high=1, repo=repo, about=about,
         **{"num_gpus": 0.25, "batch_size": 32, **settings},

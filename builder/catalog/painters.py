@@ -1,12 +1,12 @@
-"""The catalog's text-to-image pipelines with weights on the Hub; licences and parameters as in captioner_rows.py.
+"""The catalog's text-to-image pipelines with weights on the Hub; licences and parameters as in captioners.py.
 
-Steps and guidance are those of the models' cards, but for the pipelines of CyclePrefDB, which have the paper's.
+Steps and guidance are those of the models' cards; CyclePrefDB's pipelines use the paper's.
 """
 
 from cyclepref.schemas.specs import PainterSpec
 
 PAPER = "pipeline of CyclePrefDB"
-# As the captions are: PixArt's and Lumina's cleaning lower-cases a prompt, and needs packages of its own.
+# Prompts are painted unchanged: PixArt's and Lumina's cleaning lower-cases them and needs packages of its own.
 AS_WRITTEN = {"clean_caption": False}
 
 

@@ -28,12 +28,13 @@ log = logging.getLogger("cyclepref.models")
 
 SPECS: dict[str, type[Spec]] = {"captioner": CaptionerSpec, "text-to-image": PainterSpec}
 COMMIT = re.compile(r"[0-9a-f]{40}")
-# What a model or metric is, and no setting: a recipe that could turn a metric's direction would swap every label.
+# Fields that a recipe must not set, since they define the model or metric: a recipe that reversed a metric's direction
+# would swap every label.
 FIXED = {
     *("name", "kind", "about", "licence", "evidence"),
     *("modality", "higher_is_better", "low", "high", "net", "branch"),
 }
-# What sits in a weights folder without changing an output.
+# Files of a weights folder that do not change an output.
 NOT_WEIGHTS = {"README.md", ".gitattributes", "LICENSE"}
 
 
@@ -41,14 +42,14 @@ def model_spec(choice: ModelChoice, kind: ModelKind) -> CaptionerSpec | Endpoint
     """The spec that a recipe's choice names.
 
     Raises:
-        RecipeError: for an unknown name (tells the nearest ones), a model of the other kind, or settings that the
-            spec does not know or cannot do without; every one of them, with its place in `faults`.
+        RecipeError: if the name is unknown (the message suggests the nearest ones), the model is of the other kind, or
+            settings are unknown or missing. `faults` has every one of them, with its place.
     """
     known = CATALOG.get(choice.model)
     if isinstance(known, MetricSpec) or (known is not None and known.kind != kind):
         is_ = "a metric" if isinstance(known, MetricSpec) else f"a {known.kind} model"
         raise _refusal(
-            choice.label, [Fault(("model",), f"{choice.model} is {is_}, and this place needs a {kind}{_list(kind)}")]
+            choice.label, [Fault(("model",), f"{choice.model} is {is_}, but this place needs a {kind}{_list(kind)}")]
         )
     if known is None and (told := _no_weights(choice.model, kind)):
         raise _refusal(choice.label, [Fault(("model",), told)])
@@ -75,16 +76,17 @@ def metric_spec(choice: MetricChoice, modality: Modality) -> MetricSpec:
     """The metric that a recipe names.
 
     Raises:
-        RecipeError: for an unknown name, one that compares the other modality, or wrong settings; as `model_spec`.
+        RecipeError: if the name is unknown, the metric compares the other modality, or settings are wrong; as
+            `model_spec`.
     """
     known, at = CATALOG.get(choice.metric), ("metric",)
     if isinstance(known, MetricSpec):
         if known.modality != modality:
-            told = f"{choice.metric} compares {known.modality}s, and this cycle needs a metric for {modality}s"
+            told = f"{choice.metric} compares {known.modality}s, but this cycle needs a metric for {modality}s"
             raise _refusal(choice.label, [Fault(at, f"{told}{_list('metric')}")])
         base = known.model_dump()
         if choice.settings.keys() & {"repo", "revision"}:
-            base["sha256"] = None  # of the weights that the catalog's row names
+            base["sha256"] = None  # it belongs to the weights of the catalog's row
         if known.kind == "lpips" and "repo" in choice.settings:
             base["high"] = LPIPS_OWN_HIGH[known.net]
     elif known is not None:
@@ -100,13 +102,13 @@ def metric_spec(choice: MetricChoice, modality: Modality) -> MetricSpec:
 
 
 def resolve(spec: Spec, lock: dict[str, Any]) -> Resolved:
-    """Settle a spec's weights: a folder by the hash of its files, a Hub repo by its commit.
+    """Determine a spec's weights exactly: a folder by the hash of its files, a Hub repo by its commit.
 
-    `lock` is the run's lock file as a dict; what is resolved for the first time is added to it, so that a moving
-    branch cannot change a run that has begun.
+    `lock` is the run's lock file as a dict. New results are added to it, so that a moving branch cannot change a run
+    that has begun.
 
     Raises:
-        RecipeError: if the weights cannot be found, or a metric needs trust or a package that it does not have.
+        RecipeError: if the weights cannot be found, or a metric lacks a package or the trust that it needs.
     """
     if isinstance(spec, MetricSpec):
         check_metric(spec)
@@ -119,7 +121,7 @@ def _resolved(spec: Spec, lock: dict[str, Any]) -> Resolved:
     identity = spec.identity()
     repo = identity.pop("repo", None)
     if isinstance(spec, MetricSpec) and spec.sha256:
-        return Resolved(spec, identity)  # checked when it is loaded, wherever it comes from
+        return Resolved(spec, identity)  # loading checks the hash, wherever the weights come from
     if repo is None:
         return Resolved(spec, identity)
     if Path(repo).exists():
@@ -134,7 +136,7 @@ def _resolved(spec: Spec, lock: dict[str, Any]) -> Resolved:
 
 
 def _told(model: Resolved) -> str:
-    """What a model is and how it is run, in a line."""
+    """One line about a model and how it is run, for the log."""
     spec, of = model.spec, model.identity
     place = of.get("repo") or getattr(spec, "repo", None) or spec.server or f"the {spec.kind} package"
     revision = of.get("weights") or of.get("revision") or of.get("sha256") or ""
@@ -145,7 +147,7 @@ def _told(model: Resolved) -> str:
 def _apply(
     kind: type[Spec], base: dict[str, Any], settings: dict[str, Any], label: str, model: str, fixed: set[str] = FIXED
 ) -> tuple[Any, list[Fault]]:
-    """A base with a recipe's settings: the spec, or None; and what is wrong with the settings."""
+    """A spec made from a base and a recipe's settings, or None, and what is wrong with the settings."""
     free = [name for name in kind.model_fields if name not in fixed]
     refused = [Fault(("settings", name), _no_setting(name, free, model)) for name in sorted(set(settings) - set(free))]
     known = {name: value for name, value in settings.items() if name in free}
@@ -155,7 +157,7 @@ def _apply(
 
 
 def settled(kind: type[Spec], base: dict[str, Any], settings: dict[str, Any], label: str, fixed: set[str]) -> Any:
-    """A spec of a base with settings, of which those in `fixed` may not be given; `label` begins the error messages.
+    """A spec made from a base and settings, which must not include those in `fixed`; `label` begins the error messages.
 
     Raises:
         RecipeError: for everything that is wrong with the settings.
@@ -168,20 +170,20 @@ def settled(kind: type[Spec], base: dict[str, Any], settings: dict[str, Any], la
 
 def _no_setting(name: str, free: list[str], model: str) -> str:
     if name in FIXED:
-        return f"is what the model is, and no setting; there are {', '.join(free)}"
+        return f"belongs to the model and cannot be set; there are {', '.join(free)}"
     hint = did_you_mean(name, free)
     where = f"; `cyclepref models {model}` shows all" if model in CATALOG else ""
     return f"unknown setting{hint}{where}" if hint and where else f"unknown setting{hint}; there are {', '.join(free)}"
 
 
 def _refusal(label: str, faults: list[Fault]) -> RecipeError:
-    """The error of a choice by itself; a recipe's says the place of each fault in its file."""
+    """The error for one model or metric; a recipe's error adds the place of each fault in its file."""
     lines = [f"{label}: {'.'.join(map(str, fault.at))}: {fault.message}" for fault in faults]
     return RecipeError("\n".join(lines), tuple(faults))
 
 
 def _commit(spec: Any, lock: dict[str, Any]) -> str:
-    """The commit that a Hub revision means: from the lock, else asked of the Hub, or offline of its cache."""
+    """The commit of a Hub revision: from the lock, else from the Hub, or offline from its cache."""
     wanted = spec.revision or "main"
     if COMMIT.fullmatch(wanted):
         return wanted
@@ -192,7 +194,7 @@ def _commit(spec: Any, lock: dict[str, Any]) -> str:
 
 
 def commit_of(name: str, repo: str, revision: str) -> str:
-    """The commit that a revision of a Hub repository means now; offline, in the Hub's cache. `name` begins the error.
+    """The current commit of a Hub repository's revision; offline, the one in the Hub's cache. `name` begins the error.
 
     Raises:
         RecipeError: if the repository or the revision cannot be found.
@@ -209,8 +211,8 @@ def commit_of(name: str, repo: str, revision: str) -> str:
 
 
 def _weights_hash(path: Path, lock: dict[str, Any], only: tuple[str, ...] = ()) -> str:
-    """Hash of the files that make a model; computed again only when their sizes or times change. `only` names those
-    that are read, where a folder holds several models."""
+    """Hash of a model's files; computed again only when their sizes or times change. `only` names the files that are
+    read, if a folder holds several models."""
     files = [path] if path.is_file() else sorted(_files(path))
     files = [f for f in files if not only or f.relative_to(path).parts[0] in only]
     files = [f for f in files if f.name not in NOT_WEIGHTS and not f.name.startswith(".")]
@@ -219,7 +221,7 @@ def _weights_hash(path: Path, lock: dict[str, Any], only: tuple[str, ...] = ()) 
     stamp = digest(*(f"{f.relative_to(path)}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files))
     key = "#".join([str(path), *only])
     known = lock.get(key)
-    # The stamp is of the hash as well, so that a wrong one is computed again.
+    # The stamp also covers the hash, so that an altered hash is computed again.
     if known is None or known["stamp"] != digest(stamp, known["weights"]):
         contents = [(str(f.relative_to(path)), _file_hash(f)) for f in files]
         weights = digest(*(part for entry in contents for part in entry))
@@ -228,8 +230,8 @@ def _weights_hash(path: Path, lock: dict[str, Any], only: tuple[str, ...] = ()) 
 
 
 def _files(folder: Path, within: tuple[str, ...] = ()) -> Iterator[Path]:
-    """The files below a folder. Links are followed, as loaders follow them; one that leads back to a folder that it
-    lies in is not. `within`: the real paths of the folders around it."""
+    """The files below a folder. Links are followed, as loaders do, except those that lead back to a folder around them.
+    `within`: the real paths of the folders around this one."""
     real = os.path.realpath(folder)
     if real in within:
         return
@@ -250,7 +252,7 @@ def _list(kind: str) -> str:
 
 
 def _no_weights(name: str, kind: str) -> str | None:
-    """Why a name that the catalog does not have can be neither a Hub id nor a folder; None if it may be one."""
+    """Why a name that is not in the catalog is neither a Hub id nor a folder; None if it may be one."""
     ways = "a Hub id (org/name) or the path of a folder works too"
     if "/" not in name:
         kinds = [n for n, s in CATALOG.items() if kind in (s.kind, "metric" if isinstance(s, MetricSpec) else s.kind)]

@@ -32,7 +32,8 @@ class Beside:
 
         Raises:
             TooSlow: if the item has not come after so many seconds. The iterator gives nothing more after that.
-            StopIteration: after the last one. Exception: whatever the iterator raises.
+            StopIteration: after the last one.
+            Exception: whatever the iterator raises.
         """
         self._asked.put(True)
         try:

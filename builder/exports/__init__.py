@@ -1,1 +1,1 @@
-"""The same pairs in the layouts that trainers read, a file for each family of them; export.py lists the formats."""
+"""Pairs in the layouts that trainers read, one file for each family of trainers; formats.py lists the formats."""

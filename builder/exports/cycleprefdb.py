@@ -1,9 +1,9 @@
 """CyclePrefDB's own layout, as CycleReward's training code reads it (hjbahng/cyclereward, dataset/dataset.py).
 
-Its reader makes pairs itself, from the scores. It takes lower as better for captions and higher for images, whatever
-the metric is, and of two generations it takes the wrong side where the first one listed has the higher score. So
-generations stand in ascending order of score, in which it inverts no pair, and scores whose direction is not the one
-that it takes for granted are turned: 1 - score. It opens paths as they stand, so they are absolute.
+Its reader makes pairs itself, from the scores. It assumes that lower is better for captions and higher for images,
+whatever the metric is, and it inverts a pair whose first generation has the higher score. So generations are in
+ascending order of score, which inverts no pair, and scores with the other direction are written as 1 - score. It opens
+paths unchanged, so they are absolute.
 
 The keys beyond input, generations and scores are CyclePref's own, for builder/preferences/cycleprefdb.py; other readers
 of the layout ignore them.
@@ -19,7 +19,7 @@ from typing import Any
 from cyclepref.builder.exports.writing import Counted, ExportSplit, ImageFiles, write_json_list
 from cyclepref.builder.pairing.pair import UNIT
 
-# The reader's default thresholds: it makes no pair of scores that are closer, or whose better one is worse.
+# The reader's default thresholds: it makes no pair with closer scores, or whose better score is worse than this.
 SIMILAR, POOR = 0.005, {"i2t2i": 0.7, "t2i2t": 0.4}
 
 
@@ -29,8 +29,8 @@ def write_cycleprefdb(part: ExportSplit, folder: Path) -> Counted:
     `pairs` lists [chosen, rejected], places among the generations.
 
     Returns:
-        What CycleReward's reader finds there: `read`, the pairs that it makes at its default thresholds; `ours`, those
-        of them that are in `pairs`; `closest` and `poorest`, the thresholds at which it makes all that are.
+        What CycleReward's reader makes of it: `read`, the number of pairs at its default thresholds; `ours`, how many
+        of them are in `pairs`; `closest` and `poorest`, the thresholds at which it makes all of `pairs`.
     """
     counted: Counted = {"read": 0, "ours": 0, "closest": math.inf, "poorest": math.inf}
     write_json_list(folder / part.json, (_counting(item, part, counted) for item in _items(part, folder)))
@@ -39,12 +39,12 @@ def write_cycleprefdb(part: ExportSplit, folder: Path) -> Counted:
 
 
 def higher_wins(part: ExportSplit) -> bool:
-    """If the reader takes the higher of two scores for the better one."""
+    """Whether the reader takes the higher of two scores as the better one."""
     return part.rankings.cycle.name == "t2i2t"
 
 
 def turned(part: ExportSplit) -> bool:
-    """If the metric's direction is not the one that the reader takes for granted."""
+    """Whether the metric's direction differs from the one that the reader assumes."""
     return part.rankings.higher_is_better is not higher_wins(part)
 
 
@@ -65,7 +65,7 @@ def _items(part: ExportSplit, folder: Path) -> Iterator[dict[str, Any]]:
             "generations": [_output(part, images, some[new], at) for at, new in place.items()],
             "scores": sorted(scores),
             "generation_ids": [each["generation_id"] for each in some],
-            # The one that the pairs name comes first.
+            # The model that the pairs name comes first.
             "models": [sorted(each["models"], key=lambda name, each=each: name != each["model"]) for each in some],
             "metric": f"1 - {rankings.metric}" if turned(part) else rankings.metric,
             "higher_is_better": higher_wins(part),
@@ -74,7 +74,7 @@ def _items(part: ExportSplit, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _turned(value: float) -> float:
-    """1 - score, of a score as pairs compare it: in units, so that no margin changes."""
+    """1 - score, computed in the integer units that pairs are compared in, so that no margin changes."""
     one = round(1 / UNIT)
     return (one - round(value / UNIT)) / one
 
@@ -86,7 +86,8 @@ def _output(part: ExportSplit, images: ImageFiles, each: dict[str, Any], place: 
 
 
 def _counting(item: dict[str, Any], part: ExportSplit, counted: Counted) -> dict[str, Any]:
-    """The item; what the reader makes of it is added to `counted`, `poorest` as if higher were better."""
+    """The item, after adding what the reader makes of it to `counted`; `poorest` is counted as if higher were
+    better."""
     scores, texts, higher = item["scores"], [text.strip().lower() for text in item["generations"]], higher_wins(part)
     sign = 1 if higher else -1
     ours = {(chosen, rejected) for chosen, rejected in item["pairs"]}
@@ -103,7 +104,7 @@ def _counting(item: dict[str, Any], part: ExportSplit, counted: Counted) -> dict
 
 
 def _places(part: ExportSplit) -> dict[int, tuple[int, int]]:
-    """Where the candidates of each row begin, and how many they are: they lie together."""
+    """The first place and the number of each row's candidates, which are consecutive."""
     found: dict[int, tuple[int, int]] = {}
     for at, row in enumerate(part.rankings.candidates["row"].to_pylist()):
         first, count = found.get(row, (at, 0))

@@ -1,4 +1,4 @@
-"""Pairs on their way to a trainer: a folder with them in one of the layouts of formats.py."""
+"""Writes pairs for a trainer: a folder in one of the layouts of formats.py."""
 
 import hashlib
 import math
@@ -24,11 +24,11 @@ from cyclepref.builder.preferences.rankings import Rankings
 from cyclepref.builder.run.folder import NO_SPACE
 from cyclepref.schemas.errors import CyclePrefError
 
-# What CyclePrefDB's captioners were asked (hjbahng/cyclereward).
+# The question to CyclePrefDB's captioners (hjbahng/cyclereward).
 PROMPT = "Write a detailed description of the given image."
 EVERY_PAIR = Filters()
 README = "README.md"
-# What margins are in where a trainer applies them.
+# The units of margins for a trainer that applies them.
 Margin = Literal["none", "raw", "standardised"]
 APPLIES_MARGINS = "trl-reward"
 
@@ -52,16 +52,16 @@ def export(
     """Write the pairs of a place (as in `cyclepref.builder.preferences.load.load_pairs`) in a format of FORMATS to a
     new or empty folder.
 
-    All splits, or one. The folder appears whole or not at all. `prompt` is what captions answer to in TRL's
-    conversations; `seed` decides which side wins in diffusion-dpo. `margin` is for trl-reward, whose trainer takes the
-    column of that name off the difference of rewards: "raw" (if nothing is said) in the cycle score's own units,
-    "standardised" in standard deviations of the score among the candidates of an input, or "none".
+    All splits, or one. The folder is written completely or not at all. `prompt` is the question before the captions in
+    TRL's conversations; `seed` decides which side wins in diffusion-dpo. `margin` is for trl-reward, whose trainer
+    subtracts the column of that name from the difference of rewards: "raw" (the default) in the cycle score's own
+    units, "standardised" in standard deviations of the score among the candidates of an input, or "none".
 
     Raises:
-        ExportError: for an unknown format, one that the cycle cannot fill, a margin that it does not apply, a folder
-            that is not empty, or one that cannot be written to, such as on a full disk.
-        LoadError: if there is nothing to read there.
-        FilterError: for a filter outside of its range, or if no pair is left in any split.
+        ExportError: if the format is unknown or does not suit the cycle, its trainer does not apply `margin`, or the
+            folder is not empty or cannot be written to, as on a full disk.
+        LoadError: if there is no readable dataset.
+        FilterError: if a filter is outside its range, or no pair is left in any split.
     """
     out = Path(out).expanduser().resolve()
     _refuse_arguments(format_name, out, margin)
@@ -102,13 +102,13 @@ def _refuse_arguments(format_name: str, out: Path, margin: Margin | None) -> Non
 
 
 def _unit(source: PairSource, margin: Margin) -> float | None:
-    """What a margin of 1 is, in the cycle score's own units: as in `ExportSplit`.
+    """The unit of margins, as in `ExportSplit`: the size of a margin of 1 in the cycle score's own units.
 
-    Standardised, it is the standard deviation of candidates' scores about the mean of their input, in the train split
-    whatever is exported, so that all splits of all exports have the same one.
+    For "standardised" it is the standard deviation of candidates' scores about the mean of their input. It is always
+    that of the train split, so that all splits of all exports have the same unit.
 
     Raises:
-        ExportError: for none of the kinds, or scores that do not differ.
+        ExportError: if the kind of margin is unknown, or scores do not differ.
     """
     if margin in ("none", "raw"):
         return None if margin == "none" else 1.0
@@ -122,16 +122,16 @@ def _unit(source: PairSource, margin: Margin) -> float | None:
     freedom = len(rows) - np.count_nonzero(counts)
     spread = math.sqrt(((values - means[rows]) ** 2).sum() / freedom) if freedom else 0.0
     if not spread > 0:
-        raise ExportError("margins cannot be standardised: no input has candidates of different score. Say raw or none")
+        raise ExportError("margins cannot be standardised: no input has candidates of different score. Use raw or none")
     return spread
 
 
 @contextmanager
 def _whole(out: Path) -> Iterator[Path]:
-    """A folder to write to, which in the end is `out`, and is removed where it comes to no end.
+    """A folder to write to. It becomes `out` at the end, and is removed if the export fails.
 
-    An empty folder that is there is not replaced, since it may be a mount point or the working directory: what was
-    written moves into it, the README last.
+    An existing empty folder is not replaced, since it may be a mount point or the working directory: the files move
+    into it, the README last.
     """
     there = out.exists()
     unfinished = (out if there else out.parent) / f".unfinished-{uuid.uuid4().hex}"
@@ -166,13 +166,13 @@ def _refuse_other_cycle(name: str, rankings: Rankings) -> None:
     what = {"text": "captions of an image", "image": "images of a prompt"}
     fitting = ", ".join(each for each, found in FORMATS.items() if found.candidates in (None, has))
     raise ExportError(
-        f"{name} holds pairs of {what[needs or has]}, and the candidates of {rankings.cycle.name} in {rankings.where} "
+        f"{name} holds pairs of {what[needs or has]}, but the candidates of {rankings.cycle.name} in {rankings.where} "
         f"are {what[has]}: choose from {fitting}"
     )
 
 
 def _readme(filters: Filters, part: ExportSplit, done: list[Exported]) -> str:
-    """What the folder is; its head tells the datasets library what to read."""
+    """The README of the folder; its metadata tells the datasets library what to read."""
     found = [each for each in done if each.pairs]
     given = ", ".join(f"{key} {value}" for key, value in filters.given.items()) or "none"
     lines = [
@@ -201,14 +201,14 @@ def _head(part: ExportSplit, found: list[Exported]) -> dict[str, Any]:
     config: dict[str, Any] = {"config_name": "default", "data_files": files}
     if form.columns is None:
         return {"configs": [config]}
-    # Where the layout fixes the names of files, this is what tells two exports apart: see `ExportSplit.stem`.
+    # This distinguishes two exports if the layout fixes the names of files: see `ExportSplit.stem`.
     config["description"] = hashlib.sha256("".join(each.stem for each in found).encode()).hexdigest()[:16]
     columns = [{"name": key, **_typed(kind)} for key, kind in form.columns(part.rankings.cycle).items()]
     return {"configs": [config], "dataset_info": {"features": columns}}
 
 
 def _typed(kind: Column) -> dict[str, Any]:
-    """A column's type as the heads of cards say it."""
+    """A column's type as cards' metadata writes it."""
     if isinstance(kind, str):
         return {"dtype": kind}
     return {"list": kind[0] if isinstance(kind[0], str) else _typed(kind[0])}

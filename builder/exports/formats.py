@@ -1,5 +1,5 @@
-"""The layouts that pairs are exported in: what each is for, how it is written, and what the datasets library must be
-told to read it."""
+"""The layouts that pairs are exported in: what each is for, how it is written, and how the datasets library reads
+it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ from cyclepref.builder.exports import cycleprefdb, images, readme, trl
 from cyclepref.builder.exports.writing import Counted, Exported, ExportSplit
 from cyclepref.schemas.cycle import Cycle, Modality
 
-# A column's type in the head of a card: the name of one, or a list of it.
+# A column's type in a card's metadata: the name of a type, or a list of it.
 Column = str | list["Column"]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A layout: what it is for, what its candidates must be (null: either), how a split is written, the pattern of its
-    files, its columns where the files do not tell which are pictures, and what its README says beside the counts."""
+    """A layout: its purpose, the modality of its candidates (null: either), the function that writes a split, the
+    pattern of its files, its columns if the files do not show which are pictures, and the notes in its README."""
 
     about: str
     candidates: Modality | None

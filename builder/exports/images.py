@@ -1,4 +1,4 @@
-"""What trainers of text-to-image pipelines and their rewards read: two or more images of one prompt."""
+"""Formats for trainers of text-to-image pipelines and of their rewards: two or more images of one prompt."""
 
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ PICKAPIC = pa.schema(
 def write_diffusion_dpo(part: ExportSplit, folder: Path) -> None:
     """Diffusion-DPO (arXiv 2311.12908) and diffusers' train_diffusion_dpo: the columns of Pick-a-Pic v2, and `margin`.
 
-    `jpg_0` and `jpg_1` are raw encoded bytes (whatever their format), as these scripts decode them themselves; so an
-    image stands there once for each pair that it is in. The side of the winner is a hash of the seed and the pair.
+    `jpg_0` and `jpg_1` are encoded bytes in any format, which these scripts decode themselves; so an image is repeated
+    in each of its pairs. A hash of the seed and the pair decides the winner's side.
     """
     rows = (_sided(part, row, len(group)) for _, group in part.groups() for row in group)
     write_rows(folder, part.stem, PICKAPIC, rows)
@@ -42,12 +42,12 @@ def _sided(part: ExportSplit, row: dict[str, Any], count: int) -> dict[str, Any]
 
 
 def write_hpdv3(part: ExportSplit, folder: Path) -> None:
-    """HPSv3 (arXiv 2508.03789): JSON lists of pairs, `path1` always the preferred; paths are absolute, as its reader
-    opens them as they stand.
+    """HPSv3 (arXiv 2508.03789): JSON lists of pairs, `path1` always the preferred; paths are absolute, since its reader
+    opens them unchanged.
 
-    `confidence` and `choice_dist` are for votes of annotators there. Here none voted: they are 1 and [1, 0] for every
-    pair, what its reader takes where they are missing, so that a threshold leaves out none and soft labels are hard
-    ones; how far the scores lie apart is `margin`.
+    `confidence` and `choice_dist` are for annotators' votes, which cycle scores do not have. So they are 1 and [1, 0]
+    for every pair, the reader's own defaults: its threshold leaves out no pair, and its soft labels equal hard ones.
+    `margin` is the difference of the scores.
     """
     files = ImageFiles(folder, part.root)
     write_json_list(folder / part.json, (_voted(part, files, row) for row in part.rows()))
@@ -65,9 +65,9 @@ def write_imagereward(part: ExportSplit, folder: Path) -> None:
     """ImageReward (arXiv 2304.05977, train/src/rank_pair_dataset.py): `id`, `prompt`, `generations` (absolute paths,
     which its reader joins to any folder) and their `ranking`, 1 the best; its reader pairs every two of different rank.
 
-    An input is one item if that gives just the pairs that are kept. Otherwise (a threshold left some out, which no
-    ranking can say) each pair is an item of two, so that the reader sees these pairs and no others. `cycle_scores` are
-    of the generations, `margin` is the smallest of the item's pairs.
+    An input is one item if its ranking gives exactly the kept pairs. Otherwise (a threshold left some out, which a
+    ranking cannot express) each pair is an item of two, so that the reader sees exactly these pairs. `cycle_scores` are
+    the generations' scores, `margin` is the smallest of the item's pairs.
     """
     files = ImageFiles(folder, part.root)
     scores = np.asarray(part.rankings.candidates["value"])

@@ -1,6 +1,6 @@
-"""What an export's README says of its layout: what a trainer does with it that its user has to know.
+"""The notes on a layout in an export's README: what its trainer does that a user has to know.
 
-Each takes a split that was written and what became of all that have pairs, and gives paragraphs.
+Each function takes one written split and the results of all splits with pairs, and returns paragraphs.
 """
 
 import math
@@ -9,12 +9,13 @@ from cyclepref.builder.common.markdown import escape
 from cyclepref.builder.exports.cycleprefdb import POOR, SIMILAR, higher_wins, turned
 from cyclepref.builder.exports.writing import Exported, ExportSplit, json_name
 
-# Thresholds are printed with six digits, rounded away from the value that must pass, and by more than doubles differ.
+# Thresholds are printed with six digits, rounded so that the value itself still passes, by more than rounding errors of
+# doubles.
 STEP, SLACK = 1e6, 1e-9
 
 
 def margins(part: ExportSplit, done: list[Exported]) -> list[str]:
-    """Of a column that no trainer applies."""
+    """The column `margin` of formats whose trainer ignores it."""
     return [
         "`margin` is how far apart the two cycle scores of a pair are, in the units of "
         f"{escape(part.rankings.metric)}. The trainer ignores it; filter or weigh by it as you like."
@@ -22,10 +23,10 @@ def margins(part: ExportSplit, done: list[Exported]) -> list[str]:
 
 
 def reward_margins(part: ExportSplit, done: list[Exported]) -> list[str]:
-    """Of the column that TRL's RewardTrainer applies."""
+    """The column `margin`, which TRL's RewardTrainer applies."""
     metric = escape(part.rankings.metric)
     if part.unit is None:
-        return ["There is no column `margin`: TRL's RewardTrainer applies one wherever it is there."]
+        return ["There is no column `margin`, since TRL's RewardTrainer would apply it."]
     unit = f"the units of the cycle score ({metric})"
     if part.unit != 1:
         unit = (
@@ -33,7 +34,7 @@ def reward_margins(part: ExportSplit, done: list[Exported]) -> list[str]:
             f"({part.unit:.6g} in the units of {metric})"
         )
     return [
-        "TRL's RewardTrainer applies the column `margin` whenever it is there: its loss is "
+        "TRL's RewardTrainer applies the column `margin` if there is one: its loss is "
         f"`-log sigmoid(r_chosen - r_rejected - margin)`. Here margins are in {unit}. Rewards have no unit of their "
         "own, so large margins push them apart and margins near 0 do next to nothing. Export with `--margin none` to "
         "train without, `--margin standardised` for margins of about 1, `--margin raw` for differences of scores."
@@ -52,7 +53,7 @@ def kto(part: ExportSplit, done: list[Exported]) -> list[str]:
 
 
 def diffusion_dpo(part: ExportSplit, done: list[Exported]) -> list[str]:
-    """What diffusers' script does by itself that is wrong here, and what it cannot load."""
+    """A default of diffusers' script that is wrong for these pairs, and a kind of pipeline that it cannot load."""
     return [
         "diffusers' `train_diffusion_dpo.py` trains on this folder with `--dataset_name FOLDER --dataset_split_name "
         "train --no_hflip`. Without `--no_hflip` it flips images at random, which makes left and right in a prompt "
@@ -62,29 +63,29 @@ def diffusion_dpo(part: ExportSplit, done: list[Exported]) -> list[str]:
 
 
 def imagereward(part: ExportSplit, done: list[Exported]) -> list[str]:
-    """What an item is."""
+    """The meaning of an item."""
     return [
         "`ranking` 1 is the best. ImageReward's reader pairs every two generations of an item whose ranks differ, "
-        "which gives just the pairs counted above. `cycle_scores` are those of the generations, by "
+        "which gives exactly the pairs counted above. `cycle_scores` are those of the generations, by "
         f"{escape(part.rankings.metric)}; `margin` is how far apart the two scores of a pair are, the smallest of the "
         "item. The reader ignores both."
     ]
 
 
 def hpdv3(part: ExportSplit, done: list[Exported]) -> list[str]:
-    """What stands for votes."""
+    """The values in the columns for votes."""
     return [
-        "`path1` is the preferred image. Nobody voted: `confidence` is 1 and `choice_dist` [1, 0] for every pair, so "
-        "that a threshold of HPSv3's reader leaves out none, and its soft labels are hard ones."
+        "`path1` is the preferred image. There are no votes, so `confidence` is 1 and `choice_dist` [1, 0] for every "
+        "pair: a threshold of HPSv3's reader leaves out no pair, and its soft labels equal hard ones."
     ]
 
 
 def paths(part: ExportSplit, done: list[Exported]) -> list[str]:
     """Why paths are absolute, and what to do when the folder moves."""
     return [
-        "Paths of images are absolute, since readers open them as they stand, from whatever folder they run in. They "
-        f"begin with {escape(str(part.root))}. CyclePref finds the images wherever this folder is; for other readers, "
-        "export again to where it is to lie, or replace that beginning in the JSON files."
+        "Paths of images are absolute, since readers open them unchanged, from any working directory. They begin with "
+        f"{escape(str(part.root))}. If you move this folder, CyclePref still finds the images; for other readers, "
+        "export again to the new place, or replace that beginning in the JSON files."
     ]
 
 

@@ -1,8 +1,8 @@
-"""What TRL's trainers read (trl 1.16, docs "Dataset formats and types"): conversations whose answer is a caption.
+"""Formats for TRL's trainers (trl 1.16, docs "Dataset formats and types"): conversations whose answer is a caption.
 
 The vision layouts are an image folder of the datasets library: `STEM/metadata.parquet` names the files of each row's
-`images`, so that an image is stored once however many pairs it is in, and is decoded when a row is read. In the text
-layouts nothing shows the image: they are for trainers that take no pictures.
+`images`, so that an image is stored once however many pairs it is in, and is decoded when a row is read. The text
+layouts do not contain the image: they are for trainers that take no pictures.
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ TEXT, BOOL, FLOAT = pa.string(), pa.bool_(), pa.float64()
 PLAIN = pa.list_(pa.struct([("role", TEXT), ("content", TEXT)]))
 TYPED = pa.list_(pa.struct([("role", TEXT), ("content", pa.list_(pa.struct([("type", TEXT), ("text", TEXT)])))]))
 
-# What the datasets library turns into a column `images`, a list of pictures.
+# The datasets library turns this column into `images`, a list of pictures.
 FILE_NAMES = ("images_file_names", pa.list_(TEXT))
-# Of the pair; its margin is in the metric's own units, but where TRL applies it (`write_reward`).
+# Columns of the pair; the margin is in the metric's own units, except where TRL applies it (`write_reward`).
 ABOUT = [("margin", FLOAT), ("pair_id", TEXT)]
 REWARD = pa.schema([("prompt", PLAIN), ("chosen", PLAIN), ("rejected", PLAIN), *ABOUT])
 KTO = pa.schema([("prompt", PLAIN), ("completion", PLAIN), ("label", BOOL), *ABOUT])
@@ -28,9 +28,9 @@ KTO_VISION = pa.schema([FILE_NAMES, ("prompt", TYPED), ("completion", TYPED), ("
 
 
 def write_reward(part: ExportSplit, folder: Path) -> None:
-    """`RewardTrainer`: prompt, chosen, rejected, and `margin` in units of `part.unit`. Where the column is there, the
-    loss takes it off the difference of rewards: -log sigmoid(r_chosen - r_rejected - margin) (Llama 2, arXiv
-    2307.09288, eq. 2); so it is left out where `part.unit` is null."""
+    """`RewardTrainer`: prompt, chosen, rejected, and `margin` in units of `part.unit`. If the column exists, the loss
+    subtracts it from the difference of rewards: -log sigmoid(r_chosen - r_rejected - margin) (Llama 2, arXiv
+    2307.09288, eq. 2); so it is left out if `part.unit` is null."""
     if part.unit is None:
         schema = REWARD.remove(REWARD.get_field_index("margin"))
         rows = (_preference(row, part.prompt, _plain) for row in part.rows())
@@ -42,8 +42,8 @@ def write_reward(part: ExportSplit, folder: Path) -> None:
 
 def write_kto(part: ExportSplit, folder: Path) -> None:
     """`KTOTrainer`: a pair is two rows, its chosen caption with the label true and its rejected one with false, as in
-    TRL's own `unpair_preference_dataset`. A caption that is better than one and worse than another is there with both
-    labels, as often as each; `top_vs_bottom` leaves none of these. `margin` is the pair's; the trainer ignores it."""
+    TRL's own `unpair_preference_dataset`. A caption that wins one pair and loses another has rows with both labels;
+    with `top_vs_bottom` there are none of these. `margin` is the pair's; the trainer ignores it."""
     rows = (each for row in part.rows() for each in _unpaired(row, part.prompt, _plain))
     write_rows(folder, part.stem, KTO, rows)
 

@@ -1,4 +1,4 @@
-"""What the formats are written with: rows in order, images once under their ids, parquet and JSON in batches."""
+"""Helpers of all formats: rows in order, each image once under its id, parquet and JSON in batches."""
 
 import io
 import json
@@ -19,26 +19,26 @@ from cyclepref.builder.preferences.rankings import LoadError, Rankings
 from cyclepref.builder.run.folder import Folder
 from cyclepref.schemas.ids import digest
 
-# Names of files come from ids alone; one that is no id of ours, but of a dataset from elsewhere, is hashed.
+# Files are named by ids; an id that does not have our form, from someone else's dataset, is hashed.
 SAFE_ID = re.compile(r"[0-9a-f]{32}")
 ENDING = {"jpeg": "jpg"}
 ROWS_PER_BATCH = 1024
-# What of a row says only where its contents lie.
+# Keys of a row that only say where its contents lie.
 PLACES = ("row", "chosen", "rejected")
-# Where the readers of JSON lists call the validation split otherwise.
+# Splits that the readers of JSON lists call by another name.
 FILE_OF_SPLIT = {"validation": "valid"}
 # Rows with images are some megabytes each.
 BATCH_BYTES = 32 * 2**20
 
 
-# What a writer has counted, for the README.
+# A writer's counts, for the README.
 Counted = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What became of a split: pairs written, how many each rule removed, what names of its files begin with (or an id
-    of what is in them, where the layout fixes the names), and what its writer counted."""
+    """The result of a split: pairs written, how many each rule removed, the beginning of its files' names (or an id of
+    their content, if the layout fixes the names), and its writer's counts."""
 
     split: str
     pairs: int
@@ -49,11 +49,11 @@ class Exported:
 
 @dataclass(frozen=True)
 class ExportSplit:
-    """A split on its way out: its rankings and the pairs that are kept, in order of input and pair.
+    """A split to be written: its rankings and the pairs that are kept, in order of input and pair.
 
-    `layout` is the name of the format, `prompt` the question that captions answer in conversational layouts, `seed`
-    decides what is random, `unit` is what a margin of 1 is in the metric's own units where a trainer applies it (null:
-    no margin for it), `root` is where the folder will lie when it is finished, and `tick` is told of pairs done.
+    `layout` is the name of the format, `prompt` the question before the captions in conversational layouts, `seed`
+    decides everything random, `unit` is the size of a margin of 1 in the metric's own units for a trainer that applies
+    it (null: no margin), `root` is the final place of the folder, and `tick` is called with the number of pairs done.
     """
 
     layout: str
@@ -67,14 +67,14 @@ class ExportSplit:
 
     @property
     def json(self) -> str:
-        """The name of the split's file where that is a JSON list."""
+        """The name of the split's file in layouts that are JSON lists."""
         return json_name(self.rankings.split)
 
     @cached_property
     def stem(self) -> str:
-        """The split with an id of all that the rows are made of, for names of files that the datasets library reads:
-        it takes two folders of one name whose cards are equal for one dataset, and serves the first one's rows for
-        both (5.2)."""
+        """The split's name with an id of everything that determines its rows, for files that the datasets library
+        reads. Without the id it takes two folders with the same name and equal cards for one dataset, and returns the
+        first one's rows for both (5.2)."""
         id_ = digest(self.layout, self.prompt, self.seed, repr(self.unit))
         for row in self.rows(quietly=True):
             id_ = digest(id_, *(str(value) for name, value in row.items() if name not in PLACES))
@@ -97,7 +97,7 @@ class ExportSplit:
                     self.tick(1)
 
     def groups(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-        """The pairs of one input after the other: (row of the input, its pairs)."""
+        """The pairs grouped by input: (row of the input, its pairs)."""
         group: list[dict[str, Any]] = []
         for row in self.rows():
             if group and group[0]["row"] != row["row"]:
@@ -110,14 +110,14 @@ class ExportSplit:
 
 class ImageFiles:
     """Images under `folder/images`, each once, named by its id. Their paths are relative to the folder, or absolute
-    where `root` says where that will lie: for readers that open paths as they stand."""
+    below `root`, its final place, for readers that open paths unchanged."""
 
     def __init__(self, folder: Path, root: Path | None = None):
         self._folder, self._root, self._paths = folder, root, {}
         (folder / "images").mkdir(parents=True, exist_ok=True)
 
     def put(self, id_: str, read: Callable[[], bytes]) -> str:
-        """The path of the image with this id; `read` is asked for its bytes once."""
+        """The path of the image with this id; `read` is called once for its bytes."""
         if id_ not in self._paths:
             data = read()
             name = image_name(id_, data)
@@ -135,7 +135,7 @@ def image_name(id_: str, data: bytes) -> str:
     """`images/ID.ENDING`.
 
     Raises:
-        LoadError: if the bytes are no image.
+        LoadError: if the bytes are not an image.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:

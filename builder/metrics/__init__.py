@@ -9,11 +9,11 @@ class Metric(Protocol):
     """A similarity or a distance; its direction is in its spec."""
 
     def compare(self, inputs: list[Any], reconstructions: list[Any]) -> list[float]:
-        """One value a pair, in order; texts or RGB images, by the spec's modality."""
+        """One value for each pair, in order; the items are texts or RGB images, by the spec's modality."""
 
 
 def load_metric(spec: MetricSpec) -> Metric:
-    """The metric of a spec; what it needs is imported only now."""
+    """The metric of a spec; its libraries are imported only now."""
     if spec.kind == "sbert":
         from cyclepref.builder.metrics.sbert import Sbert
 

@@ -1,8 +1,8 @@
 """DreamSim, a perceptual distance tuned on human judgements (Fu et al. 2023, arXiv 2306.09344), by its package.
 
-The package loads its checkpoints with `torch.load(weights_only=True)`, so that reading them runs no code; the models
-in `cyclepref.builder.metrics.requirements.REMOTE_BRANCHES` are built by the code of a repository, for which the spec
-must ask.
+The package loads its checkpoints with `torch.load(weights_only=True)`, so that reading them runs no code. Code of a
+GitHub repository builds the models in `cyclepref.builder.metrics.requirements.REMOTE_BRANCHES`; the spec must allow
+that.
 """
 
 import contextlib
@@ -27,11 +27,11 @@ from cyclepref.schemas.specs import MetricSpec
 class DreamSim:
     """Images against images, each distinct image embedded once: the distance is 1 - cosine of two embeddings.
 
-    Its weights are looked for, and downloaded to, `repo` or else `dreamsim` in torch.hub's folder (TORCH_HOME).
+    Its weights are searched in, and downloaded to, `repo`, or else `dreamsim` in torch.hub's folder (TORCH_HOME).
 
     Raises:
         RecipeError: if the branch runs a repository's code and the spec does not trust it.
-        ModelError: if the weights are neither there nor to be downloaded, or are not whole.
+        ModelError: if the weights are not there and cannot be downloaded, or are incomplete.
     """
 
     def __init__(self, spec: MetricSpec):
@@ -47,15 +47,15 @@ class DreamSim:
                 )
             except OSError as error:
                 raise OSError(
-                    f"DreamSim's {spec.branch} is not whole in {folder} and could not be downloaded "
+                    f"DreamSim's {spec.branch} is incomplete in {folder} and could not be downloaded "
                     f"({type(error).__name__}: {error}): run once with a network, or unpack the checkpoint of "
                     "DreamSim's releases there"
                 ) from error
         self._vectors = Vectors(self._embed, content_id)
 
     def compare(self, inputs: list[Image.Image], reconstructions: list[Image.Image]) -> list[float]:
-        """Distance in [0, 2] of each input from its reconstruction. As in the package, every image is squashed to
-        224x224, whatever its aspect; embeddings are centred, so that a distance above 1 is possible, and rare."""
+        """Distance in [0, 2] of each input from its reconstruction. As in the package, every image is resized to
+        224x224, whatever its aspect ratio. Embeddings are centred, so a distance above 1 is possible but rare."""
         return (1 - self._vectors.cosines(inputs, reconstructions)).tolist()
 
     @torch.inference_mode()
@@ -71,7 +71,7 @@ class DreamSim:
 
 @contextlib.contextmanager
 def _same_hub_dir() -> Iterator[None]:
-    """The package points torch.hub at its own folder, where a metric loaded after it would look for its weights."""
+    """Restore torch.hub's folder, which the package changes: a metric loaded later would look for its weights there."""
     before = torch.hub.get_dir()
     try:
         yield
@@ -81,6 +81,6 @@ def _same_hub_dir() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The package prints as it loads, and its libraries name arguments that others have renamed."""
+    """Hide what the package prints while it loads, and its libraries' warnings about renamed arguments."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
         yield

@@ -14,12 +14,12 @@ from cyclepref.schemas.specs import MetricSpec
 class ImageEmbedding:
     """Images against images, each distinct image embedded once.
 
-    Pooling: what the model itself calls image features (`get_image_features`: CLIP, SigLIP), else its pooled output
-    (DINOv2: the CLS token after the last norm), else its first token, CLS. A pooling layer for which the checkpoint
-    has no weights is left out.
+    Pooling: the model's own image features (`get_image_features`: CLIP, SigLIP), else its pooled output (DINOv2: the
+    CLS token after the last norm), else its first token, CLS. A pooling layer without weights in the checkpoint is not
+    used.
 
     Raises:
-        ModelError: if the repo or folder is no such model, or if it lacks weights.
+        ModelError: if the repo or folder is not a vision backbone, or lacks weights.
     """
 
     def __init__(self, spec: MetricSpec):

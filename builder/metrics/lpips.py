@@ -23,8 +23,8 @@ LAYER = re.compile(r"lin\d")
 
 
 class Lpips:
-    """Images against images. With `repo` it runs over that folder's backbone and without the calibration that the
-    package learned for its own backbones; its range is then wider than [0, 1].
+    """Images against images. With `repo` it uses that folder's backbone, without the calibration that the package
+    learned for its own backbones; its range is then wider than [0, 1].
 
     Raises:
         ModelError: if `repo` holds no model.safetensors, or weights are missing or of another shape.
@@ -35,7 +35,7 @@ class Lpips:
         self.device = device()
         own = spec.repo is not None
         with loading(spec) as found:
-            # The package prints as it loads, and names arguments that torchvision has renamed.
+            # The package prints while it loads, and uses arguments that torchvision has renamed.
             with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
                 self.model = lpips.LPIPS(net=spec.net, pnet_rand=own, lpips=not own, verbose=False)
             if own:
@@ -53,7 +53,8 @@ class Lpips:
         return said
 
     def _check_calibration(self, file: Path) -> Difference:
-        """What the package has read by itself, and leaves random where the file has nothing."""
+        """Compare the calibration that the package loaded with its file, since it leaves weights that the file lacks
+        random."""
         layers = {name: value for name, value in self.model.state_dict().items() if LAYER.match(name)}
         return difference(f"the calibration {file.name}", layers, torch.load(file, "cpu", weights_only=True))
 

@@ -1,4 +1,4 @@
-"""What a metric needs before it can be loaded: packages, files, trust. Looked at before a worker is started."""
+"""Checks, before a worker is started, that a metric can be loaded: packages, files, trust."""
 
 import importlib.util
 from pathlib import Path
@@ -18,7 +18,7 @@ REMOTE_BRANCHES = {
 }
 
 
-# What a folder of DreamSim's weights holds for each of its models, as the package unpacks them.
+# The files that the package unpacks for each of DreamSim's models.
 DREAMSIM_FILES = {
     "ensemble": (
         "dino_vitb16_pretrain.pth",
@@ -34,11 +34,11 @@ DREAMSIM_FILES = {
 
 
 def check_metric(spec: MetricSpec) -> None:
-    """Refuse what could not be loaded here, before a worker is started.
+    """Refuse a metric that cannot be loaded on this machine, before a worker is started.
 
     Raises:
-        RecipeError: for a DreamSim model that runs a repository's code without trust, or without its package; for
-            LPIPS or DreamSim in a folder that does not hold their weights.
+        RecipeError: if a DreamSim model needs trust or a package that is missing, or the folder of LPIPS or DreamSim
+            does not hold their weights.
     """
     if spec.kind == "dreamsim":
         _check_dreamsim(spec)
@@ -52,7 +52,7 @@ def check_metric(spec: MetricSpec) -> None:
 
 
 def weight_files(spec: MetricSpec) -> tuple[str, ...]:
-    """The files and folders within `repo` that a metric reads; none stands for all."""
+    """The files and folders within `repo` that a metric reads; an empty tuple means all."""
     return {"lpips": ("model.safetensors",), "dreamsim": DREAMSIM_FILES.get(str(spec.branch), ())}.get(spec.kind, ())
 
 

@@ -20,14 +20,14 @@ class Sbert:
     """Texts against texts, by any sentence-transformers model; each distinct text is embedded once.
 
     Raises:
-        ModelError: if the weights are not those that the spec's sha256 names, are not whole, or are neither installed
-            nor cached nor to be downloaded.
+        ModelError: if the weights do not match the spec's sha256, are incomplete, or are not on this machine and cannot
+            be downloaded.
     """
 
     def __init__(self, spec: MetricSpec):
         self.spec = spec
         quiet()
-        # A pooling layer of the encoder itself is never read: sentence-transformers pools by modules of its own.
+        # The encoder's own pooling layer is never used: sentence-transformers pools by modules of its own.
         with loading(spec, leave_out=["pooler"]):
             where, pin = _find(spec)
             self.model = SentenceTransformer(where, device=str(device()), model_kwargs={"use_safetensors": True}, **pin)
@@ -57,7 +57,8 @@ class Sbert:
 
 
 def _find(spec: MetricSpec) -> tuple[str, dict[str, Any]]:
-    """A folder or Hub id of the weights and what pins it, checked against the spec's sha256 where there is one."""
+    """The folder or Hub id of the weights and the arguments that pin it, checked against the spec's sha256 if there is
+    one."""
     where, pin = source_of(spec)
     if where == OFFLINE_REPO and spec.sha256:
         found = importlib.util.find_spec(OFFLINE_PACKAGE)

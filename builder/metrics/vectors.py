@@ -1,4 +1,4 @@
-"""Embeddings that are made once: what a metric compares by cosine, each distinct item embedded a single time."""
+"""Cosines of embeddings, with a cache so that each distinct item is embedded once."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -13,8 +13,8 @@ KEPT = 16_384
 class Vectors:
     """Cosines of embedded items; a worker keeps the vectors that it used last, `kept` of them.
 
-    `embed` turns items into vectors, shape (items, dimension), each of which does not depend on its neighbours.
-    `key` says which items are the same.
+    `embed` turns items into vectors, shape (items, dimension); a vector must not depend on its neighbours. Items with
+    the same `key` are the same.
     """
 
     def __init__(self, embed: Callable[[list[Any]], np.ndarray], key: Callable[[Any], str], kept: int = KEPT):
@@ -26,7 +26,7 @@ class Vectors:
         x, y = ([self._key(item) for item in items] for items in (inputs, reconstructions))
         distinct = dict(zip([*x, *y], [*inputs, *reconstructions], strict=True))
         vectors = {key: self._kept.pop(key) for key in distinct if key in self._kept}
-        # In order of key, so that which items share a batch does not depend on the order of the rows.
+        # Sorted by key, so that the batches do not depend on the order of the rows.
         new = sorted(distinct.keys() - vectors.keys())
         if new:
             made = np.asarray(self._embed([distinct[key] for key in new]), dtype=np.float64)
@@ -34,7 +34,7 @@ class Vectors:
                 made /= np.linalg.norm(made, axis=1, keepdims=True)
             vectors |= dict(zip(new, made, strict=True))
         self._keep(vectors)
-        # Rounding can carry a cosine of equal vectors past 1.
+        # Rounding can make the cosine of equal vectors exceed 1.
         return np.clip([vectors[a] @ vectors[b] for a, b in zip(x, y, strict=True)], -1, 1)
 
     def _keep(self, vectors: dict[str, np.ndarray]) -> None:

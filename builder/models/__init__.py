@@ -1,6 +1,7 @@
-"""Captioners and text-to-image pipelines, and the catalog that names them.
+"""Captioners and text-to-image pipelines.
 
-Two operations on content: `caption(image) -> text` and `paint(text) -> image`. Batch in, same length and order out.
+Two operations on content: `caption(image) -> text` and `paint(text) -> image`. Both return one output for each item of
+a batch, in order.
 """
 
 from cyclepref.builder.models.protocols import Captioner, TextToImage

@@ -36,12 +36,13 @@ class TransformersCaptioner:
         if spread(spec) is None and spec.quantization_config is None:
             self.model.to(device())
         self._ends = _end_tokens(self.model, self.tokenizer)
-        # Florence-2 ends every text by force: then the last of all tokens that are allowed says nothing.
+        # Florence-2 forces an end token at the limit, so that the last allowed token does not tell whether the text
+        # ended.
         self._forced_end = any(config.forced_eos_token_id is not None for config in _generation_configs(self.model))
 
     @torch.inference_mode()
     def caption(self, images: list[Image.Image], seeds: list[int | None]) -> list[Caption]:
-        """One caption an image, in order. `images`: RGB of any size. A seed of None means greedy decoding."""
+        """One caption for each image, in order. `images`: RGB of any size. A seed of None means greedy decoding."""
         captions: list[Caption] = []
         size = self.spec.batch_size
         for start in range(0, len(images), size):
@@ -51,7 +52,7 @@ class TransformersCaptioner:
         return captions
 
     def prepare(self, images: list[Image.Image]) -> BatchFeature:
-        """What the model reads: pixels in its dtype, and the prompt in its style, padded on the left."""
+        """The model's inputs: pixels in its dtype, and the prompt in its style, padded on the left."""
         how = {"padding": True, "return_tensors": "pt"}
         if self.spec.prompt_style == "none":
             inputs = self.processor(images=images, return_tensors="pt")
@@ -81,10 +82,10 @@ class TransformersCaptioner:
         """The processor's tokenizer, set up for batches of prompts of different lengths."""
         tokenizer = getattr(self.processor, "tokenizer", None)
         if tokenizer is None:
-            raise ValueError("its processor reads no images with text (no tokenizer in it)")
+            raise ValueError("its processor cannot read images with text: it has no tokenizer")
         if self.spec.prompt_style == "chat" and getattr(self.processor, "chat_template", None) is None:
             raise ValueError("its processor has no chat template: set prompt_style to prefix or none")
-        # Only the new tokens are read back, from a fixed position, so short prompts are padded on the left.
+        # New tokens are read from a fixed position on, so short prompts are padded on the left.
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -100,7 +101,7 @@ class TransformersCaptioner:
         if device_map := spread(self.spec):
             options["device_map"] = device_map
         elif self.spec.quantization_config is not None:
-            options["device_map"] = {"": device()}  # quantised layers are made where they stay
+            options["device_map"] = {"": device()}  # quantised layers cannot move to another device later
         return options
 
     def _question(self, image: Image.Image) -> list[dict[str, Any]]:
@@ -120,13 +121,14 @@ class TransformersCaptioner:
 
 
 def _generation_configs(model: torch.nn.Module) -> list[Any]:
-    """A model's own, and those of the models in it: some families generate by an inner language model."""
+    """The generation configs of a model and of the models in it, since some families generate by an inner language
+    model."""
     found = [getattr(part, "generation_config", None) for part in model.modules()]
     return [config for config in found if config is not None]
 
 
 def _end_tokens(model: torch.nn.Module, tokenizer: Any) -> set[int]:
-    """Tokens that end a text or fill up after its end; BLIP's is its separator."""
+    """Tokens that end a text or pad it after its end; BLIP ends texts with its separator."""
     ends: set[int] = {tokenizer.pad_token_id}
     for config in _generation_configs(model):
         eos = config.eos_token_id
@@ -137,8 +139,8 @@ def _end_tokens(model: torch.nn.Module, tokenizer: Any) -> set[int]:
 
 
 class FirstStep(LogitsProcessor):
-    """Sees how many tokens a text begins with that are not generated: the prompt where a model repeats it, the
-    decoder's start token, or nothing. Families differ, and here each says it itself."""
+    """Records how many tokens at the beginning of the output are not generated: the prompt if the model repeats it, the
+    decoder's start token, or none. Families differ, so it is observed at the first step."""
 
     def __init__(self) -> None:
         self.given: int | None = None

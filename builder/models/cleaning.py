@@ -1,8 +1,8 @@
-"""Captions are cleaned alike, whatever made them; `PROCESSING` in schemas/specs.py versions this."""
+"""The cleaning of captions, the same for every captioner; `PROCESSING` in schemas/specs.py is its version."""
 
 import re
 
-# What a tokenizer may leave behind: special tokens as markup, and a prompt style's own words.
+# Text that a tokenizer may leave in a caption: special tokens as markup, and words of the prompt style.
 MARKUP = re.compile(r"</?s>|<\|[^|>]*\|>|<[A-Za-z_]+\d*>|\[(?:CLS|SEP|PAD)\]")
 
 

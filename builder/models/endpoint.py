@@ -16,16 +16,16 @@ from cyclepref.builder.models.protocols import Caption, NoOutput
 from cyclepref.schemas.errors import CyclePrefError, Unavailable
 from cyclepref.schemas.specs import EndpointSpec
 
-# As much of a server's own words as a failure row keeps: some servers answer with the whole request.
+# Characters of a server's message that a failure row keeps: some servers answer with the whole request.
 MAX_WORDS = 300
-# Servers differ in how many bits of a seed they take; all of them take 31.
+# Servers differ in how many bits a seed may have; all accept 31.
 SEED_BITS = 0x7FFFFFFF
-# Shorter ones stand in for a key ("EMPTY", "none"), and may well be a caption's word.
+# Shorter values are placeholders for a key ("EMPTY", "none") and may occur as words of a caption.
 SHORTEST_SECRET = 8
 
 
 class EndpointError(CyclePrefError, RuntimeError):
-    """A request that the server did not answer with a caption, after all retries; `status`: what HTTP said."""
+    """A request that the server did not answer with a caption, after all retries; `status` is the HTTP status."""
 
     def __init__(self, message: str, status: int | None = None):
         super().__init__(message)
@@ -33,7 +33,7 @@ class EndpointError(CyclePrefError, RuntimeError):
 
 
 class NoCaption(EndpointError, NoOutput):
-    """The server answered, without a text: it refused, filtered, or spent its tokens on thinking."""
+    """The server answered without a text: it refused, filtered it, or used up its tokens on thinking."""
 
 
 class ServerGone(EndpointError):
@@ -41,14 +41,13 @@ class ServerGone(EndpointError):
 
 
 class Endpoint:
-    """One served model, asked with up to `spec.concurrency` requests at a time.
+    """One served model, called with up to `spec.concurrency` requests at a time.
 
-    A served model's rows are as deterministic as its server: the request is a function of image, settings and seed
-    (its low 31 bits), but most servers batch requests as they come. A stored row is never asked for again.
+    Rows of a served model are only as deterministic as the server: the request depends on image, settings and seed (its
+    low 31 bits) alone, but most servers batch requests as they come. A stored row is never requested again.
 
     Raises:
-        Unavailable: if the server does not answer a first request as it should: no server, no such model, a wrong
-            key, a model that takes no images.
+        Unavailable: if a first request fails: no server, no such model, a wrong key, or a model that takes no images.
     """
 
     def __init__(self, spec: EndpointSpec):
@@ -59,8 +58,8 @@ class Endpoint:
             raise Unavailable(f"{answer}{self._way_out(answer)}")
 
     def caption(self, images: list[Image.Image], seeds: list[int | None]) -> list[Caption | EndpointError]:
-        """One caption an image, in order, or the error that its request ended with: a caption that was paid for is
-        kept, whatever becomes of its neighbours. A seed of None means greedy decoding.
+        """One caption for each image, in order, or the error that its request ended with, so that a failed request does
+        not lose the captions already paid for. A seed of None means greedy decoding.
 
         Raises:
             Unavailable: if no request of the batch reached the model.
@@ -71,11 +70,11 @@ class Endpoint:
         return results
 
     def _probe(self) -> tuple[Image.Image, int | None]:
-        """A first question, about a grey square: not every server lists its models truly, but each answers this."""
+        """A first request, about a grey square. It shows whether the model works; some servers list models wrongly."""
         return Image.new("RGB", (64, 64), "grey"), None if self.spec.greedy else 0
 
     async def _all(self, asked: list[tuple[Image.Image, int | None]]) -> list[Caption | EndpointError]:
-        """What each request came to, `concurrency` of them at a time."""
+        """The result of each request, made `concurrency` at a time."""
         room = asyncio.Semaphore(self.spec.concurrency)
         async with self._http(max_retries=self.spec.max_retries, patience_s=self.spec.row_patience_s) as http:
             return await asyncio.gather(*(self._ask(http, room, image, seed) for image, seed in asked))
@@ -85,7 +84,7 @@ class Endpoint:
         return Http(self.spec.base_url, headers, self.spec.timeout_s, **retries)
 
     def _way_out(self, answer: EndpointError) -> str:
-        """What to do about a server that does not work, in as far as the first answer tells."""
+        """The way out for a server that does not work, as far as the first answer tells it."""
         if answer.status in (401, 403):
             name = self.spec.api_key_env
             return f" (check the key in {name})" if name else " (name the variable that holds a key in api_key_env)"
@@ -95,7 +94,7 @@ class Endpoint:
         return " (is it running, and does base_url name it?)" if isinstance(answer, ServerGone) else ""
 
     def _served(self) -> str:
-        """The models that the server says it serves; nothing from a server that does not say."""
+        """The names of the models that the server lists; empty if it lists none."""
 
         async def listed() -> Answer:
             async with self._http() as http:
@@ -104,19 +103,19 @@ class Endpoint:
         try:
             return ", ".join(str(model["id"]) for model in json.loads(asyncio.run(listed()).body)["data"])[:MAX_WORDS]
         except (httpx2.HTTPError, BadAnswer, TimeoutError, ValueError, KeyError, TypeError, RecursionError):
-            return ""  # the list is a hint in an error message that is complete without it
+            return ""  # the list is only a hint; the error message is complete without it
 
     async def _ask(
         self, http: Http, room: asyncio.Semaphore, image: Image.Image, seed: int | None
     ) -> Caption | EndpointError:
-        """One request with its retries. An error is returned and not raised, whatever it is, since one that is raised
-        loses the answers of the whole batch; and made of text alone, it holds neither the request nor its headers."""
+        """One request with its retries. Every error is returned, since raising one would lose the answers of the whole
+        batch. It holds text only, so that it contains neither the request nor its headers."""
         async with room:
             try:
                 body = await asyncio.to_thread(self._body, image, seed)
                 answer = await http.ask("POST", "/chat/completions", body)
             except MemoryError:
-                raise  # a smaller batch may do
+                raise  # a smaller batch may fit
             except Exception as error:
                 return self._explain(error)
         return self._read(answer) if 200 <= answer.status < 300 else self._refused(answer)
@@ -145,24 +144,24 @@ class Endpoint:
             message, reason = choice["message"], choice.get("finish_reason")
             text, refusal = message.get("content"), message.get("refusal")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-            return EndpointError(self._say(f"answered with what is no chat completion: {answer.text}"))
+            return EndpointError(self._say(f"gave no chat completion: {answer.text}"))
         if not isinstance(text, str) or not text.strip() or reason == "content_filter":
             why = f"finish_reason {reason!r}" + (f", refusal {refusal!r}" if refusal else "")
             hint = ": raise max_new_tokens, or turn thinking off in extra_body" if reason == "length" else ""
             return NoCaption(self._say(f"answered without a text ({why}){hint}"))
         caption = Caption(clean(text), text, reason == "length")
         if len(self._key or "") >= SHORTEST_SECRET and any(self._key in said for said in (text, caption.text)):
-            # Not masked and kept: a text that no model wrote would be painted, compared and published.
+            # Masking the key instead would paint, compare and publish a text that no model wrote.
             return EndpointError(self._say("repeated the key in its caption, which is not stored"))
         return caption
 
     def _refused(self, answer: Answer) -> EndpointError:
-        """A status that is no success, after all tries."""
+        """The error for an HTTP status other than success, after all tries."""
         kind = ServerGone if answer.status in (401, 404) else EndpointError
         return kind(self._say(f"answered {answer.status} {answer.phrase}: {_words(answer)}"), answer.status)
 
     def _explain(self, error: Exception) -> EndpointError:
-        """An error of a request as our own."""
+        """Turn an exception of a request into an EndpointError."""
         tries = f"{self.spec.max_retries + 1} times" if self.spec.max_retries else "once"
         if isinstance(error, TimeoutError):
             return EndpointError(self._say(f"gave no answer within {self.spec.timeout_s:g} s, asked {tries}"))
@@ -173,14 +172,15 @@ class Endpoint:
         return EndpointError(self._say(f"could not be asked: {type(error).__name__}: {error}"))
 
     def _say(self, what: str) -> str:
-        """One line of at most MAX_WORDS characters after the server's name; a server may well repeat the key."""
+        """The server's name and one line of at most MAX_WORDS characters, with the key masked in case the server
+        repeats it."""
         line = " ".join((what.replace(self._key, "***") if self._key else what).split())
         return f"{self.spec.name}: {self.spec.base_url} {line[:MAX_WORDS]}{'...' * (len(line) > MAX_WORDS)}"
 
 
 def _key(spec: EndpointSpec) -> str | None:
-    """The key in the variable that the spec names. Unchecked, a key that fits no header would be in the message of
-    the error that it causes."""
+    """The key in the variable that the spec names. It is checked here, since the HTTP library's error for a key that is
+    not valid in a header would contain the key."""
     if spec.api_key_env is None:
         return None
     key = os.environ.get(spec.api_key_env, "").strip()

@@ -1,5 +1,5 @@
-"""HTTP with a server that may be slow, endless or hostile: every request has a deadline and a largest answer, and goes
-to the address that was named or nowhere."""
+"""HTTP with a server that may be slow, endless or hostile: every request has a deadline and a limit on the answer's
+size, and is sent only to the address that the user named."""
 
 import asyncio
 import email.utils
@@ -12,21 +12,22 @@ import httpx2
 
 from cyclepref.builder import __version__
 
-# Many times a chat completion with all that models think before it; decompressed, and parsed in memory.
+# Bytes of an answer after decompression, many times those of a chat completion with its thinking. It is parsed in
+# memory.
 MAX_BODY = 8 * 2**20
-# A server may send a request from one of its own paths to another, as for a slash at the end.
+# A server may redirect a request to another of its own paths, for example to add a slash at the end.
 MAX_REDIRECTS = 3
-# Besides 5xx, the statuses that may pass: a time-out, a lock, a rate limit.
+# Statuses besides 5xx after which a retry may succeed: a time-out, a lock, a rate limit.
 PASSING = {408, 409, 429}
 FIRST_WAIT_S, MAX_BACKOFF_S = 0.5, 8.0
 
 
 class BadAnswer(Exception):
-    """What a server answered with is not worth another try."""
+    """An answer after which a retry is of no use."""
 
 
 class Answer(NamedTuple):
-    """A response as far as it is of use: `body` is decompressed."""
+    """The parts of a response that are used; `body` is decompressed."""
 
     status: int
     phrase: str
@@ -35,17 +36,17 @@ class Answer(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The body to be shown."""
+        """The body as text, for messages."""
         return self.body.decode("utf-8", "replace")
 
 
 class Http:
     """Requests to one server. An async context manager; use it within one event loop.
 
-    `timeout_s` is for one request until its answer is there to the last byte, so that a byte a second does not prolong
-    it. What may pass (a time-out, a broken connection, a status of PASSING or 5xx) is asked for again up to
-    `max_retries` times, after what Retry-After says or 0.5 s doubling to 8 s. All tries with the waits between them
-    take `patience_s` at most: whoever says to wait longer is asked once more when that ends.
+    `timeout_s` limits one request up to the last byte of its answer, so that a server that sends a byte each second
+    cannot prolong it. A time-out, a broken connection, a status in PASSING or 5xx is retried up to `max_retries` times,
+    after the seconds in Retry-After, or 0.5 s doubling to 8 s. All tries and waits together take at most `patience_s`:
+    if Retry-After is longer, the last try is made when that time ends.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Http:
     ):
         self.base_url, self.timeout_s, self.max_retries, self.patience_s = base_url, timeout_s, max_retries, patience_s
         headers = {"User-Agent": f"cyclepref/{__version__}", "Accept-Encoding": "identity", **headers}
-        # httpx2 has a limit on each read and none on their sum; ours is on the whole.
+        # httpx2 limits each read but not their sum, so the limit on the whole request is our own.
         limits = httpx2.Limits(max_connections=None)
         self._client = httpx2.AsyncClient(headers=headers, timeout=None, limits=limits, follow_redirects=False)
 
@@ -65,12 +66,12 @@ class Http:
         await self._client.__aexit__(*error)
 
     async def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
-        """The last answer, whatever its status.
+        """Send a request, with retries, and return the last answer, whatever its status.
 
         Raises:
             TimeoutError: if the last try took too long.
-            httpx2.TransportError: if its connection could not be made, or broke.
-            BadAnswer: at once, for one that is too large, that cannot be read, or that leads elsewhere.
+            httpx2.TransportError: if the last try's connection failed or broke.
+            BadAnswer: without a retry, if an answer is too large, cannot be read, or redirects to another server.
         """
         last_start = time.monotonic() + self.patience_s - self.timeout_s
         for tried in range(self.max_retries + 1):
@@ -111,12 +112,13 @@ async def _body(response: httpx2.Response) -> bytes:
             if (size := size + len(part)) > MAX_BODY:
                 raise BadAnswer(f"answered with more than {MAX_BODY:,} bytes")
     except httpx2.DecodingError as error:
-        raise BadAnswer(f"answered with what cannot be decompressed ({error})") from error
+        raise BadAnswer(f"answered with data that cannot be decompressed ({error})") from error
     return b"".join(parts)
 
 
 def _redirected(asked: httpx2.Request, following: httpx2.Request) -> httpx2.Request:
-    """The request that a redirect leads to, within the same server: neither image nor key is carried elsewhere."""
+    """The request that a redirect leads to. Other servers are refused, so that neither image nor key is sent to
+    them."""
     origins = [(url.scheme, url.host, url.port) for url in (asked.url, following.url)]
     if origins[0] != origins[1] or asked.method != following.method:
         raise BadAnswer(
@@ -132,7 +134,7 @@ def _may_pass(answer: Answer) -> bool:
 
 
 def _retry_after(headers: httpx2.Headers) -> float | None:
-    """The seconds that a server wants us to wait: in milliseconds, seconds or as a date."""
+    """The seconds that a server asks us to wait; it gives them as milliseconds, seconds or a date."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name, "")) * unit

@@ -1,4 +1,4 @@
-"""What all models share when they load and run."""
+"""Loading and running, as far as all models share it."""
 
 import importlib
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,8 @@ Item = TypeVar("Item")
 
 
 class ModelError(CyclePrefError, RuntimeError):
-    """A model that cannot be loaded, or a setting that it does not have; one line, since Ray shows the last."""
+    """A model that cannot be loaded, or a setting that it does not have. The message is one line, since Ray shows only
+    the last line."""
 
 
 def device() -> torch.device:
@@ -42,14 +43,15 @@ def source_of(spec: ModelSpec | MetricSpec) -> tuple[str, dict[str, Any]]:
 
 @contextmanager
 def loading(spec: ModelSpec | MetricSpec, leave_out: Iterable[str] = ()) -> Iterator[Watched]:
-    """Load a model: what its libraries raise, or keep quiet about, becomes one clear line.
+    """Load a model in this block: an error of its libraries, or a fault that they do not report, becomes one clear
+    line.
 
-    `leave_out` names parts that may be missing whole, since they are not used (see `cyclepref.builder.models.weights`);
-    to what is given, differences that are found in another way may be added.
+    `leave_out` names unused parts that may be missing as a whole (see `cyclepref.builder.models.weights`). The block
+    may add differences that it finds itself to the `Watched` that it is given.
 
     Raises:
-        ModelError: for a package that is missing, a repo or folder that is gated, absent or no such model, and for
-            weights that are missing, of another shape, or of another architecture than the config's.
+        ModelError: if a package is missing, the repo or folder is gated, absent or another kind of model, or weights
+            are missing or do not fit the config.
     """
     where = spec.repo or f"the weights of the package {spec.kind}"
     if spec.trust_remote_code:
@@ -77,7 +79,7 @@ def loading(spec: ModelSpec | MetricSpec, leave_out: Iterable[str] = ()) -> Iter
 
 
 def _is_damaged(error: BaseException) -> bool:
-    """Whether a file of weights could not be read, which some libraries say by an error that another one led to."""
+    """Whether a file of weights could not be read. Some libraries report that only in the cause of their error."""
     if type(error).__name__ in ("SafetensorError", "UnpicklingError"):
         return True
     return error.__context__ is not None and _is_damaged(error.__context__)
@@ -110,7 +112,7 @@ def check_fits(spec: ModelSpec) -> None:
 
 
 def spread(spec: ModelSpec) -> str | None:
-    """The device map of a model that is spread over several GPUs, None for one device."""
+    """The device map of a model on several GPUs, None for one device."""
     wanted = getattr(spec, "device_map", None)
     return wanted or ("auto" if hasattr(spec, "device_map") and spec.num_gpus > 1 else None)
 

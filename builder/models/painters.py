@@ -14,11 +14,11 @@ from cyclepref.builder.models.prompt_limits import CutWatch, watch
 from cyclepref.builder.models.protocols import Painting
 from cyclepref.schemas.specs import PainterSpec
 
-# What the spec's own fields are called in a pipeline, so `arguments` cannot say them a second time.
+# A pipeline's names for fields of the spec; `arguments` must not set these a second time.
 OWN = {"prompt", "num_inference_steps", "width", "height", "generator", "negative_prompt", "max_sequence_length",
        "num_images_per_prompt", "output_type", "return_dict"}  # fmt: skip
-# Pipelines in which an image depends on the other prompts of its batch; they are given one at a time. Kandinsky 3 cuts
-# all embeddings to the batch's longest prompt, and then averages over what is left, padding included.
+# Pipelines in which an image depends on the other prompts of its batch; these get one prompt at a time. Kandinsky 3
+# cuts all embeddings to the batch's longest prompt, and then averages over what is left, padding included.
 ONE_BY_ONE = {"Kandinsky3Pipeline"}
 
 
@@ -26,8 +26,8 @@ class DiffusersPipeline:
     """One text-to-image pipeline on one device, always run at its full batch size.
 
     Raises:
-        ModelError: if the repo or folder is not such a pipeline, does not take one of the spec's settings, lacks a
-            package, or does not fit the GPU.
+        ModelError: if the repo or folder is not such a pipeline, one of the spec's settings does not apply to it, a
+            package is missing, or it does not fit the GPU.
     """
 
     def __init__(self, spec: PainterSpec):
@@ -48,8 +48,8 @@ class DiffusersPipeline:
 
     @torch.inference_mode()
     def paint(self, prompts: list[str], seeds: list[int]) -> list[Painting]:
-        """One image of the spec's size a prompt, in order. One CPU generator an image, so that the noise is the
-        same on every device and in every batch."""
+        """One image of the spec's size for each prompt, in order. Each image has a CPU generator of its own, so that
+        its noise is the same on every device and in every batch."""
         paintings: list[Painting] = []
         size = 1 if type(self.pipeline).__name__ in ONE_BY_ONE else self.spec.batch_size
         for start in range(0, len(prompts), size):
@@ -65,7 +65,7 @@ class DiffusersPipeline:
         if "negative_prompt" in arguments:
             arguments["negative_prompt"] = [arguments["negative_prompt"]] * len(prompts)
         noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        # A list of its own: Z-Image writes its chat template into the list that it is given.
+        # A copy, since Z-Image writes its chat template into the list that it is given.
         output = self.pipeline(prompt=list(prompts), generator=noise, **arguments)
         flags = getattr(output, "nsfw_content_detected", None) or [None] * len(prompts)
         cut = [tuple(reader.name for reader in self._readers if reader.cut(row)) for row in range(len(prompts))]
@@ -75,14 +75,14 @@ class DiffusersPipeline:
         ]
 
     def _unread(self, cut_by: tuple[str, ...]) -> bool:
-        """Whether part of a prompt was read by no text encoder: all those that were asked cut it."""
+        """Whether no text encoder read all of a prompt, because each one in use cut it."""
         return bool(cut_by) and len(cut_by) == sum(reader.asked for reader in self._readers)
 
     def _load(self) -> DiffusionPipeline:
         where, pin = source_of(self.spec)
         config = DiffusionPipeline.load_config(where, **{k: v for k, v in pin.items() if k != "trust_remote_code"})
-        # A pipeline that is one half of its family (Kandinsky's decoder) is joined with the other by the auto class;
-        # one that the auto class does not list makes images from prompts all the same.
+        # The auto class joins a pipeline that is one half of its family (Kandinsky's decoder) with the other half.
+        # Pipelines that the auto class does not list are loaded by DiffusionPipeline.
         listed = _get_task_class(
             AUTO_TEXT2IMAGE_PIPELINES_MAPPING, config["_class_name"], throw_error_if_not_exist=False
         )
@@ -91,7 +91,7 @@ class DiffusersPipeline:
         return loader.from_pretrained(where, dtype=dtype, variant=variant, use_safetensors=True, **pin)
 
     def _checked_arguments(self) -> dict[str, Any]:
-        """The call's arguments but for prompts and noise; what the pipeline does not take is refused."""
+        """The call's arguments except prompts and noise. An argument that the pipeline does not take is an error."""
         spec = self.spec
         own = {"negative_prompt": spec.negative_prompt, "max_sequence_length": spec.max_sequence_length}
         arguments = {
@@ -115,7 +115,7 @@ class DiffusersPipeline:
         return arguments
 
     def _configure(self) -> None:
-        """Scheduler, memory and speed, as the spec says."""
+        """Apply the spec's settings of scheduler, memory and speed."""
         spec, pipeline = self.spec, self.pipeline
         pipeline.set_progress_bar_config(disable=True)
         if spec.scheduler or spec.scheduler_config:
@@ -148,7 +148,7 @@ class DiffusersPipeline:
         return found
 
     def _scheduler(self, shipped: Any) -> Any:
-        """The pipeline's scheduler of another class, or with other settings."""
+        """The pipeline's scheduler, with the class and settings of the spec."""
         spec = self.spec
         kind = getattr(diffusers, spec.scheduler, None) if spec.scheduler else type(shipped)
         if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):

@@ -1,4 +1,4 @@
-"""How much of a prompt the text encoders of a pipeline read."""
+"""Which prompts the tokenizers of a pipeline cut."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from transformers import PreTrainedTokenizerBase
 
 
 class CutWatch:
-    """What one tokenizer cut in the current batch.
+    """Records which texts of the current batch one tokenizer cut.
 
     A pipeline wraps its prompts in templates and sets limits of its own: 77 tokens for CLIP, `max_sequence_length`
-    for T5. So its tokenizers are watched while it asks them, instead of its rules being written down again here.
+    for T5. So the pipeline's calls of its tokenizers are watched, instead of repeating its rules here.
     """
 
     def __init__(self, name: str, tokenizer: PreTrainedTokenizerBase, max_sequence_length: int | None):
@@ -26,7 +26,8 @@ class CutWatch:
         return row in self._cut
 
     def note(self, lengths: list[int], limit: int) -> None:
-        """Note a call: the tokens of its texts (all rows', or one row's at a time), and how many of them it keeps."""
+        """Record one call: the token counts of its texts (of all rows, or of one row at a time), and how many tokens it
+        keeps."""
         self.asked, count = True, len(self._prompts)
         if count and len(lengths) % count == 0:
             self._cut |= {at % count for at, length in enumerate(lengths) if length > limit}
@@ -34,16 +35,16 @@ class CutWatch:
             self._cut |= {self._singles % count} if lengths[0] > limit else set()
             self._singles += 1
         if self._max is not None and limit > self._max:
-            # The limit allows for a template, and the pipeline cuts what it has read once more (Qwen-Image).
+            # The limit includes a template, which the pipeline cuts off afterwards (Qwen-Image).
             bare = self._tokenizer.__class__.__base__.__call__(self._tokenizer, self._prompts, add_special_tokens=False)
             self._cut |= {row for row, ids in enumerate(bare.input_ids) if len(ids) > self._max}
 
 
 def watch(name: str, tokenizer: PreTrainedTokenizerBase, max_sequence_length: int | None) -> CutWatch:
-    """Have a reader told of every text that a tokenizer is asked to cut.
+    """Attach a CutWatch to a tokenizer; it is told of every text that the tokenizer may cut.
 
-    The tokenizer stays the object that it is, and of its class, since pipelines ask for both.
-    `max_sequence_length` is what the pipeline's call is given, in tokens; None where it has no such argument.
+    The tokenizer stays the same object with a subclass of its class, since pipelines check both. `max_sequence_length`
+    is the argument of the pipeline's call, in tokens; None if it has no such argument.
     """
     reader = CutWatch(name, tokenizer, max_sequence_length)
     plain = type(tokenizer)

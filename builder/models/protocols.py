@@ -1,5 +1,4 @@
-"""What every captioner and text-to-image pipeline answers, and the two Protocols: batch in, same length and order
-out."""
+"""The two Protocols of captioners and text-to-image pipelines, and their outputs: one for each input, in order."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,12 +7,12 @@ from PIL import Image
 
 
 class NoOutput(ValueError):
-    """A model answered without an output: what it sampled is at fault, not the row, so another draw may do."""
+    """A model gave no output for a sample. The row itself may be fine, so another draw with another seed may work."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption as compared (`text`: cleaned) and as generated (`raw`); `truncated`: it ended by token limit."""
+    """A caption, cleaned for comparison (`text`) and as generated (`raw`); `truncated`: the token limit ended it."""
 
     text: str
     raw: str
@@ -24,8 +23,8 @@ class Caption:
 class Painting:
     """A generated image.
 
-    `cut_by` names the tokenizers that cut the prompt (CLIP's at 77 tokens...); `truncated`: all of them did, so part
-    of the prompt was read by none. `refused`: a safety checker blacked the image; None where no checker says.
+    `cut_by` names the tokenizers that cut the prompt (CLIP's at 77 tokens...); `truncated`: all of them cut it, so no
+    encoder read the whole prompt. `refused`: a safety checker blackened the image; None if the pipeline has no checker.
     """
 
     image: Image.Image
@@ -38,12 +37,12 @@ class Captioner(Protocol):
     """Image to text."""
 
     def caption(self, images: list[Image.Image], seeds: list[int | None]) -> list[Caption | Exception]:
-        """One caption an image, in order, or why there is none; a seed decides all of its sampling, None means greedy
-        decoding."""
+        """One caption for each image, in order, or the reason why there is none. The seed determines all sampling; None
+        means greedy decoding."""
 
 
 class TextToImage(Protocol):
     """Text to image."""
 
     def paint(self, prompts: list[str], seeds: list[int]) -> list[Painting]:
-        """One image a prompt, in order; a seed decides all of its noise."""
+        """One image for each prompt, in order; the seed determines all of its noise."""

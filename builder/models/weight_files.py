@@ -7,14 +7,15 @@ from typing import Any
 
 from cyclepref.schemas.specs import PainterSpec
 
-# "model.fp16-00001-of-00002.safetensors": the variant is what stands between the name and the shard's number.
+# "model.fp16-00001-of-00002.safetensors": the variant stands between the name and the shard's number.
 VARIANT = re.compile(r"^[^.]+(?:\.(?P<variant>[^.-]+))?(?:-\d+-of-\d+)?\.safetensors$")
-# What a safetensors header may weigh; the format's own limit.
+# The largest safetensors header in bytes that the format allows.
 LONGEST_HEADER = 100_000_000
 
 
 def lacking(folder: Path, spec: Any) -> list[str]:
-    """What is missing of a model, in words that follow its place ("has no config.json"); empty if it looks whole."""
+    """The missing parts of a model, as texts that continue its path ("has no config.json"); empty if none is
+    missing."""
     if isinstance(spec, PainterSpec):
         return _pipeline(folder, spec.variant)
     if not any((folder / name).is_file() for name in ("config.json", "modules.json", "adapter_config.json")):
@@ -35,7 +36,7 @@ def cut_short(file: Path) -> str | None:
     with file.open("rb") as content:
         length = int.from_bytes(content.read(8), "little")
         if size < 8 or length > min(size - 8, LONGEST_HEADER):
-            return "is cut short or no safetensors file"
+            return "is cut short or not a safetensors file"
         try:
             header = json.loads(content.read(length))
             ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
@@ -70,7 +71,7 @@ def _is_component(name: str, part: Any) -> bool:
 
 
 def _weights(place: Path, variant: str | None) -> list[str]:
-    """What is wrong with one model's weight files, of a variant or, if there are none of it, of none."""
+    """What is wrong with one model's weight files: those of the variant, or the plain ones if the variant has none."""
     files = {file: _variant(file) for file in place.glob("*.safetensors")}
     mine = [file for file, its in files.items() if its == variant] or [f for f, its in files.items() if its is None]
     problems = [f"{file.name} in {place.name}/ {why}" for file in sorted(mine) if (why := cut_short(file))]

@@ -1,9 +1,9 @@
-"""Weights that a model's files do not have, or that the model has no place for, are refused by name.
+"""Refuses models whose files lack weights or hold weights that the model has no place for; the error names them.
 
-The libraries go on without them: transformers and diffusers fill what is missing with random numbers, other ones in
-each process, and only warn. What was missing they know best (they rename the tensors of older files, join tied ones
-and unpack quantised ones), so their own account is asked for at every `from_pretrained`, those that a pipeline or a
-sentence-transformers model makes of its parts included.
+Without this, transformers and diffusers only warn, and fill missing weights with random numbers that differ in each
+process. The libraries know best what was missing, since they rename the tensors of older files, join tied ones and
+unpack quantised ones. So every `from_pretrained` is asked for its report, also those that load the parts of a pipeline
+or of a sentence-transformers model.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-# What may be missing: nothing is read from it.
+# Tensors that may be missing, since no output depends on them.
 UNREAD = {
     r"(^|\.)num_batches_tracked$": "a counter of training batches",
 }
-# What files may have beyond their model: tables that older versions stored, and that the model now computes.
+# Tensors that files may have in addition: older versions stored these tables, and the model now computes them.
 COMPUTED = {
     r"(^|\.)position_ids$": "0, 1, 2, ...",
     r"(^|\.)inv_freq$": "the frequencies of rotary position embeddings",
@@ -31,9 +31,9 @@ COMPUTED = {
     r"(^|\.)relative_position_index$": "places within the windows of Swin's line",
     r"(^|\.)num_batches_tracked$": "a counter of training batches",
 }
-# As many names of tensors as a message shows of a kind.
+# The most tensor names of one kind that a message shows.
 SHOWN = 3
-# How transformers marks the rows of the report that it logs of a load.
+# How transformers marks the rows of the report that it logs after loading.
 REPORTED = re.compile(r"^(\S+)\s*\|\s*(?:MISSING|MISMATCH|CONVERSION)", re.MULTILINE)
 
 
@@ -64,7 +64,7 @@ class Difference:
 
 @dataclass
 class Watched:
-    """What came of the loads within `watched`: differences, and the part whose load ended with an error."""
+    """The result of the loads within `watched`: differences, and the part whose load raised an error."""
 
     differences: list[Difference] = field(default_factory=list)
     failed: str | None = None
@@ -72,7 +72,8 @@ class Watched:
 
 @contextlib.contextmanager
 def watched(root: str | None, leave_out: Iterable[str] = ()) -> Iterator[Watched]:
-    """Collect what every model that is loaded in this block lacks, and what it has no place for.
+    """Collect, for every model that is loaded in this block, the weights that its files lack and those that it has no
+    place for.
 
     `root` is where the whole model lies: its components are named by their place below it. `leave_out` names parts
     (the first component of their tensors' names) that may be missing whole, since they are not used. Only libraries
@@ -109,21 +110,21 @@ def imported(library: str, name: str) -> Any:
 
 # ---- asking the libraries --------------------------------------------------------------------------------------
 
-# What is put in the classes' place is seen by every thread.
+# Replacing a method of a class affects every thread, so only one block at a time may do it.
 _lock = threading.RLock()
 
 
 class _Note:
-    """Stands in for the libraries' loading methods, and notes what they say."""
+    """Replaces the libraries' loading methods and records their reports."""
 
     def __init__(self, found: Watched, root: str | None, leave_out: tuple[str, ...], reports: list[str]):
         self.found, self.root, self.leave_out, self.reports = found, root, leave_out, reports
 
     def load(self, original: Callable[..., Any], cls: type, *args: Any, **kwargs: Any) -> Any:
-        """`from_pretrained` of a model's class, whose account is kept."""
+        """A class's `from_pretrained`; its report is recorded."""
         part, asked = _part(cls, args[0] if args else None, self.root), kwargs.get("output_loading_info")
         before = len(self.reports)
-        # Asked for the account, a library says the names of what has another shape, instead of ending without.
+        # When asked for its report, a library names tensors of another shape instead of raising an error.
         ask = {"output_loading_info": True, "ignore_mismatched_sizes": True}
         try:
             model, info = original(cls, *args, **{**kwargs, **ask})
@@ -134,14 +135,14 @@ class _Note:
             raise
         said = _account(part, model, info, self.leave_out)
         if getattr(model, "_hf_peft_config_loaded", False):
-            # The account is the adapter's: what the model under it lacks is in the report alone.
+            # This report covers the adapter only; what the model under it lacks is in the logged report.
             said.missing += sorted(set(REPORTED.findall("\n".join(self.reports[before:]))) - set(said.missing))
         if said:
             self.found.differences.append(said)
         return (model, info) if asked else model
 
     def adapt(self, original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
-        """`load_adapter` of a PeftModel, whose account is kept."""
+        """A PeftModel's `load_adapter`; its report is recorded."""
         result = original(model, *args, **kwargs)
         if result.missing_keys:
             total = sum("lora_" in name for name in model.state_dict())
@@ -151,7 +152,7 @@ class _Note:
 
 @contextlib.contextmanager
 def _replaced(owner: type, name: str, by: Callable[..., Any]) -> Iterator[None]:
-    """A method of a class replaced by one that is given the original first."""
+    """Replace a method of a class, within this block, by one that gets the original as its first argument."""
     before = owner.__dict__[name]
     original = getattr(before, "__func__", before)
 
@@ -167,7 +168,7 @@ def _replaced(owner: type, name: str, by: Callable[..., Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _reports() -> Iterator[list[str]]:
-    """The reports that transformers logs of its loads, which are kept from the log itself."""
+    """Collect the reports that transformers logs after loading, and keep them out of the log."""
     texts: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
@@ -185,7 +186,7 @@ def _reports() -> Iterator[list[str]]:
 
 
 def _account(part: str, model: torch.nn.Module, info: dict[str, Any], leave_out: tuple[str, ...]) -> Difference:
-    """A library's account of a load, without what is known to be no fault."""
+    """A library's report of a load, without differences that are known to be harmless."""
     tensors = model.state_dict()
     reshaped = {
         name: f"{_shape(in_file)} in the file, {_shape(in_model)} in the model"
@@ -197,7 +198,7 @@ def _account(part: str, model: torch.nn.Module, info: dict[str, Any], leave_out:
         # It believes the index of a sharded file; what a shard then did not have has no memory yet.
         missing |= {name for name, tensor in tensors.items() if tensor.is_meta}
     if getattr(model, "hf_quantizer", None) is not None:
-        # What a quantiser adds (scales, statistics) is its own affair; the architecture's own tensors are ours.
+        # Tensors that a quantiser adds (scales, statistics) are not checked, only those of the architecture.
         missing, unexpected = missing & _plain_names(model), set()
     for name in leave_out:
         whole = {tensor for tensor in tensors if tensor.split(".")[0] == name}
@@ -209,7 +210,7 @@ def _account(part: str, model: torch.nn.Module, info: dict[str, Any], leave_out:
 
 
 def _plain_names(model: torch.nn.Module) -> set[str]:
-    """The names of a model's tensors as it is without quantisation."""
+    """The names of a model's tensors without quantisation."""
     with torch.device("meta"):
         kind = type(model)
         plain = kind.from_config(model.config) if hasattr(kind, "from_config") else kind(model.config)
@@ -217,9 +218,9 @@ def _plain_names(model: torch.nn.Module) -> set[str]:
 
 
 def _in_a_layer(name: str, model: torch.nn.Module, modules: set[str]) -> bool:
-    """Whether a tensor lies within a stack of layers that the model has, or is a layer more: then its config is not
-    that of the file. A part that the model's class leaves out whole (another task's head, the half of a CLIP that
-    sees, a pooling layer) is no fault."""
+    """Whether a tensor belongs to a stack of layers that the model has, or to one layer more: then the config is not
+    that of the file. A part that the model's class leaves out as a whole (another task's head, CLIP's vision half, a
+    pooling layer) is not a fault."""
     pieces = name.removeprefix(f"{getattr(model, 'base_model_prefix', '')}.").split(".")
     for start in (name.split("."), pieces):
         at = max(at for at in range(len(start) + 1) if ".".join(start[:at]) in modules)
@@ -229,7 +230,7 @@ def _in_a_layer(name: str, model: torch.nn.Module, modules: set[str]) -> bool:
 
 
 def _part(cls: type, where: Any, root: str | None) -> str:
-    """A model's name in a message: its component of a pipeline, and its class."""
+    """A model's name in a message: its component in the pipeline, and its class."""
     folder = Path(str(where)).name
     inner = where is not None and root is not None and Path(str(where)) != Path(root) and Path(str(where)).is_dir()
     return f"{folder} ({cls.__name__})" if inner and not re.fullmatch(r"[0-9a-f]{40}", folder) else cls.__name__

@@ -1,9 +1,9 @@
-"""Pairs as a dataset of the datasets library: a row each, memory-mapped, with each image in one file of its own.
+"""Pairs as a dataset of the datasets library: one memory-mapped row for each pair, and one file for each image.
 
-An image stands in many pairs, so a row names the image's file, which the Image feature opens when the row is read:
-memory does not grow with the number of pairs, nor does the disk hold an image twice. Where the dataset is saved or
-pushed, the library itself puts the bytes into its rows. Files and rows lie in the library's cache (`HF_DATASETS_CACHE`,
-folder cyclepref) under names made of their content; what is deleted there is written again by the next `load_pairs`.
+An image is in many pairs, so a row names the image's file, which the Image feature opens when the row is read. So
+memory does not grow with the number of pairs, and the disk holds no image twice. If the dataset is saved or pushed, the
+library itself puts the bytes into its rows. Files and rows lie in the library's cache (`HF_DATASETS_CACHE`, folder
+cyclepref) under names made of their content; the next `load_pairs` writes deleted ones again.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ from cyclepref.schemas.cycle import Cycle, Modality
 from cyclepref.schemas.ids import digest
 
 ROWS_PER_BATCH = 10_000
-# How files of the kinds begin that are kept as they are (`cyclepref.builder.common.images.KEEP`).
+# The first bytes of files in the formats that are stored unchanged (`cyclepref.builder.common.images.KEEP`).
 ENDINGS = {b"\x89PNG": "png", b"\xff\xd8": "jpg", b"RIFF": "webp"}
 SIDES = ("chosen", "rejected")
-# What a row says of either side, and the column of the candidates that it is in.
+# The columns of a pair for either side, and the candidates' columns that they come from.
 OF_SIDE = {"id": "generation_id", "model": "model", "models": "models", "score": "value"}
 
 
@@ -52,14 +52,14 @@ def as_dataset(rankings: Rankings, pairs: pa.Table) -> Dataset:
             kept = _keep(rows, folder)
     except OSError as error:
         raise LoadError(
-            f"cannot write pairs to {cache()} ({error}): free some space there, or name another place in the "
-            "environment variable HF_DATASETS_CACHE"
+            f"cannot write pairs to {cache()} ({error}): free some space there, or set the environment "
+            "variable HF_DATASETS_CACHE to another folder"
         ) from error
     return Dataset.from_file(str(kept), split=NamedSplit(rankings.split))
 
 
 def features(cycle: Cycle) -> Features:
-    """The columns of pairs, and what they hold."""
+    """The columns of pairs and their types."""
     text, number, texts = Value("string"), Value("float64"), List(Value("string"))
     kinds: dict[Modality, Any] = {"image": Image(), "text": text}
     columns = {
@@ -75,7 +75,7 @@ def _input(cycle: Cycle) -> str:
 
 
 def _rows(rankings: Rankings, files: pa.Array, pairs: pa.Table) -> pa.Table:
-    """Some pairs with all that a row says."""
+    """The complete rows of some pairs."""
     candidates, inputs, cycle = rankings.candidates, rankings.inputs, rankings.cycle
     rows = candidates["row"].take(pairs["chosen"])
     columns = {_input(cycle): _pictures(files, rows) if cycle.input == "image" else inputs["text"].take(rows)}
@@ -95,7 +95,7 @@ def _pictures(files: pa.Array, at: pa.ChunkedArray) -> pa.Array:
 
 
 def _files(rankings: Rankings, pairs: pa.Table) -> pa.Array:
-    """The file of each image that a pair shows, by its row among the inputs or its place among the candidates."""
+    """The file of each image in a pair, indexed by its row among the inputs or its place among the candidates."""
     images, candidates = rankings.images, rankings.candidates
     if rankings.cycle.input == "image":
         read, ids = images.of_input, rankings.inputs["input_id"]
@@ -119,7 +119,7 @@ def _files(rankings: Rankings, pairs: pa.Table) -> pa.Array:
 
 
 class _Written:
-    """The files that were written for the images of a place, so that these are not read again to find them."""
+    """Remembers which files hold the images of a dataset, so that the images need not be read again to find them."""
 
     def __init__(self, images: Images):
         self._images, self._path = images, cache() / "images" / f"of-{images.identity}.json"
@@ -127,18 +127,18 @@ class _Written:
         if images.identity and self._path.is_file():
             try:
                 self.files = {int(at): str(file) for at, file in json.loads(self._path.read_text("utf-8")).items()}
-            except (ValueError, AttributeError):  # broken: made again like all else in the cache
+            except (ValueError, AttributeError):  # a damaged file is written again, like everything in the cache
                 self.files = {}
 
     def remember(self, found: list[str | None]) -> None:
-        """Keep what is known now; an image that is a file of its own is looked at anew each time."""
+        """Save the files known so far; an image that is a file of its own is checked again each time."""
         if self._images.identity:
             written = {at: file for at, file in enumerate(found) if file and self._images.file_of(at) is None}
             _write(self._path, json.dumps(written).encode())
 
 
 def _file(images: Images, read: Callable[[int], bytes], at: int) -> str:
-    """The file of an image: its own, or one that is written now, where it has none that every reader shows alike."""
+    """The file of an image: its own if every reader shows it the same way, else one that is written now."""
     own = images.file_of(at)
     if own is not None and shows_itself(own):
         return str(own)
@@ -153,7 +153,7 @@ def _file(images: Images, read: Callable[[int], bytes], at: int) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """A file that is there whole or not at all, whoever else writes it."""
+    """Write a file completely or not at all, even if other processes write the same one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     unfinished.write_bytes(data)
@@ -161,8 +161,8 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _keep(rows: Path, folder: Path) -> Path:
-    """Move a file of rows to where its content says. One that is there stays: its age tells the datasets library that
-    what it made of it, by `map` say, can be used again."""
+    """Move a file of rows to the path that its content determines. An existing file stays: its unchanged time tells the
+    datasets library that results made from it, for example by `map`, are still valid."""
     with rows.open("rb") as file:
         name = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
     kept = folder / name / rows.name

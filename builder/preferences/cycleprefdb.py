@@ -2,10 +2,10 @@
 
 After hjbahng/cyclereward (36e1077): `{"input", "generations", "scores"}`, where i2t2i has the path of an image as
 input, t2i2t paths of images as generations; files `train.jsonl`, `valid.jsonl`, `test.jsonl` (or JSON lists, also as
-`train_rankings.json`), the images beside them or in uncompressed tars. Assumed, since nothing says it: paths are
-relative to the folder or a member's name in a tar, and where neither is there, the one image of that file name is
-meant. CyclePref's own exports have absolute paths, which are found again where the folder was moved, and add `id`,
-`generation_ids`, `models`, `metric`, `higher_is_better` and `pairs`, which readers of the layout ignore.
+`train_rankings.json`), the images beside them or in uncompressed tars. The layout is not documented further; we assume
+that a path is relative to the folder or names a member of a tar, and if neither exists, that it means the only image
+with that file name. CyclePref's own exports have absolute paths, which are also found after the folder was moved, and
+add `id`, `generation_ids`, `models`, `metric`, `higher_is_better` and `pairs`, which other readers ignore.
 """
 
 import math
@@ -61,7 +61,7 @@ class CyclePrefDB:
         """One of its splits.
 
         Raises:
-            LoadError: if a line is not what the layout says.
+            LoadError: if a line does not follow the layout.
         """
         path = self.files[split]
         rows = [_checked(f"{path.name}, input {number}", row) for number, row in enumerate(_rows(path), 1)]
@@ -102,7 +102,7 @@ class FileImages:
 
     @property
     def identity(self) -> str:
-        """As in `Images`: of the tars alone, since an image that is a file is not copied."""
+        """As in `Images`. It covers the tars alone, since an image that is a file is not copied."""
         return digest(identity_of(sorted(self.folder.glob("*.tar"))), *self.paths)
 
     def _read(self, path: str) -> bytes:
@@ -123,7 +123,7 @@ class FileImages:
 
     @cached_property
     def _members(self) -> dict[str, tuple[Path, int, int]]:
-        """Where each file in a tar begins, and how long it is: nothing is unpacked."""
+        """The offset and size of each file in a tar; nothing is unpacked."""
         found: dict[str, tuple[Path, int, int]] = {}
         for tar in sorted(self.folder.glob("*.tar")):
             if error := not_a_file(tar):
@@ -136,7 +136,7 @@ class FileImages:
 
     @cached_property
     def _by_name(self) -> dict[str, tuple[Path, int, int] | None]:
-        """The same by file name alone, null where two have it."""
+        """The same by file name alone; null if two files have the name."""
         found: dict[str, tuple[Path, int, int] | None] = {}
         for path, place in self._members.items():
             name = PurePosixPath(path).name
@@ -177,7 +177,7 @@ def _checked(where: str, row: Any) -> dict[str, Any]:
 
 
 def _check_additions(where: str, row: dict[str, Any]) -> None:
-    """What CyclePref's own exports add, where it is there."""
+    """Check the keys that CyclePref's own exports add, as far as a row has them."""
     texts = lambda found: isinstance(found, list) and all(isinstance(each, str) for each in found)  # noqa: E731
     count, models = len(row["generations"]), row.get("models", [])
     if not all(map(texts, models)) or ("models" in row and len(models) != count):
@@ -193,7 +193,7 @@ def _check_additions(where: str, row: dict[str, Any]) -> None:
 
 
 def _cycle(path: Path, rows: list[dict[str, Any]]) -> Cycle:
-    """i2t2i where the inputs are images, t2i2t where the generations are; told by the endings of their paths."""
+    """i2t2i if the inputs are images, t2i2t if the generations are; the endings of paths show which are images."""
     inputs = all(_names_image(row["input"]) for row in rows)
     outputs = all(_names_image(output) for row in rows for output in row["generations"])
     if inputs == outputs:
@@ -209,7 +209,8 @@ def _names_image(text: str) -> bool:
 
 
 def _tables(rows: list[dict[str, Any]], cycle: Cycle) -> tuple[pa.Table, pa.Table, list[str]]:
-    """Inputs, candidates, and what the generations are. Where the layout has no ids, contents and scores make them."""
+    """Inputs, candidates, and the generations' texts or paths. If the layout has no ids, they are made from contents
+    and scores."""
     of_text = cycle.input == "text"
     ids = [row.get("id") or (text_id if of_text else _id)(row["input"]) for row in rows]
     texts = [row["input"] if of_text else None for row in rows]
@@ -242,7 +243,7 @@ def _pairs(path: Path, rows: list[dict[str, Any]], candidates: pa.Table) -> pa.T
                 and len(pair) == 2
                 and all(isinstance(at, int) and 0 <= at < len(ids) for at in pair)
             ):
-                raise LoadError(f"{path.name}, input {number}: {pair!r:.100} is no pair of two of its generations")
+                raise LoadError(f"{path.name}, input {number}: {pair!r:.100} is not a pair of its generations")
             chosen.append(ids[pair[0]])
             rejected.append(ids[pair[1]])
     known = candidates["generation_id"].combine_chunks()

@@ -1,6 +1,6 @@
-"""Which pairs of a split are used: thresholds on margins, fewer pairs for an input, models balanced. Pure.
+"""Filters on the pairs of a split: thresholds on margins, a limit for each input, balanced models. Pure.
 
-What is left is a function of the pairs and the settings: where some of many are taken, hashes of their ids decide.
+The result depends only on the pairs and the settings: if some of many are taken, hashes of their ids decide which.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ from cyclepref.schemas.ids import digest
 
 
 class FilterError(CyclePrefError, ValueError):
-    """Filters that are none, or that leave no pair."""
+    """Filters that are not valid, or that leave no pair."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Filters:
 
     - `min_margin`, `max_margin`: margins in the deciding metric's own units, both ends kept, compared as integers of
       1e-6 as in builder/pairing/pair.py
-    - `top_vs_bottom`: of each input only its best candidate against its worst, if that is a pair
-    - `max_pairs_per_input`: at most so many of each input, by the hash of their ids
-    - `balance_by_model`: for each two models, as many pairs that one wins as pairs that the other wins, by the hash of
-      their ids: a reward that knows nothing but the models' names is then right half of the time. Pairs of one
-      model's own candidates stay.
+    - `top_vs_bottom`: keeps of each input only its best candidate against its worst, if that is a pair
+    - `max_pairs_per_input`: keeps at most so many pairs of each input, chosen by the hash of their ids
+    - `balance_by_model`: for every two models, keeps as many wins of one as of the other, chosen by the hash of their
+      ids, so that a reward that knows only the models' names is right half of the time. Pairs of one model's own
+      candidates stay.
 
     Raises:
-        FilterError: for a value outside of its range.
+        FilterError: if a value is outside its range.
     """
 
     min_margin: float | None = None
@@ -49,7 +49,7 @@ class Filters:
                 raise FilterError(f"{name} is {value!r}: a margin is a number of 0 or more, in the metric's own units")
         if self.min_margin is not None and self.max_margin is not None and self.max_margin < self.min_margin:
             raise FilterError(
-                f"max_margin {self.max_margin:g} is below min_margin {self.min_margin:g}: no pair is both"
+                f"max_margin {self.max_margin:g} is below min_margin {self.min_margin:g}: no pair can meet both"
             )
         if self.max_pairs_per_input is not None and self.max_pairs_per_input < 1:
             raise FilterError(f"max_pairs_per_input is {self.max_pairs_per_input!r}: give 1 or more, or leave it out")
@@ -66,7 +66,7 @@ class Filters:
         removed.
 
         Raises:
-            FilterError: if models are to be balanced and a candidate's is not known.
+            FilterError: if models are to be balanced and the model of a candidate is not known.
         """
         removed = {}
         for name in self.given:
@@ -81,7 +81,7 @@ def _units(values: object) -> np.ndarray:
 
 
 def _top_vs_bottom(filters: Filters, rankings: Rankings, pairs: pa.Table) -> np.ndarray:
-    """By scores, and by hash where two candidates share the best or the worst."""
+    """Choose by scores, and by hash if two candidates share the best or the worst score."""
     values, rows = _units(rankings.candidates["value"]), np.asarray(rankings.candidates["row"])
     low = np.full(rankings.inputs.num_rows, np.iinfo(np.int64).max)
     high = np.full(rankings.inputs.num_rows, np.iinfo(np.int64).min)
@@ -103,7 +103,7 @@ def _balance(filters: Filters, rankings: Rankings, pairs: pa.Table) -> np.ndarra
     models = rankings.candidates["model"].to_pylist()
     if not all(models):
         raise FilterError(
-            f"balance_by_model needs the model of each candidate, and {rankings} does not say them: leave it out"
+            f"balance_by_model needs the model of each candidate, but {rankings} does not name them: leave it out"
         )
     sides = zip(*(pairs[side].to_pylist() for side in ("chosen", "rejected")), strict=True)
     wins = [(models[chosen], models[rejected]) for chosen, rejected in sides]
@@ -124,7 +124,7 @@ def _hashes(rankings: Rankings, pairs: pa.Table) -> list[str]:
 
 
 def _first_of(groups: Iterable, hashes: list[str], room: Callable[[object], int]) -> np.ndarray:
-    """Of each group the rows with the smallest hashes, as many as it has room for; the group None has none."""
+    """The rows with the smallest hashes of each group, as many as `room` says; rows of the group None are left out."""
     members: dict[object, list[tuple[str, int]]] = defaultdict(list)
     for at, group in enumerate(groups):
         if group is not None:

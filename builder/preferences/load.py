@@ -1,4 +1,4 @@
-"""Preference pairs back from where they are: a run directory, a dataset folder, the Hub, or CyclePrefDB's own layout.
+"""Reads preference pairs from a run directory, a dataset folder, the Hub, or CyclePrefDB's own layout.
 
 import cyclepref
 
@@ -27,7 +27,7 @@ from cyclepref.builder.run.record import PROGRESS_FILE
 from cyclepref.schemas.recipe import Pairing
 from cyclepref.schemas.run_files import ProgressFile, RunJson
 
-# Pairs whose chosen candidate is poor stay left out as they were when the dataset was built.
+# The default of `poor_chosen`: the threshold with which the dataset was built stays.
 AS_BUILT: Literal["as-built"] = "as-built"
 Poor = float | None | Literal["as-built"]
 
@@ -45,27 +45,27 @@ def load_pairs(
     higher_is_better: bool | None = None,
     revision: str | None = None,
 ) -> Dataset:
-    """The preference pairs of a split, a row each, ordered by the ids of input and pair.
+    """The preference pairs of a split, one row for each, ordered by the ids of input and pair.
 
     Columns: `image` (i2t2i) or `prompt` (t2i2t); `chosen` and `rejected` (texts, or images); `margin` (>= 0, in the
     metric's own units); pair_id, input_id, chosen_id, rejected_id, chosen_model, rejected_model, chosen_models,
-    rejected_models (all models that made it), chosen_score, rejected_score. It is a dataset like any other: images are
-    of the Image feature, RGB, and decoded when a row is read; rows are memory-mapped (see
+    rejected_models (all models that made it), chosen_score, rejected_score. It is an ordinary `datasets.Dataset`:
+    images use the Image feature, are RGB, and are decoded when a row is read; rows are memory-mapped (see
     builder/preferences/as_dataset.py).
 
-    `min_margin` may be below what the dataset was built with: then pairs are made again from its rankings, by the
-    rules of builder/pairing/pair.py and without a model. `poor_chosen`, a score, leaves out pairs whose chosen
-    candidate is worse; None keeps them. Saying it always makes the pairs again. A pair that was not published has an id
-    made of its candidates and the metric. The other filters are those of
+    `min_margin` may be below what the dataset was built with: then pairs are made again from its rankings, by the rules
+    of builder/pairing/pair.py and without a model. `poor_chosen`, a score, leaves out pairs whose chosen candidate is
+    worse; None keeps them. If it is given, the pairs are always made again. A pair that was not published gets an id
+    made from its candidates and the metric. The other filters are those of
     `cyclepref.builder.preferences.filters.Filters`.
 
-    `path_or_repo` is a finished run directory, a dataset folder, a folder in CyclePrefDB's layout (thresholds of the
-    paper where nothing else is said), or a repository on the Hub, at `revision`. `higher_is_better` is of the score;
-    it is needed only where there is no pair that shows it.
+    `path_or_repo` is a finished run directory, a dataset folder, a folder in CyclePrefDB's layout (whose thresholds are
+    by default the paper's), or a repository on the Hub, at `revision`. `higher_is_better` is the direction of the
+    score, needed only if no pair shows it.
 
     Raises:
-        LoadError: if there is nothing to read there, no such split in it, or an image of a pair cannot be read.
-        FilterError: for a filter outside of its range, or if no pair is left, with what each filter removed.
+        LoadError: if there is no readable dataset, it has no such split, or an image of a pair cannot be read.
+        FilterError: if a filter is outside its range, or no pair is left; the message says what each filter removed.
 
     >>> pairs = cyclepref.load_pairs("runs/mine", min_margin=0.1)
     >>> pairs[0]["image"].size, pairs[0]["margin"] >= 0.1
@@ -81,7 +81,7 @@ def load_pairs(
 
 @dataclass(frozen=True)
 class PairSource:
-    """Where pairs are read from: a layout, and the run.json of the run that it is of, if it is one's."""
+    """A place with pairs: its layout, and the content of run.json if it is a run's."""
 
     layout: HubDataset | CyclePrefDB
     run: dict[str, Any] | None
@@ -94,7 +94,7 @@ class PairSource:
         """One of its splits.
 
         Raises:
-            LoadError: if it has none of that name.
+            LoadError: if it has no split of that name.
         """
         known = self.splits()
         if split not in known:
@@ -104,10 +104,10 @@ class PairSource:
 
 
 def open_pairs(path_or_repo: str | Path, revision: str | None = None) -> PairSource:
-    """What lies at a path, or in a repository on the Hub.
+    """Open the dataset at a path, or in a repository on the Hub.
 
     Raises:
-        LoadError: if it is neither, or a run that has not finished.
+        LoadError: if there is no dataset, or the run has not finished.
     """
     text = str(path_or_repo)
     if "://" in text:
@@ -118,7 +118,7 @@ def open_pairs(path_or_repo: str | Path, revision: str | None = None) -> PairSou
             return PairSource(HubDataset(text, revision), None)
         raise LoadError(f"{not_here(text)}: give a run directory, a dataset folder or a repository (org/name)")
     if not path.is_dir():
-        raise LoadError(f"{path} is no folder: give a run directory, a dataset folder or a repository (org/name)")
+        raise LoadError(f"{path} is not a folder: give a run directory, a dataset folder or a repository (org/name)")
     if revision is not None:
         raise LoadError(f"{path} is a folder, which has no revision {revision!r}: leave it out")
     if (path / "store").is_dir() or (path / "run.json").is_file():
@@ -126,12 +126,12 @@ def open_pairs(path_or_repo: str | Path, revision: str | None = None) -> PairSou
     if not (path / "rankings").is_dir() and CyclePrefDB(path).files:
         return PairSource(CyclePrefDB(path), None)
     if not any(path.rglob("*.parquet")):
-        raise LoadError(f"{path} is no run directory and holds no dataset: a build writes one as `dataset`")
+        raise LoadError(f"{path} is not a run directory and holds no dataset; a build writes its dataset to `dataset`")
     return PairSource(HubDataset(str(path)), None)
 
 
 def _finished(path: Path) -> dict[str, Any] | None:
-    """The content of run.json, if the latest build has come to its end."""
+    """The content of run.json; refuses a run whose latest build is unfinished."""
     store = Folder(path)
     state = (store.read_json(PROGRESS_FILE, ProgressFile) or {"state": "finished"})["state"]
     missing = [name for name in ("run.json", "dataset/README.md") if not (path / name).is_file()]
@@ -151,30 +151,30 @@ def select(
     which rule.
 
     Raises:
-        LoadError: if they have to be made again and something is not known that this takes.
-        FilterError: see `Filters`.
+        LoadError: if pairs have to be made again and the dataset lacks information for that. FilterError: see
+        `Filters`.
     """
     pairs, removed = rankings.pairs, {}
     rule = _new_rule(rankings, filters.min_margin, poor_chosen)
     if rule is not None:
         pairs, removed = _pair_again(rankings, rule, higher_is_better)
-    assert pairs is not None, "where no pairs were published there is a rule"
+    assert pairs is not None, "a dataset without published pairs has a rule"
     kept, more = filters.apply(rankings, pairs)
     return _in_order(rankings, kept), removed | {name: count for name, count in more.items() if count or not removed}
 
 
 def _in_order(rankings: Rankings, pairs: pa.Table) -> pa.Table:
-    """By input and pair, so that the order of the rankings' rows decides nothing."""
+    """Sort by input and pair, so that the order of the rankings' rows has no influence."""
     input_ids = rankings.inputs["input_id"].take(rankings.candidates["row"].take(pairs["chosen"]))
     keys = [("input_id", "ascending"), ("pair_id", "ascending")]
     return pairs.append_column("input_id", input_ids).sort_by(keys).drop_columns(["input_id"])
 
 
 def refuse_empty(pairs: int, where: str, removed: dict[str, int]) -> None:
-    """Say what each rule removed, if no pair is left.
+    """Refuse a selection without pairs; the error says what each rule removed.
 
     Raises:
-        FilterError: if there is none.
+        FilterError: if no pair is left.
     """
     if not pairs:
         counts = ", ".join(f"{name} {count:,}" for name, count in removed.items())
@@ -183,14 +183,14 @@ def refuse_empty(pairs: int, where: str, removed: dict[str, int]) -> None:
 
 
 def _new_rule(rankings: Rankings, min_margin: float | None, poor_chosen: Poor) -> Pairing | None:
-    """The rule to make pairs by, or None where those that were published hold all that are asked for."""
+    """The rule to make pairs with, or None if the published pairs include all that are asked for."""
     built = rankings.rule
     if poor_chosen != AS_BUILT:
         if poor_chosen is not None and not math.isfinite(poor_chosen):
             raise FilterError(f"poor_chosen is {poor_chosen!r}: give a score, or None to keep all")
         if min_margin is None and built is None:
             raise LoadError(
-                f"poor_chosen makes pairs again, and {rankings} does not say from which margin on: say min_margin"
+                f"poor_chosen makes pairs again, but {rankings} does not say from which margin on: give min_margin"
             )
         return Pairing(min_margin=built.min_margin if min_margin is None else min_margin, poor_chosen=poor_chosen)
     if rankings.pairs is None:
@@ -200,18 +200,18 @@ def _new_rule(rankings: Rankings, min_margin: float | None, poor_chosen: Poor) -
     if built is None:
         raise LoadError(
             f"min_margin {min_margin:g} is below the smallest margin in {rankings}: pairs have to be made again, and "
-            "it does not say which chosen candidates were too poor. Say poor_chosen too (a score, or None to keep all)"
+            "it does not say which chosen candidates were too poor. Give poor_chosen too (a score, or None to keep all)"
         )
     if built.min_margin_sd is not None:
         raise LoadError(
-            f"min_margin {min_margin:g} is below the {built.min_margin:g} that {rankings} was built with, by a rule on "
-            "noise (min_margin_sd) that rankings cannot tell of: say poor_chosen too, to pair by margin alone"
+            f"min_margin {min_margin:g} is below the {built.min_margin:g} that {rankings} was built with. It was built "
+            "with min_margin_sd too, which rankings cannot apply: give poor_chosen too, to pair by margin alone"
         )
     return built.model_copy(update={"min_margin": min_margin})
 
 
 def _built_margin(rankings: Rankings) -> float:
-    """A margin from which on the published pairs are all there are."""
+    """The smallest margin above which the published pairs are complete."""
     if rankings.rule is not None:
         return rankings.rule.min_margin
     margins = np.asarray(rankings.pairs["margin"])
@@ -221,7 +221,7 @@ def _built_margin(rankings: Rankings) -> float:
 def _pair_again(rankings: Rankings, rule: Pairing, higher_is_better: bool | None) -> tuple[pa.Table, dict[str, int]]:
     higher = rankings.higher_is_better if higher_is_better is None else higher_is_better
     if higher is None:
-        raise LoadError(f"{rankings} has no pair that shows if a higher score is better: say higher_is_better")
+        raise LoadError(f"{rankings} has no pair that shows whether a higher score is better: give higher_is_better")
     found = rankings.candidates
     columns = {name: found[name] for name in ("generation_id", "model", "text", "value")}
     columns["input_id"] = rankings.inputs["input_id"].take(found["row"])
@@ -239,7 +239,7 @@ def _pair_again(rankings: Rankings, rule: Pairing, higher_is_better: bool | None
 
 
 def _known_ids(rankings: Rankings, made: pa.Table, sides: dict[str, list[int]]) -> list[str]:
-    """Pair ids: those that were published, for pairs that were."""
+    """Pair ids; pairs that were published keep theirs."""
     known: dict[tuple[int, int], str] = {}
     if rankings.pairs is not None:
         columns = (rankings.pairs[name].to_pylist() for name in ("chosen", "rejected", "pair_id"))

@@ -1,4 +1,4 @@
-"""One of our published datasets, as rankings: read from a folder or the Hub, images where they lie."""
+"""One of our published datasets as rankings, read from a folder or the Hub; images stay in its files."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,10 +36,10 @@ class HubDataset:
         return list(self._configs["rankings"])
 
     def read(self, split: str, run: dict[str, Any] | None = None) -> Rankings:
-        """One of its splits; `run` is the content of run.json where there is one.
+        """One of its splits; `run` is the content of run.json, if there is one.
 
         Raises:
-            LoadError: if the dataset does not hold together.
+            LoadError: if the dataset is inconsistent.
         """
         rows, where = self._configs["rankings"][split], f"split {split!r} of {self.place}"
         column = [name for name in CYCLE_OF_COLUMN if name in rows.column_names]
@@ -63,33 +63,33 @@ class HubDataset:
 
     @cached_property
     def _configs(self) -> dict[str, dict[str, datasets.Dataset]]:
-        """The splits that have rows, of either config; none where the dataset has no such config."""
+        """The splits with rows of both configs; empty for a config that the dataset does not have."""
         try:
             known = datasets.get_dataset_config_names(self.place, revision=self.revision)
             if "rankings" not in known:
                 raise LoadError(
-                    f"{self.place} has no config `rankings`, only {', '.join(known)}: it is no dataset of CyclePref. "
+                    f"{self.place} has no config `rankings`, only {', '.join(known)}: CyclePref did not write it. "
                     "One in CyclePrefDB's layout is read from a folder: download it, and give that"
                 )
             return {name: self._splits(name) if name in known else {} for name in ("rankings", "pairs")}
         except LoadError:
             raise
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            here = "" if Path(self.place).is_dir() else f"{not_here(self.place)}, and the Hub gave none of that name: "
+            here = "" if Path(self.place).is_dir() else f"{not_here(self.place)}, and the Hub did not give it: "
             raise LoadError(
                 f"cannot read the dataset {self.place} ({here}{type(error).__name__}: {str(error).splitlines()[0]}): "
                 "give a run directory, a dataset folder, or a repository on the Hub that can be reached"
             ) from error
 
     def _rule(self) -> Pairing | None:
-        """What the pairs were made by, as the card's head says; None where it does not."""
+        """The rule that made the pairs, from the card's metadata; None if it is not there."""
         try:
             own = head_of(self._card()).get(OWN) or {}
             return Pairing.model_validate(own["pairs"]) if "pairs" in own else None
         except (yaml.YAMLError, ValueError, TypeError) as error:
             said = " ".join(str(error).split())
             raise LoadError(
-                f"the card of {self.place} names a rule of pairs that cannot be read: {said:.200}"
+                f"the card of {self.place} has a rule for pairs that cannot be read: {said:.200}"
             ) from error
 
     def _card(self) -> str:
@@ -97,7 +97,7 @@ class HubDataset:
         if not Path(self.place).is_dir():
             try:
                 path = Path(hf_hub_download(self.place, CARD, repo_type="dataset", revision=self.revision))
-            except EntryNotFoundError:  # it has none, or only its data are in the cache and the Hub is out of reach
+            except EntryNotFoundError:  # there is no card, or the cache has only the data and the Hub cannot be reached
                 return ""
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
@@ -110,9 +110,9 @@ class HubDataset:
 
 
 def cache_folder(*paths: Path) -> str:
-    """Where `datasets` may keep its copy: a folder for these files, or those in these folders.
+    """The folder in which `datasets` keeps its copy of these files, or of those in these folders.
 
-    Left to itself, it takes two folders of one name with equal cards for one dataset, and serves the first one's rows
+    By default it takes two folders with the same name and equal cards for one dataset, and returns the first one's rows
     for the second (seen on datasets 5.2).
     """
     files = {file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()}
@@ -120,7 +120,7 @@ def cache_folder(*paths: Path) -> str:
 
 
 class ArrowImages:
-    """Images in the memory-mapped rows of rankings. Pickled, it is the names of their files."""
+    """Images in the memory-mapped rows of rankings. Pickling keeps only the names of their files."""
 
     def __init__(self, rows: datasets.Dataset, column: str):
         self._rows, self._column = rows, column
@@ -168,9 +168,9 @@ def _candidates(where: str, rankings: pa.Table, cycle: Cycle, published: dict[st
     ids, models = column("generation_id", pa.string()), column("models", pa.list_(pa.string()))
     values = column("score", pa.float64())
     if not pc.all(pc.fill_null(pc.is_finite(values), False), min_count=0).as_py():
-        raise LoadError(f"{where}: a candidate has no score, or one that is no finite number")
+        raise LoadError(f"{where}: a candidate has no score, or one that is not a finite number")
     if len(pc.unique(ids)) != len(ids):
-        raise LoadError(f"{where}: a generation_id stands there twice; candidates are told apart by it")
+        raise LoadError(f"{where}: two candidates have the same generation_id, which must be unique")
     fingerprints = pa.nulls(len(ids), pa.string())
     if flat and flat[0].type.get_field_index("fingerprint") >= 0:
         fingerprints = column("fingerprint", pa.string())
@@ -182,7 +182,7 @@ def _candidates(where: str, rankings: pa.Table, cycle: Cycle, published: dict[st
             "models": models,
             "text": column("text", pa.string()) if cycle.candidate == "text" else pa.nulls(len(ids), pa.string()),
             "value": values,
-            "same": ids,  # rankings list equal outputs once
+            "same": ids,  # rankings list equal outputs only once
         }
     ).combine_chunks()
 
@@ -190,8 +190,8 @@ def _candidates(where: str, rankings: pa.Table, cycle: Cycle, published: dict[st
 def _models(
     ids: list[str], models: list[list[str]], prints: list[str | None], published: dict[str, pa.Table]
 ) -> pa.Array:
-    """The model of each candidate. Of an output that several models made, rankings list all of them, and the one that
-    `pairs` name is found by the id or, if it is in no pair, by its fingerprint."""
+    """The model of each candidate. If several models made an output, rankings list all of them; the id, or for a
+    candidate in no pair the fingerprint, tells the one that `pairs` name."""
     by_id: dict[str, str] = {}
     for table in published.values():
         for side in ("chosen", "rejected"):
@@ -217,7 +217,7 @@ def _pairs(where: str, published: pa.Table, candidates: pa.Table) -> pa.Table:
 
 
 def _judge(published: dict[str, pa.Table], run: dict[str, Any] | None) -> tuple[str, bool | None]:
-    """The name of the score that decides, and whether higher is better: as the pairs of any split show."""
+    """The name of the deciding score, and whether higher is better, as the pairs of any split show."""
     for table in published.values():
         if table.num_rows:
             better, worse = (np.asarray(table[f"{side}_score"]) for side in ("chosen", "rejected"))

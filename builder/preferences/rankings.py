@@ -1,6 +1,6 @@
 """One split of a preference dataset as rankings: inputs, their scored candidates, and the pairs published with them.
 
-Texts and scores are in memory, images stay where they are (memory-mapped Arrow, files, a tar) until one is asked for.
+Texts and scores are in memory; images stay in their files (memory-mapped Arrow, image files, a tar) until one is read.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from cyclepref.schemas.recipe import Pairing
 
 
 class LoadError(CyclePrefError, ValueError):
-    """A place that pairs cannot be read from: what it is, the rule, and the way out."""
+    """A dataset that cannot be read; the message has the value, the rule and the way out."""
 
 
 class Images(Protocol):
-    """Where the encoded bytes of a split's images are."""
+    """Access to the encoded bytes of a split's images."""
 
     def of_input(self, row: int) -> bytes:
         """The image of the input in this row (i2t2i)."""
@@ -30,22 +30,22 @@ class Images(Protocol):
         """The image of the candidate at this place among all of the split (t2i2t)."""
 
     def file_of(self, at: int) -> Path | None:
-        """The file that is the image of this row or place, where it has one of its own."""
+        """The image file of this row or place; None if the image is not a file of its own."""
 
     @property
     def identity(self) -> str | None:
-        """What changes when any of the images does, where that can be told without reading them."""
+        """A text that changes when any of the images does; None if that cannot be told without reading them."""
 
 
 @dataclass(frozen=True)
 class Rankings:
-    """A split. `inputs` has input_id and text (null where the input is an image), a row each. `candidates` has
-    generation_id, row (of its input), model, models, text (null for an image), value (its cycle score) and `same`
-    (what makes two outputs of an input equal, beside their text), input by input.
+    """A split. `inputs` has input_id and text (null if the input is an image). `candidates` has generation_id, row (of
+    its input), model, models, text (null for an image), value (its cycle score) and `same` (what makes two outputs of
+    an input equal, beside their text), input by input.
 
-    `pairs` (pair_id, chosen, rejected: places among the candidates; margin) are those that were published; null if
-    none were. `higher_is_better` and `rule` (what the pairs were made by) are null where that is not known. Without
-    `ids_given` the inputs' ids were made of where they lie, and mean nothing elsewhere.
+    `pairs` (pair_id, chosen, rejected: places among the candidates; margin) are the published ones; null if none were
+    published. `higher_is_better` and `rule` (that made the pairs) are null if unknown. Without `ids_given` the inputs'
+    ids are made from their places in the files, and mean nothing outside of this dataset.
     """
 
     where: str
@@ -70,12 +70,11 @@ PAIRS = pa.schema(
 
 
 def cache() -> Path:
-    """Where CyclePref keeps what it made of datasets, in the cache of the datasets library: all of it is made again
-    where it is deleted."""
+    """CyclePref's folder in the cache of the datasets library. Everything in it is made again if it is deleted."""
     return Path(datasets.config.HF_DATASETS_CACHE) / "cyclepref"
 
 
 def identity_of(files: list[Path]) -> str:
-    """Of files, by their places, sizes and times."""
+    """An id of files, made from their paths, sizes and times."""
     stats = [(file, file.stat()) for file in files]
     return digest(*(part for file, stat in stats for part in (str(file.resolve()), stat.st_size, stat.st_mtime_ns)))

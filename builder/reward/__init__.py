@@ -1,1 +1,1 @@
-"""The reward model: its training on cycle-consistency preferences, its scores, its evaluation."""
+"""The reward model: training on cycle-consistency preferences, scoring, evaluation."""

@@ -50,12 +50,12 @@ def cyclereward(
     """The model, in evaluation mode, and its `preprocess`, which turns a picture into the tensor (3, 224, 224) that its
     `score` takes.
 
-    The checkpoint that the package downloaded into `cache_dir` is used where it is; otherwise it comes from the Hub.
-    `weights` is a folder, a checkpoint or a Hub id instead; `tokenizer` is a folder where bert-base-uncased cannot be
-    downloaded.
+    If the package has downloaded its checkpoint into `cache_dir`, that one is used; otherwise it comes from the Hub.
+    `weights` names a folder, checkpoint or Hub id instead; `tokenizer` is a folder, for machines that cannot download
+    bert-base-uncased.
 
     Raises:
-        RewardError: for an unknown `model_type`, or if the weights cannot be had.
+        RewardError: if `model_type` is unknown, or the weights cannot be found or downloaded.
     """
     if model_type not in MODELS:
         raise RewardError(f"unknown model_type {model_type!r}. Choose from: {', '.join(MODELS)}")

@@ -36,8 +36,8 @@ class ImageReward(StandIn):
     ) -> tuple[list[int] | int, list[float] | float]:
         """The rank of each image, 1 for the best, and its reward; both in the order given.
 
-        As in the package, of one image and one prompt two numbers and no lists, and of several prompts the rewards of
-        each image with each prompt in one list, image by image. Equal rewards rank in the order given.
+        As in the package, one image and one prompt give two numbers instead of lists, and several prompts give the
+        rewards of each image with each prompt in one list, image by image. Equal rewards rank in the order given.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         rewards = self.every(prompts, list(generations_list)).flatten()
@@ -50,7 +50,7 @@ class ImageReward(StandIn):
         self, prompt_ids: torch.Tensor, prompt_attention_mask: torch.Tensor, image: torch.Tensor
     ) -> torch.Tensor:
         """Rewards (n, 1) of normalised pixels (n, 3, 224, 224) and tokenised prompts (n, length); differentiable. (The
-        package spells it so.)"""
+        name is the package's spelling.)"""
         texts = {"input_ids": prompt_ids, "attention_mask": prompt_attention_mask}
         return self.model(pixel_values=image.to(self.device, self.model.dtype), **texts).unsqueeze(1)
 
@@ -65,13 +65,13 @@ def load(
 ) -> ImageReward:
     """ImageReward by its name, or from a folder, a checkpoint file or a Hub id; in evaluation mode.
 
-    `device` is the GPU if there is one, unless given. The checkpoint that the package downloaded into `download_root`
-    (its default: ~/.cache/ImageReward) is used where it is; otherwise it comes from the Hub. `med_config` is taken for
-    the package's sake: the weights say what it says. `tokenizer` is a folder where bert-base-uncased cannot be
-    downloaded.
+    `device` is the GPU if there is one, unless given. If the package has downloaded its checkpoint into `download_root`
+    (its default: ~/.cache/ImageReward), that one is used; otherwise it comes from the Hub. `med_config` is accepted for
+    compatibility and ignored, since the weights determine the shape. `tokenizer` is a folder, for machines that cannot
+    download bert-base-uncased.
 
     Raises:
-        RewardError: if there is no such model, or its weights cannot be had.
+        RewardError: if there is no such model, or its weights cannot be found or downloaded.
     """
     where: str | Path = name
     if name in MODELS:

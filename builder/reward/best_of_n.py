@@ -24,8 +24,8 @@ GROUPS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class InputWithCandidates:
-    """One input, by `name`, and its candidates, by `candidates`: of a prompt n images, or of an image n texts. `models`
-    made them, where that is known."""
+    """One input, called `name`, and its `candidates`: n images of a prompt, or n texts of an image. `models` made them,
+    if known."""
 
     kind: Modality
     name: str
@@ -36,8 +36,8 @@ class InputWithCandidates:
 
 
 class Choice(NamedTuple):
-    """A candidate that was kept: its id or path, its reward, the model that made it ("" where unknown), what it is, and
-    what it belongs to."""
+    """A candidate that was kept: its id or path, its reward, the model that made it ("" if unknown), its content, and
+    its input."""
 
     candidate: str
     reward: float
@@ -48,8 +48,8 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Kept:
-    """The best candidates of one input, best first. `kind` is what candidates are; `of` were there, and `mean` is the
-    mean of all their rewards."""
+    """The best candidates of one input, best first. `kind` is their modality, `of` the number of all candidates, and
+    `mean` the mean reward of all of them."""
 
     kind: Modality
     name: str
@@ -59,14 +59,15 @@ class Kept:
 
 
 def open_groups(folder: str | Path) -> tuple[int, Iterator[InputWithCandidates]]:
-    """The number of inputs with candidates in a run directory or a folder of generations, and these, read as asked for.
+    """The number of inputs with candidates in a run directory or a folder of generations, and an iterator that reads
+    them.
 
-    A folder of generations has pictures, at any depth, and their prompts: in `metadata.jsonl`, a line a picture with
-    `file_name` and `prompt` (or `text`), or beside each picture in a file of its name that ends in `.txt`. Pictures of
-    equal prompts are candidates of one another.
+    A folder of generations has pictures, at any depth, and their prompts: in `metadata.jsonl`, with one line for each
+    picture that has `file_name` and `prompt` (or `text`), or beside each picture in a `.txt` file of the same name.
+    Pictures with the same prompt are candidates of one input.
 
     Raises:
-        RewardError: if there are none; if a picture has no prompt, or a prompt no picture.
+        RewardError: if there are no candidates, a picture has no prompt, or a prompt has no picture.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -81,7 +82,7 @@ def open_groups(folder: str | Path) -> tuple[int, Iterator[InputWithCandidates]]
 def best_of_groups(
     model: RewardModel, groups: Iterable[InputWithCandidates], k: int, batch_size: int = 64
 ) -> Iterator[Kept]:
-    """The best k candidates of each input, all of them where there are fewer.
+    """The best k candidates of each input, or all of them if there are fewer.
 
     Rejection sampling with a reward: Lee et al. 2023 (arXiv 2302.12192) keep the best 4 of 16 images.
 
@@ -115,7 +116,7 @@ def _kept(group: InputWithCandidates, rewards: Scores, k: int) -> Kept:
 
 
 def _of_run(store: Store) -> tuple[int, Iterator[InputWithCandidates]]:
-    """Each input's candidates, those with equal content once."""
+    """Each input's candidates; equal ones appear once."""
     rows = store.read_view("candidates")
     rows = rows.filter(pc.equal(rows["status"], "ok")).sort_by(
         [("input_id", "ascending"), ("generation_id", "ascending")]
@@ -166,7 +167,7 @@ def _from_metadata(file: Path, pictures: dict[str, Path]) -> dict[str, str]:
         except (ValueError, KeyError, TypeError) as error:
             raise RewardError(f"{file}, line {number}: not JSON with file_name and prompt (or text)") from error
         if name not in pictures or not isinstance(prompt, str):
-            raise RewardError(f"{file}, line {number}: {name!r} is no picture in the folder, or its prompt is no text")
+            raise RewardError(f"{file}, line {number}: {name!r} is not a picture here, or its prompt is not a text")
         prompts[name] = prompt
     missing = [name for name in pictures if name not in prompts]
     if missing:
@@ -178,7 +179,7 @@ def _from_texts(pictures: dict[str, Path]) -> dict[str, str]:
     missing = [name for name, path in pictures.items() if not path.with_suffix(".txt").is_file()]
     if missing:
         raise RewardError(
-            f"{len(missing)} pictures have no prompt, {missing[0]!r} among them: write {METADATA}, a line a picture "
+            f"{len(missing)} pictures have no prompt, {missing[0]!r} among them: write {METADATA} with a line for each "
             '({"file_name": ..., "prompt": ...}), or a .txt of the same name beside each'
         )
     return {name: _text(path.with_suffix(".txt")).strip() for name, path in pictures.items()}

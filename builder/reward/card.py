@@ -38,7 +38,7 @@ Scores how well an image and a text belong together; higher is better.{about}
 |---|---|
 {rows}
 """
-# What a reader wants to know of a config, in this order.
+# The fields of a config that a card shows, in this order.
 SHOWN = (
     "backbone", "pooling", "text_mask", "head_sizes", "head_activation", "head_dropout", "head_output",
     "likelihood_weight", "fix_rate", "max_text_length", "reward_mean", "reward_std",
@@ -61,12 +61,12 @@ Started from {start}. Kept: {kept}. Settings are in `metrics.json`. Licence: {li
 """
 
 
-# What a reward means, by the loss it was learned with.
+# The meaning of a reward, by the loss of its training.
 LEARNED = {
     "bradley-terry": "The loss is that of Bradley and Terry: an average training candidate has reward 0, and the "
     "difference of two rewards is the log-odds that the first candidate is the preferred one.",
     "margin": "The loss is that of Bradley and Terry with the pairs' margins: an average training candidate has "
-    "reward 0, and the difference of two rewards grows with the margin to expect.",
+    "reward 0, and the difference of two rewards grows with the expected margin.",
     "mse": "The loss is the squared error against 1 for chosen and 0 for rejected candidates, as of Lee et al. (arXiv "
     "2302.12192).",
 }
@@ -99,7 +99,7 @@ def write_card(folder: Path, metrics: dict[str, Any]) -> None:
 def write_plain_card(
     folder: Path, config: Any, about: str = "", overwrite: bool = False, origin: Origin | None = None
 ) -> None:
-    """Write README.md about a model of which no training is known: its shape. A card that is there stays, unless
+    """Write README.md for a model whose training is not known; it describes the shape. An existing card stays, unless
     `overwrite`."""
     card = folder / "README.md"
     if card.exists() and not overwrite:
@@ -117,4 +117,4 @@ def _share(accuracy: float | None) -> str:
 def _licence_in_words(origin: Origin) -> str:
     if origin.unknown:
         return f"not known, since that of {escape(', '.join(origin.unknown))} is not"
-    return f"{escape(origin.licence)}, the strictest of those of what it was made of"
+    return f"{escape(origin.licence)}, the strictest licence among the models and datasets it was made of"

@@ -1,4 +1,4 @@
-"""The shape of a reward model, and the shapes that papers gave theirs."""
+"""The shape of a reward model, and the shapes used in papers."""
 
 from typing import Any, ClassVar, Literal
 
@@ -32,8 +32,8 @@ IMAGEREWARD: dict[str, Any] = {
     "reward_std": 1.0333394966054072,
     "fix_rate": 0.7,
 }
-# Lee et al. 2023 (arXiv 2302.12192): two hidden layers of 1024 on the embeddings of CLIP ViT-L/14, which stay as they
-# are; ReLU between layers, a sigmoid at the end.
+# Lee et al. 2023 (arXiv 2302.12192): two hidden layers of 1024 on the embeddings of CLIP ViT-L/14, which are frozen;
+# ReLU between layers, a sigmoid at the end.
 LEE_2023: dict[str, Any] = {
     "head_sizes": (1024, 1024),
     "head_activation": "relu",
@@ -47,24 +47,23 @@ LEE_2023: dict[str, Any] = {
 class RewardConfig(PreTrainedConfig):
     """Shape of a reward model; the defaults of the head are CycleReward's.
 
-    `backbone` is what the towers are: "blip" reads the text with cross-attention to the image; "clip" and "siglip" are
-    dual encoders, whose image and text embeddings the head reads side by side.
-    `projection_dim` is the width of CLIP's joint embeddings (its default: 512); SigLIP's and BLIP's have no projection.
-    `pooling` picks the state of BLIP that the head reads: of the first token ([CLS]), of the last, or the mean over
-    tokens. `text_mask` is whether a token sees the tokens after it. BLIP's image-grounded text encoder is
-    bidirectional and its [CLS] is read; its caption decoder is causal, where the first token sees no text at all.
-    `head_sizes` are the widths between the state and the scalar (CycleReward, ImageReward: 1024, 128, 64, 16),
-    `head_activation` stands between them ("gelu" in CycleReward, "linear", that is none, in ImageReward),
-    `head_dropout` after each of them (one number, or one for each), `head_output` after the scalar.
-    `likelihood_weight` adds that times the mean log-probability of the text's tokens under BLIP's caption decoder: a
-    captioner's own judgement, which is an implicit reward (SimPO, arXiv 2405.14734). The head then learns what to add
-    to it, from 0; 0 leaves it out (CycleReward, ImageReward).
-    `fix_rate` in [0, 1] is the share of the towers' first layers that training leaves as they are (see
-    `RewardModel.freeze`). `max_text_length` counts tokens, special ones included; what is beyond is cut, and reported.
-    The reward is (output - reward_mean) / reward_std.
+    `backbone` is the kind of towers: "blip" reads the text with cross-attention to the image; "clip" and "siglip" are
+    dual encoders, whose image and text embeddings the head reads side by side. `projection_dim` is the width of CLIP's
+    joint embeddings (its default: 512); SigLIP's and BLIP's have no projection. `pooling` picks the state of BLIP that
+    the head reads: that of the first token ([CLS]), of the last one, or the mean over tokens. `text_mask` says whether
+    a token sees the tokens after it. BLIP's image-grounded text encoder is bidirectional, with [CLS] as its output; its
+    caption decoder is causal, so that the first token sees no text. `head_sizes` are the widths between the state and
+    the scalar (CycleReward, ImageReward: 1024, 128, 64, 16), `head_activation` is applied between them ("gelu" in
+    CycleReward, "linear", that is none, in ImageReward), `head_dropout` after each of them (one number, or one for
+    each), `head_output` to the scalar. `likelihood_weight` adds this weight times the mean log-probability of the
+    text's tokens under BLIP's caption decoder, which is an implicit reward (SimPO, arXiv 2405.14734). The head then
+    starts at 0 and learns a correction; weight 0 leaves the likelihood out (CycleReward, ImageReward). `fix_rate` in
+    [0, 1] is the share of the towers' first layers that training freezes (see `RewardModel.freeze`). `max_text_length`
+    counts tokens, special ones included; longer texts are cut, with a warning. The reward is (output - reward_mean) /
+    reward_std.
 
     Raises:
-        RewardError: for settings that contradict one another or are out of range.
+        RewardError: if settings contradict one another or are out of range.
     """
 
     model_type = "cyclepref_reward"

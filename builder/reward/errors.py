@@ -1,14 +1,14 @@
-"""What can be wrong with what a reward model is given."""
+"""Errors of the reward model."""
 
 from cyclepref.schemas.errors import CyclePrefError
 
 
 class RewardError(CyclePrefError, ValueError):
-    """A model, a setting or an argument that a reward cannot be computed with."""
+    """A model, setting or argument with which no reward can be computed."""
 
 
 class WrongType(CyclePrefError, TypeError):
-    """An argument that is neither an image nor a text, where one must be."""
+    """An argument of the wrong type, where an image or a text is needed."""
 
 
 class ImageNotFound(CyclePrefError, FileNotFoundError):

@@ -1,13 +1,14 @@
-"""What a reward model is given, looked at before anything is loaded."""
+"""Checks of a reward model's inputs that need no loaded model."""
 
 from cyclepref.builder.reward.errors import RewardError, WrongType
 
 
 def pair_count(images: int, texts: int) -> int:
-    """How many pairs so many images and texts are: one goes with all of the others, or as many with as many, in order.
+    """The number of pairs that images and texts make: one goes with all of the others, or equally many go together in
+    order.
 
     Raises:
-        RewardError: if there are none, or several images and another number of texts.
+        RewardError: if there are no images or texts, or several of both in different number.
     """
     count = max(images, texts)
     if not images or not texts or {images, texts} - {1, count}:
@@ -16,11 +17,11 @@ def pair_count(images: int, texts: int) -> int:
 
 
 def check_text(text: object) -> None:
-    """Refuse what no tokenizer reads.
+    """Refuse a text that a tokenizer cannot read.
 
     Raises:
-        WrongType: if it is no text.
-        RewardError: if it has half a surrogate pair, which is no character.
+        WrongType: if it is not a text.
+        RewardError: if it contains half a surrogate pair, which is not a character.
     """
     if not isinstance(text, str):
         raise WrongType(f"a text must be a str, got {type(text).__name__}: {text!r:.80}")
@@ -28,6 +29,6 @@ def check_text(text: object) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise RewardError(
-            f"the text {text!a:.80} is not Unicode: it has a lone surrogate at character {error.start} (an argument or "
-            "file that is not UTF-8 gives such): write it in UTF-8"
+            f"the text {text!a:.80} is not Unicode: it has a lone surrogate at character {error.start}, as from an "
+            "argument or file that is not UTF-8: write it in UTF-8"
         ) from error

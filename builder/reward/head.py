@@ -1,4 +1,4 @@
-"""From the state of an image and a text to one number."""
+"""The head: from the state of an image and a text to one number."""
 
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ def make_head(config: RewardConfig, width: int) -> nn.Sequential:
     """An MLP from (n, width) to (n, 1), with `head_sizes` between; the last layer is linear.
 
     Raises:
-        RewardError: for an activation that transformers does not have.
+        RewardError: if transformers does not have the activation.
     """
     if config.head_activation not in ACT2FN:
         raise RewardError(
@@ -29,7 +29,7 @@ def make_head(config: RewardConfig, width: int) -> nn.Sequential:
 
 
 class Likelihood(nn.Module):
-    """The caption decoder's language model head, read as a score; its output embeddings are the input's."""
+    """The caption decoder's language model head, used as a score; its output embeddings are the input embeddings."""
 
     def __init__(self, config: BlipTextConfig):
         super().__init__()

@@ -1,4 +1,5 @@
-"""What best-of-n kept, as a folder of pictures with a line each in metadata.jsonl, which `load_dataset` opens."""
+"""Writes what best-of-n kept: a folder of pictures with one line for each in metadata.jsonl, which `load_dataset`
+opens."""
 
 import io
 import json
@@ -13,13 +14,13 @@ from cyclepref.schemas.ids import digest
 
 
 def new_folder(out: Path) -> None:
-    """Refuse a folder that has something in it.
+    """Refuse a folder that is not empty.
 
     Raises:
-        RewardError: says so.
+        RewardError: if it is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RewardError(f"{out} is there already: --out must name a new or empty folder")
+        raise RewardError(f"{out} exists and is not empty: --out must name a new or empty folder")
 
 
 def row_of(choice: Choice, rank: int) -> dict[str, Any]:
@@ -29,10 +30,10 @@ def row_of(choice: Choice, rank: int) -> dict[str, Any]:
 
 
 class BestOfN:
-    """Writes kept candidates as they come; the file of rows is there once all are.
+    """Writes kept candidates one by one; `close` writes the file of rows at the end.
 
     Raises:
-        RewardError: if the folder has something in it, or cannot be written to.
+        RewardError: if the folder is not empty, or cannot be written to.
     """
 
     file = METADATA
@@ -62,7 +63,7 @@ class BestOfN:
 
     def _picture(self, choice: Choice, of: str) -> str:
         image = open_image(choice.image)
-        # Equal pictures of two prompts are two files: each has one prompt.
+        # Equal pictures of two prompts become two files, since each file has one prompt.
         name = f"{digest('kept', of, content_id(image))}.png"
         if not (self._out / name).exists():
             (self._out / name).write_bytes(encode(image))

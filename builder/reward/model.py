@@ -19,11 +19,11 @@ from cyclepref.builder.reward.start import read_config, start
 
 
 class RewardModel(RewardNetwork):
-    """Scores image-text pairs; higher is better. Rewards of different models do not compare.
+    """Scores image-text pairs; higher is better. Rewards of different models cannot be compared.
 
-    Towers that read an image and a text (see `RewardConfig.backbone`), and an MLP that ends in a scalar. The form of
-    ImageReward (arXiv 2304.05977) and CycleReward (arXiv 2506.02095) with BLIP, of Lee et al. (arXiv 2302.12192) with
-    CLIP.
+    Towers read an image and a text (see `RewardConfig.backbone`), and an MLP turns their state into a scalar. With BLIP
+    this is the form of ImageReward (arXiv 2304.05977) and CycleReward (arXiv 2506.02095), with CLIP that of Lee et al.
+    (arXiv 2302.12192).
 
     >>> model = cyclepref.RewardModel.from_pretrained("reward")
     >>> scores = model.score(images=["a.png", "b.png"], texts="two red circles")
@@ -31,25 +31,25 @@ class RewardModel(RewardNetwork):
     2
     """
 
-    # ---- where models come from and go to ------------------------------------------------------------------------
+    # ---- loading and saving --------------------------------------------------------------------------------------
 
     @classmethod
     def from_backbone(cls, path: str | Path, *, revision: str | None = None, **config: Any) -> "RewardModel":
-        """A new reward model with the towers of a BLIP, CLIP or SigLIP, and a head that is random.
+        """A new reward model with the towers of a BLIP, CLIP or SigLIP, and a random head.
 
         `path` is a Hub id or a folder; `config` sets fields of `RewardConfig`.
 
         Raises:
-            RewardError: if there is no such model, one of another architecture, or one without all its weights.
+            RewardError: if there is no such model, it has another architecture, or it lacks weights.
         """
         return start(cls, path, revision, config)
 
     @classmethod
     def from_captioner(cls, path: str | Path, *, revision: str | None = None, **config: Any) -> "RewardModel":
-        """As `from_backbone`, of a BLIP captioner and nothing else.
+        """As `from_backbone`, for BLIP captioners only.
 
         Raises:
-            RewardError: if there is a model of another architecture.
+            RewardError: if the model has another architecture.
         """
         found = read_config(path, revision).model_type
         if found != "blip":
@@ -63,29 +63,29 @@ class RewardModel(RewardNetwork):
         """The model and, from the same place, its processor. Arguments as in `PreTrainedModel.from_pretrained`.
 
         Raises:
-            RewardError: if there is no reward model, or one with weights missing or too many.
+            RewardError: if there is no reward model, or its weights are missing or unexpected.
         """
         hub = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
         found = read_config(path, revision, **hub).model_type
         if found != RewardConfig.model_type:
             raise RewardError(
-                f"{path} is no reward model but {found!r}: train one that starts from it, or give the folder that "
+                f"{path} is not a reward model but {found!r}: train one that starts from it, or give the folder that "
                 "`cyclepref convert-reward` wrote"
             )
         return super().from_pretrained(path, *args, revision=revision, **kwargs)
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Write config, weights (safetensors), processor, a model card and the code that `AutoModel` needs where
-        CyclePref is not installed into a folder that `from_pretrained` reads.
+        """Write config, weights (safetensors), processor, a model card, and the code with which `AutoModel` loads the
+        model without CyclePref, into a folder that `from_pretrained` reads.
 
-        A card that is there stays.
+        An existing card stays.
         """
         folder = Path(save_directory)
         self.need_processor().save_pretrained(folder)
         self.config.auto_map = dict(AUTO_MAP)
         super().save_pretrained(folder, *args, **kwargs)
         write_code(folder)
-        # safetensors writes files that nobody else can read; the others have what the umask allows.
+        # safetensors writes files that no other user can read; give them the mode that the umask allows.
         mode = (folder / "config.json").stat().st_mode & 0o666
         for file in folder.glob("*.safetensors"):
             file.chmod(mode)
@@ -104,20 +104,20 @@ class RewardModel(RewardNetwork):
     ) -> str:
         """Publish the model with its processor and card; returns the commit's address.
 
-        `folder` publishes what a training run wrote, metrics included; otherwise the model is saved first. (The
-        library's own method would put an empty card in the place of ours.)
+        `folder` publishes the files that a training run wrote, metrics included; without it the model is saved first.
+        (The library's own method would replace our card by an empty one.)
         """
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         options = {"revision": revision, "create_pr": create_pr, "commit_message": commit_message}
         if folder is not None:
-            # What training left beside the model (builder/reward/training/train.py) is of use to nobody else.
+            # Checkpoints and caches that training left beside the model (builder/reward/training/train.py) stay here.
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, ignore_patterns="work/**", **options))
         with tempfile.TemporaryDirectory(prefix="cyclepref-reward-") as saved:
             self.save_pretrained(saved)
             return str(api.upload_folder(repo_id=repo_id, folder_path=saved, **options))
 
-    # ---- what it is used for ---------------------------------------------------------------------------------------
+    # ---- scoring ---------------------------------------------------------------------------------------------------
 
     def score(
         self,
@@ -129,25 +129,25 @@ class RewardModel(RewardNetwork):
     ) -> Scores:
         """Rewards of image-text pairs, one for each pair; a list, whose `truncated` names pairs whose text was cut.
 
-        Images are paths, PIL images, arrays or tensors (see `open_image`). One image goes with many texts, one text
-        with many images, or as many with as many, in order. Each distinct image and text is encoded once (a text of
-        BLIP once with each of its images). Texts beyond `max_text_length` are cut, with a warning. `tick` is told of
-        pairs as they are done.
+        Images are paths, PIL images, arrays or tensors (see `open_image`). A single image is paired with every text, a
+        single text with every image; equally many go together in order. Each distinct image and text is encoded once
+        (BLIP encodes a text once with each of its images). Texts beyond `max_text_length` are cut, with a warning.
+        `tick` is called with the number of pairs done.
 
         Raises:
-            RewardError: if there are several images and another number of texts, or none; or for a NaN.
-            ImageNotFound, UnreadableImage, WrongType: for what is no image or no text.
+            RewardError: if the numbers of images and texts do not match, one is 0, or a reward is not finite.
+            ImageNotFound, UnreadableImage, WrongType: if an image or text cannot be read.
         """
         if batch_size < 1:
             raise RewardError(f"batch_size must be positive, got {batch_size}")
         return score_pairs(self, *paired(images, texts), batch_size, tick)
 
     def rank(self, *, prompt: str, images: Sequence[ImageLike]) -> Ranking:
-        """Images in the order in which they follow a prompt."""
+        """Images in order of their rewards with a prompt, best first."""
         return ranking(self.score(images=images, texts=prompt))
 
     def rank_captions(self, *, image: ImageLike, texts: Sequence[str]) -> Ranking:
-        """Captions in the order in which they describe an image."""
+        """Captions in order of their rewards with an image, best first."""
         return ranking(self.score(images=image, texts=texts))
 
     def best_of_n(self, *, k: int = 1, images: ImageLike | Sequence[ImageLike], texts: str | Sequence[str]) -> Ranking:
@@ -156,7 +156,7 @@ class RewardModel(RewardNetwork):
         Rejection sampling with a reward, as Lee et al. 2023 keep the best 4 of 16 images.
 
         Raises:
-            RewardError: if k is not between 1 and n, or there are several of both.
+            RewardError: if k is not between 1 and n, or both images and texts are several.
         """
         images, texts = image_list(images), [texts] if isinstance(texts, str) else list(texts)
         if len(images) > 1 and len(texts) > 1:
@@ -168,7 +168,7 @@ class RewardModel(RewardNetwork):
 
 
 def best(scores: Scores, k: int) -> Ranking:
-    """A ranking of which only the best k are in `order`.
+    """A ranking with only the best k in `order`.
 
     Raises:
         RewardError: if k is not between 1 and the number of scores.

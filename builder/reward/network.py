@@ -1,8 +1,8 @@
-"""The reward model's network: towers, head, and what they make of tensors.
+"""The reward model's network: towers and head, on tensors.
 
-This file and those of this package that it imports are copied, as one file, into every saved model, where
-`AutoModel.from_pretrained(..., trust_remote_code=True)` finds them (see builder/reward/remote.py). So they import
-nothing else of CyclePref.
+This file and those of this package that it imports are copied, as one file, into every saved model, for
+`AutoModel.from_pretrained(..., trust_remote_code=True)` (see builder/reward/remote.py). So they must import nothing
+else of CyclePref.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ from cyclepref.builder.reward.head import make_head
 from cyclepref.builder.reward.preprocess import normalised, pixels, tokens
 from cyclepref.builder.reward.weights import load_whole
 
-# What `from_pretrained` takes that says where to find a model and its processor.
+# Arguments of `from_pretrained` that say where to find a model and its processor.
 HUB_OPTIONS = (
     "token", "cache_dir", "local_files_only", "force_download", "subfolder", "revision", "trust_remote_code",
 )  # fmt: skip
 
 
 class RewardNetwork(PreTrainedModel):
-    """Scores image-text pairs; higher is better. Rewards of different models do not compare."""
+    """Scores image-text pairs; higher is better. Rewards of different models cannot be compared."""
 
     config: RewardConfig
     config_class = RewardConfig
@@ -44,7 +44,7 @@ class RewardNetwork(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Xavier for the head, as in CycleReward; the towers know their own."""
+        """Xavier initialisation for the head, as in CycleReward; the towers initialise themselves."""
         if isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
@@ -74,7 +74,7 @@ class RewardNetwork(PreTrainedModel):
         """The processor.
 
         Raises:
-            RewardError: if the model has none.
+            RewardError: if the model has no processor.
         """
         if self.processor is None:
             raise RewardError("this reward model has no processor: set `model.processor` first")
@@ -84,7 +84,7 @@ class RewardNetwork(PreTrainedModel):
 
     @property
     def backbone(self) -> Backbone:
-        """How the towers are read."""
+        """The backbone, which runs the towers."""
         return BACKBONES[self.config.backbone]
 
     @property
@@ -93,10 +93,10 @@ class RewardNetwork(PreTrainedModel):
         return min(self.config.max_text_length, self.config.text_config.max_position_embeddings)
 
     def freeze(self, fix_rate: float | None = None) -> None:
-        """Keep the embeddings and the first `fix_rate` (the config's, unless given) of the layers of both towers.
+        """Freeze the embeddings and the first `fix_rate` (by default the config's) of the layers of both towers.
 
-        0 freezes nothing; 1 also what comes after the layers of a dual encoder. CycleReward and ImageReward freeze
-        0.7: of BLIP-large 8 of 12 text and 16 of 24 image layers.
+        0 freezes nothing; 1 also freezes the modules after the layers of a dual encoder. CycleReward and ImageReward
+        freeze 0.7: 8 of 12 text layers and 16 of 24 image layers of BLIP-large.
         """
         if fix_rate is not None:
             self.config.fix_rate = fix_rate
@@ -111,7 +111,7 @@ class RewardNetwork(PreTrainedModel):
         return self.backbone.encode_images(self, pixel_values)
 
     def read_images(self, image_states: torch.Tensor) -> Any:
-        """What `rewards` needs of images, made once for all their texts."""
+        """What `rewards` needs from images, computed once for all their texts."""
         return self.backbone.read_images(self, image_states)
 
     def rewards(
@@ -128,7 +128,7 @@ class RewardNetwork(PreTrainedModel):
         return self.output(states, bonus)
 
     def output(self, states: torch.Tensor, bonus: torch.Tensor | float) -> torch.Tensor:
-        """From states (n, width) to rewards (n,); the head may be of another dtype than the towers."""
+        """From states (n, width) to rewards (n,); the head may have another dtype than the towers."""
         reward = self.head(states.to(self.head[-1].weight.dtype)).squeeze(-1)
         if self.config.head_output == "sigmoid":
             reward = reward.sigmoid()
@@ -146,9 +146,9 @@ class RewardNetwork(PreTrainedModel):
     ) -> torch.Tensor:
         """Rewards (n,) of n pairs; differentiable with respect to the pixels.
 
-        `input_ids` and `attention_mask` are (texts, length), padded on the right. Images come as pixels, normalised,
-        or as states that `encode_images` made. Pair i is of image `image_index[i]` and text `text_index[i]`; without
-        an index, of image i or text i.
+        `input_ids` and `attention_mask` are (texts, length), padded on the right. Images are given as normalised
+        pixels, or as states from `encode_images`. Pair i has image `image_index[i]` and text `text_index[i]`; without
+        an index, image i or text i.
         """
         if (image_states is None) == (pixel_values is None):
             raise RewardError("give the images either as pixel_values or as image_states")
@@ -157,16 +157,17 @@ class RewardNetwork(PreTrainedModel):
         texts = {"input_ids": input_ids, "attention_mask": attention_mask}
         return self.rewards(self.read_images(image_states), **texts, image_index=image_index, text_index=text_index)
 
-    # ---- what it is used for ---------------------------------------------------------------------------------------
+    # ---- preprocessing and scoring ---------------------------------------------------------------------------------
 
     def preprocess(self, images: torch.Tensor) -> torch.Tensor:
         """From colours (images, 3, height, width), floats in [0, 1], of any size, to `pixel_values` as the towers read
         them: resized, cropped and normalised as the processor says. Differentiable, on the device of the images.
 
-        As for files, up to their rounding to bytes, which also cuts what bicubic resizing adds beyond black and white.
+        The result equals that for image files, except that files are rounded to bytes, which also clips the overshoot
+        of bicubic resizing.
 
         Raises:
-            RewardError: for images of another shape, kind or range, or a model without a processor.
+            RewardError: if the images have another shape, dtype or range, or the model has no processor.
         """
         return normalised(self.need_processor(), images)
 
@@ -177,7 +178,7 @@ class RewardNetwork(PreTrainedModel):
         with colours in [0, 1] call `preprocess` first.
 
         Raises:
-            RewardError: for pixels of another shape or kind, or another number of texts.
+            RewardError: if the pixels have another shape or dtype, or the number of texts does not match.
         """
         if pixel_values.ndim != 4 or pixel_values.shape[1] != 3 or not pixel_values.is_floating_point():
             raise RewardError(
@@ -194,13 +195,13 @@ class RewardNetwork(PreTrainedModel):
 
     @torch.no_grad()
     def score(self, *, images: Any, texts: Any) -> list[float]:
-        """Rewards of PIL images, RGB and upright, with texts: one image and many texts, one text and many images, or as
-        many of both.
+        """Rewards of PIL images, RGB and upright, with texts: one image and many texts, one text and many images, or
+        equally many of both.
 
         (The package itself also reads files and arrays, in batches: `RewardModel.score`.)
 
         Raises:
-            RewardError: for several images and another number of texts.
+            RewardError: if the numbers of images and texts do not match.
         """
         images = list(images) if isinstance(images, list | tuple) else [images]
         texts = [texts] if isinstance(texts, str) else list(texts)
@@ -210,21 +211,21 @@ class RewardNetwork(PreTrainedModel):
 
 
 def read_processor(path: str | Path, words: int, **hub: Any) -> ProcessorMixin:
-    """The processor beside a model that knows so many `words`.
+    """The processor of a model with a vocabulary of `words` tokens.
 
     Raises:
-        RewardError: if there is none that can be read, or its tokenizer is of another model.
+        RewardError: if there is no readable processor, or its tokenizer belongs to another model.
     """
     try:
         found = AutoProcessor.from_pretrained(path, **{"trust_remote_code": False, **hub})
-    # Readers of broken files raise whatever they come across.
+    # Readers raise all kinds of exceptions for broken files.
     except Exception as error:
         raise RewardError(
             f"{path} has no processor that can be read ({type(error).__name__}: {' '.join(str(error).split()):.300}): "
             "copy the tokenizer's and image processor's files beside the model"
         ) from error
     tokenizer = found.tokenizer
-    # Without its vocabulary's file the library makes a tokenizer that knows special tokens alone.
+    # Without a vocabulary file the library makes a tokenizer with special tokens only.
     if not len(tokenizer.all_special_ids) < len(tokenizer) <= words:
         raise RewardError(
             f"the tokenizer of {path} has {len(tokenizer)} tokens and the model {words}: its files are missing or of "

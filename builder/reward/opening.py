@@ -1,4 +1,4 @@
-"""What people give as an image, opened in the canonical form."""
+"""Opens everything that users may give as an image, in the canonical form."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ ImageLike = Image.Image | str | Path | np.ndarray | torch.Tensor
 
 
 def image_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
-    """One image or many as a list; an array or tensor of four dimensions is many."""
+    """One image or many as a list; an array or tensor with four dimensions is many images."""
     if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
         return list(images)
     several = isinstance(images, Sequence) and not isinstance(images, str)
@@ -26,13 +26,13 @@ def image_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
 def open_image(image: ImageLike) -> Image.Image:
     """An image in the canonical form of builder/common/images.py, whatever its mode.
 
-    An array is (height, width, 3) or (height, width), a tensor (3, height, width); both of bytes, or of floats in
-    [0, 1], which are rounded to bytes.
+    An array is (height, width, 3) or (height, width), a tensor (3, height, width); both hold bytes, or floats in [0,
+    1], which are rounded to bytes.
 
     Raises:
         WrongType: if it is none of these.
-        ImageNotFound, UnreadableImage: if the file is missing, or no whole picture.
-        RewardError: if an array or tensor has another shape or other values.
+        ImageNotFound, UnreadableImage: if the file is missing, or not a complete picture. RewardError: if an array or
+        tensor has another shape or other values.
     """
     if isinstance(image, str | Path):
         return _open_file(Path(image))
@@ -56,7 +56,7 @@ def read_image(path: str | Path) -> bytes:
     """The bytes of an image's file.
 
     Raises:
-        ImageNotFound, RewardError: if there is no file, or it is none that can be read (a folder, a pipe).
+        ImageNotFound, RewardError: if there is no file, or it cannot be read (a folder, a pipe).
     """
     data = read_file(Path(path))
     if isinstance(data, FileNotFoundError):
@@ -81,6 +81,6 @@ def _bytes(values: np.ndarray, dtype: Any) -> np.ndarray:
     if not floating or not (low >= 0 and high <= 1):
         raise RewardError(
             f"an image's values are bytes, or floats from 0 to 1; got {dtype} from {low:g} to {high:g} "
-            "(pixels that are normalised already go to `reward_of_pixels`)"
+            "(use `reward_of_pixels` for normalised pixels)"
         )
     return np.rint(values * 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What a reward model was made of, as the Hub's metadata of a model card: licence, base model, datasets."""
+"""The origin of a reward model for the Hub's metadata in its card: licence, base model, datasets."""
 
 import re
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ from cyclepref.builder.dataset.licences import UNKNOWN, strictest
 from cyclepref.builder.reward.start_names import EMBEDDED
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-# Of models whose card on the Hub names none, or cannot be asked: the licence that their authors released them under.
+# The licences under which authors released models, for models whose card on the Hub names none or cannot be read.
 STARTS = {"openai/clip-vit-large-patch14": "mit", "openai/clip-vit-base-patch32": "mit"}
 CARD = "README.md"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """`licence` is an id of the Hub, its name where the Hub's is "other"; `unknown` are the things whose licence is not
-    known; models and datasets are those on the Hub."""
+    """`licence` is an id of the Hub, or the licence's name if the Hub's id is "other"; `unknown` are the models and
+    datasets whose licence is not known; `models` and `datasets` are those on the Hub."""
 
     licence: str = UNKNOWN
     licence_id: str = UNKNOWN
@@ -31,7 +31,7 @@ class Origin:
 
 
 def about_training(metrics: dict[str, Any]) -> Origin:
-    """Of a training, from the content of its metrics.json."""
+    """The origin of a trained model, from the content of its metrics.json."""
     start = str(metrics["start"])
     given = {_name(start): _licence_of(start, "model")}
     places = [str(dataset) for dataset in metrics["datasets"]]
@@ -58,12 +58,12 @@ def head(origin: Origin, *tags: str) -> str:
 
 
 def _place(dataset: str) -> str:
-    """A dataset without the format that may stand before it."""
+    """A dataset's place without a leading FORMAT:."""
     return dataset if _is_here(dataset) else dataset.rpartition(":")[2]
 
 
 def _name(place: str) -> str:
-    """What a card calls a place: a folder of this machine by its name alone."""
+    """A place as a card names it; a folder of this machine is named without its path."""
     return Path(place).name if _is_here(place) else place
 
 
@@ -79,7 +79,7 @@ def _on_hub(place: str) -> bool:
 
 
 def _licence_of(place: str, kind: str) -> str | None:
-    """The licence that the card of a model or dataset names, in a folder or on the Hub."""
+    """The licence in the card of a model or dataset, in a folder or on the Hub."""
     if place.startswith(EMBEDDED):
         return "mit"
     place = _place(place)
@@ -90,7 +90,7 @@ def _licence_of(place: str, kind: str) -> str | None:
         return next((_named_in(card) for card in cards if card.is_file()), None)
     try:
         return _named_in(Path(hf_hub_download(place, CARD, repo_type=kind)))
-    # No card, or nobody to ask: then the licence is not known, which the card says.
+    # Without a card or a network the licence is not known, and our card says so.
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
         return None
 

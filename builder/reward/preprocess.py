@@ -1,4 +1,4 @@
-"""Images and texts as the towers read them."""
+"""Preprocessing of images and texts for the towers."""
 
 import logging
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ logger = logging.getLogger(__name__)
 
 # The resampling filters that image processors name by Pillow's numbers.
 FILTERS = {2: InterpolationMode.BILINEAR, 3: InterpolationMode.BICUBIC}
-# Decoders in half precision leave [0, 1] by a little.
+# Decoders in half precision exceed [0, 1] slightly.
 RANGE_SLACK = 0.02
 
 
 class Texts(NamedTuple):
-    """Tokenised texts: `ids` of each, special tokens included; `cut` are the places of those that were too long."""
+    """Tokenised texts: `ids` of each, special tokens included; `cut` are the indices of texts that were too long."""
 
     ids: list[list[int]]
     cut: list[int]
@@ -31,8 +31,8 @@ class Texts(NamedTuple):
 def pixels(processor: ProcessorMixin, images: Sequence[Image.Image]) -> torch.Tensor:
     """Pixel values of RGB images: float, (images, 3, height, width), resized and normalised as the processor says.
 
-    Where a processor resizes the shorter edge and crops the centre, Pillow does both, with torchvision's rounding:
-    that is how CLIP, ImageReward and CycleReward read images, and other ways differ by up to a pixel's shift.
+    If a processor resizes the shorter edge and crops the centre, Pillow does both, with torchvision's rounding, as in
+    CLIP, ImageReward and CycleReward; other ways shift the image by up to a pixel.
     """
     image_processor, options = processor.image_processor, {}
     edge = image_processor.size.get("shortest_edge")
@@ -45,10 +45,10 @@ def pixels(processor: ProcessorMixin, images: Sequence[Image.Image]) -> torch.Te
 
 
 def normalised(processor: ProcessorMixin, images: torch.Tensor) -> torch.Tensor:
-    """As `pixels`, of colours (images, 3, height, width), floats in [0, 1]; differentiable.
+    """As `pixels`, from colours (images, 3, height, width), floats in [0, 1]; differentiable.
 
     Raises:
-        RewardError: for images of another shape, kind or range.
+        RewardError: if the images have another shape, dtype or range.
     """
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point() or not images.numel():
         raise RewardError(
@@ -58,7 +58,7 @@ def normalised(processor: ProcessorMixin, images: torch.Tensor) -> torch.Tensor:
     if not (low >= -RANGE_SLACK and high <= 1 + RANGE_SLACK):
         raise RewardError(
             f"the colours of images are in [0, 1], got {low:g} to {high:g}: a decoder's -1 to 1 is `x / 2 + 0.5`; "
-            "pixels that are normalised already go to `reward_of_pixels` as they are"
+            "give normalised pixels to `reward_of_pixels`"
         )
     image_processor = processor.image_processor
     edge = image_processor.size.get("shortest_edge")
@@ -74,10 +74,10 @@ def normalised(processor: ProcessorMixin, images: torch.Tensor) -> torch.Tensor:
 
 
 def tokenise(processor: ProcessorMixin, texts: Sequence[str], max_length: int) -> Texts:
-    """Ids of texts, those of more than `max_length` tokens cut to it (their end token stays).
+    """Ids of texts; longer ones are cut to `max_length` tokens, and keep their end token.
 
     Raises:
-        WrongType: if one is no text.
+        WrongType: if one is not a text.
         RewardError: if one is not Unicode.
     """
     for text in texts:
@@ -108,6 +108,6 @@ def tokens(processor: ProcessorMixin, texts: Sequence[str], max_length: int) -> 
 
 
 def warn_of_cut(cut: int, texts: int, max_length: int) -> None:
-    """Say that texts were cut, if any was."""
+    """Log a warning if texts were cut."""
     if cut:
         logger.warning("%d of %d texts were cut to %d tokens, the most this reward model reads", cut, texts, max_length)

@@ -1,5 +1,5 @@
-"""The network's code as one file beside its weights: what `AutoModel.from_pretrained(..., trust_remote_code=True)` runs
-where CyclePref is not installed."""
+"""Writes the network's code as one file beside its weights, so that `AutoModel.from_pretrained(...,
+trust_remote_code=True)` works without CyclePref."""
 
 import ast
 import inspect
@@ -15,7 +15,7 @@ AUTO_MAP = {
     name: f"{Path(FILE).stem}.{made.__name__}"
     for name, made in (("AutoConfig", config.RewardConfig), ("AutoModel", network.RewardNetwork))
 }
-# Each uses only what stands before it.
+# In order: each file uses only those before it.
 PARTS = (config, head, tower, dual, blip, clip, siglip, backbones, given, preprocess, weights, network)
 OURS = ("cyclepref",)
 HEAD = '''\
@@ -29,11 +29,11 @@ its own files: do not edit.
 
 
 class RewardError(ValueError):
-    """A model, a setting or an argument that a reward cannot be computed with."""
+    """A model, setting or argument with which no reward can be computed."""
 
 
 class WrongType(TypeError):
-    """An argument that is neither an image nor a text, where one must be."""
+    """An argument of the wrong type, where an image or a text is needed."""
 
 {body}'''
 

@@ -1,4 +1,4 @@
-"""Scoring many pairs: each distinct image and text is decoded, tokenised and encoded once a call."""
+"""Scoring many pairs: each distinct image and text is decoded, tokenised and encoded once per call."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,14 +13,14 @@ from cyclepref.builder.reward.opening import ImageLike, image_list, open_image, 
 from cyclepref.builder.reward.preprocess import pad, pixels, tokenise, warn_of_cut
 from cyclepref.schemas.ids import digest
 
-# What the images of one block may take as keys and values: some 35 images of BLIP-large in single precision.
+# Bytes of the keys and values of one block's images: some 35 images of BLIP-large in single precision.
 BLOCK_BYTES = 512 * 2**20
-# Tokens of padding that cost less than one more batch: on a CPU, and on a GPU, which hardly notices them.
+# Padding tokens that cost less than another batch, on a CPU and on a GPU, where padding is cheap.
 FREE_PADDING = (32, 4096)
 
 
 class Scores(list[float]):
-    """Rewards, one for each pair in the order given. `truncated` are the places of pairs whose text was too long."""
+    """Rewards, one for each pair in the order given. `truncated` are the indices of pairs whose text was too long."""
 
     def __init__(self, rewards: Sequence[float], truncated: Sequence[int] = ()):
         super().__init__(rewards)
@@ -28,9 +28,9 @@ class Scores(list[float]):
 
 
 class Ranking(NamedTuple):
-    """Candidates in order: `order` holds their indices, best first; `rewards` stands in the order they were given.
+    """Ranked candidates: `order` holds their indices, best first; `rewards` has the order in which they were given.
 
-    `truncated` are the places, in the order given, of candidates whose text was cut.
+    `truncated` are the indices of candidates whose text was cut.
     """
 
     order: list[int]
@@ -39,7 +39,7 @@ class Ranking(NamedTuple):
 
 
 class Distinct(NamedTuple):
-    """Things without their repetitions, and for each thing given the place of its like."""
+    """The distinct items, and for each given item the index of its equal among them."""
 
     kinds: list[Any]
     index: list[int]
@@ -54,7 +54,7 @@ def paired(images: ImageLike | Sequence[ImageLike], texts: str | Sequence[str]) 
     """Both as lists of one length.
 
     Raises:
-        RewardError: if there are none, or several images and another number of texts.
+        RewardError: if there are no images or texts, or several of both in different number.
     """
     images, texts = image_list(images), [texts] if isinstance(texts, str) else list(texts)
     count = pair_count(len(images), len(texts))
@@ -65,7 +65,7 @@ def paired(images: ImageLike | Sequence[ImageLike], texts: str | Sequence[str]) 
 def score_pairs(
     model: Any, images: list[ImageLike], texts: list[str], batch_size: int, tick: Callable[[int], None]
 ) -> Scores:
-    """Rewards of pairs (image i, text i), without dropout; `tick` is told of pairs as they are done."""
+    """Rewards of pairs (image i, text i), without dropout; `tick` is called with the number of pairs done."""
     images, texts = _distinct(images, _image_key), _distinct(texts, _text_key)
     found = tokenise(model.need_processor(), texts.kinds, model.max_text_length)
     warn_of_cut(len(found.cut), len(texts.kinds), model.max_text_length)
@@ -89,7 +89,8 @@ def score_pairs(
 def _score_joint(
     model: Any, images: Distinct, texts: Distinct, batch_size: int, tick: Callable[[int], None]
 ) -> torch.Tensor:
-    """Block by block of images; within one, texts of like length are read together, so that little is padding."""
+    """Score one block of images after the other; within a block, texts of similar length form a batch, to avoid
+    padding."""
     rewards, lengths = torch.empty(len(texts.index)), [len(texts.kinds[text]) for text in texts.index]
     pairs_of: list[list[int]] = [[] for _ in images.kinds]
     for pair, image in enumerate(images.index):
@@ -108,8 +109,8 @@ def _score_joint(
 
 
 def _batches(pairs: list[int], lengths: list[int], batch_size: int, free: int) -> Iterator[list[int]]:
-    """Consecutive pairs, which are in order of length, in batches of which little is padding: a sixteenth of the
-    tokens and `free` ones more."""
+    """Split pairs, which are sorted by length, into batches whose padding is at most a sixteenth of the tokens plus
+    `free` tokens."""
     batch, tokens = [], 0
     for pair in pairs:
         padding = (len(batch) + 1) * lengths[pair] - tokens - lengths[pair]
@@ -124,7 +125,7 @@ def _batches(pairs: list[int], lengths: list[int], batch_size: int, free: int) -
 def _score_dual(
     model: Any, images: Distinct, texts: Distinct, batch_size: int, tick: Callable[[int], None]
 ) -> torch.Tensor:
-    """Both sides embedded apart; the head then reads the pairs."""
+    """Embed both sides separately; the head then reads the pairs."""
     starts = range(0, len(images.kinds), batch_size)
     image_states = torch.cat([_encode(model, images.kinds[start : start + batch_size]) for start in starts])
     order = sorted(range(len(texts.kinds)), key=lambda text: len(texts.kinds[text]))
@@ -162,7 +163,7 @@ def _memory_bytes(model: Any) -> int:
 
 def _distinct(things: list[Any], key: Callable[[Any], Any]) -> Distinct:
     places: dict[Any, int] = {}
-    seen: dict[int, Any] = {}  # one object is looked at once
+    seen: dict[int, Any] = {}  # compute the key of an object only once
     kinds, index = [], []
     for thing in things:
         if id(thing) not in seen:
@@ -174,7 +175,7 @@ def _distinct(things: list[Any], key: Callable[[Any], Any]) -> Distinct:
 
 
 def _image_key(image: ImageLike) -> str:
-    """The same for images that are the same: of a file its bytes, else the pixels; no file is decoded for it."""
+    """A key that is equal for equal images: a hash of a file's bytes, which needs no decoding, or of the pixels."""
     if not isinstance(image, str | Path):
         return content_id(open_image(image))
     return digest("file", read_image(image))

@@ -1,4 +1,4 @@
-"""Reward models that begin with the towers of a pretrained model, and a head that has yet to learn."""
+"""Makes reward models with the towers of a pretrained model and a new head."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,24 +30,24 @@ def read_config(path: str | Path, revision: str | None = None, **hub: Any) -> Pr
     """The config of a model at a Hub id or in a folder; `hub` as `from_pretrained` takes them (token, cache_dir...).
 
     Raises:
-        RewardError: if there is none that transformers knows.
+        RewardError: if there is no config that transformers knows.
     """
     if Path(path).expanduser().is_absolute() and not Path(path).is_dir():
         raise RewardError(f"no folder at {path}: give a folder with a model, or a Hub id")
     try:
-        # Else transformers asks on the terminal whether to run a folder's own code.
+        # Otherwise transformers asks on the terminal whether to run a folder's own code.
         return AutoConfig.from_pretrained(path, revision=revision, **{"trust_remote_code": False, **hub})
     except RewardError as error:
         raise RewardError(f"the config of {path}: {error}") from error
-    # What a broken config makes the library raise is anything: KeyError, TypeError, errors of its own validation.
+    # The library raises all kinds of errors for a broken config: KeyError, TypeError, errors of its own validation.
     except Exception as error:
         said = " ".join(str(error).split()) or "no message"
         raise RewardError(f"{path} has no model that transformers can read: {said:.500}") from error
 
 
 def start_revision(place: str | Path, revision: str | None, begun: str | None = None) -> str | None:
-    """The commit of a start on the Hub, None of a folder. `begun`, the "id@commit" with which a training began that now
-    goes on, is kept where no revision is asked for: a branch that moved does not change it.
+    """The commit of a start on the Hub, None for a folder. `begun` is the "id@commit" with which a training began that
+    is now resumed; it is kept if no revision is given, so that a branch that moved does not change the training.
 
     Raises:
         RewardError: if the Hub has no such repository or revision, or cannot be reached.
@@ -66,7 +66,7 @@ def start(model_class: type, path: str | Path, revision: str | None, config: dic
     """A `model_class` (`RewardModel`) with the towers of the model at `path`; `config` sets fields of `RewardConfig`.
 
     Raises:
-        RewardError: for an architecture that no backbone is made of.
+        RewardError: if no backbone has the model's architecture.
     """
     found = read_config(path, revision)
     if found.model_type not in STARTS:
@@ -83,7 +83,8 @@ def start(model_class: type, path: str | Path, revision: str | None, config: dic
 
 
 def _blip(found: PreTrainedConfig, path: str | Path, revision: str | None) -> tuple[dict[str, Any], Parts]:
-    """A captioner's caption decoder, or an image-text matcher's image-grounded text encoder."""
+    """The towers of a captioner (with its caption decoder) or of an image-text matcher (with its image-grounded text
+    encoder)."""
     if "BlipForImageTextRetrieval" in (found.architectures or ()):
         matcher = _load(BlipForImageTextRetrieval, path, revision)
         return {}, {"vision_model": matcher.vision_model.state_dict(), "text_model": matcher.text_encoder.state_dict()}

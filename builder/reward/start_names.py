@@ -1,25 +1,26 @@
-"""What training starts from, as a recipe or a person names it; no library is loaded for it."""
+"""The names of models that training can start from; this file loads no library."""
 
 from pathlib import Path
 
 from cyclepref.builder.catalog.catalog import WEIGHTS
 from cyclepref.builder.reward.errors import RewardError
 
-# How weights that come with the package are named: shapeworld/blip.
+# The prefix of weights that come with the package, as in shapeworld/blip.
 EMBEDDED = "shapeworld/"
 
 
 def start_of_recipe(start: str, folder: Path) -> str:
-    """A start that a recipe in `folder` names: a path from there, if that is a folder, else as it stands."""
+    """The start in a recipe that lies in `folder`: a path relative to it, if that is a folder, else unchanged."""
     beside = folder / Path(start).expanduser()
     return str(beside.resolve()) if beside.is_dir() else start
 
 
 def start_place(start: str | Path) -> str | Path:
-    """Where a start is: the folder of weights that come with the package, else the start itself (a folder or a Hub id).
+    """The place of a start: the folder of weights that come with the package, else the start itself (a folder or a Hub
+    id).
 
     Raises:
-        RewardError: for a name of embedded weights that there are not; lists those that there are.
+        RewardError: if there are no embedded weights of this name; the message lists those that exist.
     """
     name = str(start)
     if not name.startswith(EMBEDDED) or Path(name).is_dir():

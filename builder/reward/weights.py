@@ -1,4 +1,4 @@
-"""Loading a model's weights: all of them, or an error that names those that do not fit."""
+"""Loading all of a model's weights, with an error that names those that do not fit."""
 
 import re
 from pathlib import Path
@@ -14,25 +14,26 @@ NAMED = 5
 
 
 def load_whole(load: Any, path: str | Path, **arguments: Any) -> tuple[Any, dict[str, Any]]:
-    """What `load` (some `from_pretrained`) makes of the weights at `path`, and what the library says of the loading.
+    """The model that `load` (a `from_pretrained`) makes from the weights at `path`, and the library's loading report.
 
-    A weight that is missing would be random, and different in each process; the library only warns of it.
+    The library only warns of a missing weight, which would be random and different in each process.
 
     Raises:
-        RewardError: if the weights cannot be read, or some are missing, unexpected or of another shape; names them.
+        RewardError: if the weights cannot be read, or some are missing, unexpected or of another shape; the message
+            names them.
     """
     options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "use_safetensors": True} | arguments
     shown = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # its table of what does not fit says what the error says
+    transformers_logging.set_verbosity_error()  # its table of weights that do not fit would repeat our error
     try:
         model, info = load(path, **options)
     except RewardError:
         raise
-    # Readers of broken files raise whatever they come across (SafetensorError, KeyError...).
+    # Readers raise all kinds of exceptions for broken files (SafetensorError, KeyError...).
     except Exception as error:
         raise RewardError(
             f"cannot load the weights of {path} ({type(error).__name__}: {' '.join(str(error).split()):.300}): they "
-            "are broken or not there; save or download the model again"
+            "are broken or missing; save or download the model again"
         ) from error
     finally:
         transformers_logging.set_verbosity(shown)

@@ -1,4 +1,4 @@
-"""From ids to text and images: where each row's content lies in the store, and how it is read."""
+"""Finds the content of ids in the store, and reads texts and images."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from cyclepref.builder.run.store import Store, first_of_each
 
 def attach(block: pa.Table, store: Store, tables: dict[str, str]) -> pa.Table:
     """Fill a block of ids with content. For each role in `tables` (role -> table of the store) the columns
-    `{role}_part` and `{role}_row` say where it is; `{role}_text` and `{role}_image` take their place."""
+    `{role}_part` and `{role}_row`, which locate the content, are replaced by `{role}_text` and `{role}_image`."""
     for role, table in tables.items():
         places = block[f"{role}_part"].to_pylist(), block[f"{role}_row"].to_pylist()
         content = store.fetch(table, *places, columns=["text", "image"])
@@ -23,7 +23,8 @@ def attach(block: pa.Table, store: Store, tables: dict[str, str]) -> pa.Table:
 
 
 def locate(rows: pa.Table, role: str, column: str, content: pa.Table, key: str) -> pa.Table:
-    """Add where each row's content is: its `column` is a `key` of `content`, which has `part` and `row`."""
+    """Add the part and row of each row's content: its `column` is looked up as a `key` of `content`, which has `part`
+    and `row`."""
     places = first_of_each(content.select([key, "part", "row"]), key).rename_columns(
         [column, f"{role}_part", f"{role}_row"]
     )
@@ -31,7 +32,7 @@ def locate(rows: pa.Table, role: str, column: str, content: pa.Table, key: str) 
 
 
 def contents(block: pa.Table, role: str) -> list[Any]:
-    """The content of a role, row by row: the text, or the decoded image; one that is there twice is decoded once."""
+    """The content of a role, row by row: the text, or the decoded image; a repeated image is decoded once."""
     texts, images = block[f"{role}_text"].to_pylist(), block[f"{role}_image"].to_pylist()
     decoded = {image: decode(image) for image in set(images) - {None}}
     return [text if image is None else decoded[image] for text, image in zip(texts, images, strict=True)]

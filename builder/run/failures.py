@@ -1,4 +1,4 @@
-"""Rows that failed and are still wanted, each with the input that it belongs to: what `cyclepref failures` lists."""
+"""Failed rows that are still wanted, each with its input, as `cyclepref failures` lists them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,21 +11,21 @@ from cyclepref.builder.run.store import Store, flat
 from cyclepref.schemas.errors import CyclePrefError
 from cyclepref.schemas.run_files import ProgressFile
 
-# From a failed comparison to its input it is reconstruction -> candidate -> input.
+# A failed comparison leads to its input in three steps: reconstruction -> candidate -> input.
 MOST_STEPS = 3
 
 
 class FailuresError(CyclePrefError, ValueError):
-    """A question that the failures of this run cannot answer."""
+    """A stage or model that has no failures in this run."""
 
 
 def failures(store: Store, stage: str | None = None, model: str | None = None) -> list[dict[str, Any]]:
     """The latest failure of each row that the latest build wants and that has not succeeded since, in order of stage
-    and model: `stage`, `model`, `item` (file, line or scene that the row belongs to; null where the store does not
-    say), `input_id`, `error`, `message`, `attempt`, `id`.
+    and model: `stage`, `model`, `item` (the row's file, line or scene; null if the store does not have it), `input_id`,
+    `error`, `message`, `attempt`, `id`.
 
     Raises:
-        FailuresError: for a stage or model without failures, where others have some.
+        FailuresError: if the stage or model has no failures but others have some.
     """
     rows = _wanted(store)
     for name, value in (("stage", stage), ("model", model)):
@@ -40,7 +40,7 @@ def failures(store: Store, stage: str | None = None, model: str | None = None) -
         {
             "stage": row["stage"],
             "model": row["model"],
-            # What could not be read has no id: its source is the item's own name.
+            # An input that could not be read has no id: its source is the item's name.
             "item": names.get(inputs.get(row["source"], "")) or (row["source"] if row["stage"] == "inputs" else None),
             "input_id": inputs.get(row["source"]),
             "error": row["error_class"],
@@ -53,7 +53,7 @@ def failures(store: Store, stage: str | None = None, model: str | None = None) -
 
 
 def _wanted(store: Store) -> pa.Table:
-    """The failures of what the latest build's stages want and the store does not have."""
+    """The failures of rows that the latest build's stages want and the store does not have."""
     rows = store.rows("failures")
     notes = store.read_json(PROGRESS_FILE, ProgressFile)
     kept = []
@@ -66,7 +66,7 @@ def _wanted(store: Store) -> pa.Table:
 
 
 def _inputs_of(store: Store, sources: Iterable[str]) -> dict[str, str]:
-    """The input of each content that something was made from, for those that the store knows."""
+    """The input of each source content, as far as the store knows it."""
     known = set(store.rows("inputs", ["input_id"])["input_id"].to_pylist())
     inputs = {source: source for source in sources}
     for _ in range(MOST_STEPS):
@@ -81,7 +81,7 @@ def _inputs_of(store: Store, sources: Iterable[str]) -> dict[str, str]:
 
 
 def _names_of(store: Store, input_ids: Iterable[str]) -> dict[str, str]:
-    """What the first item with each input's content is called."""
+    """The name of the first item with each input's content."""
     ids = pa.array(sorted(set(input_ids)), pa.string())
     rows = store.rows("sources", ["source", "input_id"])
     rows = rows.filter(pc.is_in(flat(rows["input_id"]), value_set=ids)).sort_by([("source", "descending")])

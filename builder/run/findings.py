@@ -1,9 +1,9 @@
-"""What `cyclepref verify` finds: counts of what was read, and damage with the way out of it."""
+"""The findings of `cyclepref verify`: counts of what was read, and damage with the way out."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 
-# Of one kind of damage in one file, so many places are named.
+# The most places that are named for one kind of damage in one file.
 SHOWN = 3
 # The ways out.
 AGAIN = "run the same build again: it sets the part aside and makes its rows again"
@@ -26,7 +26,7 @@ class Damage:
 
 @dataclass
 class Report:
-    """What was read, by name, and what was found wrong. `notes` tell of what is odd and no damage."""
+    """The counts of what was read, by name, and the damage. `notes` mention things that are unusual but not damage."""
 
     run: str
     read: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""A folder on any filesystem that pyarrow knows, in which a file appears whole or not at all.
+"""A folder on any filesystem that pyarrow knows, in which every file is written completely or not at all.
 
 A rename publishes a file on a local disk, a PUT on an object store ("s3://bucket/prefix").
 """
@@ -22,9 +22,9 @@ from cyclepref.schemas.errors import CyclePrefError, visible
 from cyclepref.schemas.run_files import RunFile, what_is_wrong
 
 TEMPORARY = ".tmp-"
-# What a run directory's address may say beside the place; who may read and write there is for the environment to say.
+# The options that a run directory's address may have; credentials come from the environment.
 ADDRESS_OPTIONS = {"endpoint_override", "scheme", "region"}
-# What may lie in a folder that is empty to its owner: a disk's own folder, and the log of the command at work.
+# Entries of a folder that still counts as empty: a disk's own folder, and the log of the running command.
 NO_ONES = re.compile(r"\..*|lost\+found|.*\.log|nohup\.out")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -34,12 +34,12 @@ class StoreError(CyclePrefError, RuntimeError):
 
 
 class Folder:
-    """A folder by its path or address. Credentials come from the environment, and never stand in the address."""
+    """A folder by its path or address. Credentials come from the environment, never from the address."""
 
     def __init__(self, root: str | Path):
         remote = "://" in str(root)
         self._fs, self._base = _remote(str(root)) if remote else _local(str(root))
-        # Absolute, since a worker has another working directory.
+        # Absolute, since workers have another working directory.
         self.root = str(root) if remote else self._base
 
     def __reduce__(self) -> tuple:
@@ -51,7 +51,7 @@ class Folder:
         self._publish(f"{self._base}/{name}", lambda sink: sink.write(data))
 
     def read_json(self, name: str, kind: type[BaseModel] = RunFile) -> dict | None:
-        """A JSON file of the run directory, of a kind of schemas/run_files.py, or None where there is none.
+        """A JSON file of the run directory, of a kind in schemas/run_files.py; None if it does not exist.
 
         Raises:
             StoreError: if it cannot be read, or is not of that kind; the message says what is wrong and what to do.
@@ -95,14 +95,15 @@ class Folder:
         return self._fs.get_file_info(f"{self._base}/{name}").is_file
 
     def missing(self) -> bool:
-        """Whether the run directory is not there yet; on an object store folders neither come nor go."""
+        """Whether the run directory does not exist yet; an object store has no folders to create."""
         return isinstance(self._fs, fs.LocalFileSystem) and not Path(self._base).exists()
 
     def refuse_others(self, marks: Iterable[str], what: str) -> None:
-        """Make sure that nothing is here but `what` we write, which has one of `marks` (files or folders), or logs.
+        """Refuse a folder that has files other than logs, but none of `marks` (files or folders), which show that it
+        holds `what`.
 
         Raises:
-            StoreError: if the folder has other files: they are somebody's, and would be mixed with ours.
+            StoreError: if the folder has other files, which would be mixed with ours.
         """
         found = self._fs.get_file_info(fs.FileSelector(self._base, allow_not_found=True))
         others = sorted(info.base_name for info in found if not NO_ONES.fullmatch(info.base_name))
@@ -115,16 +116,17 @@ class Folder:
             )
 
     def drop_if_only(self, folder: str) -> None:
-        """Remove the run directory if it has nothing in it but one empty folder."""
+        """Remove the run directory if it contains only one empty folder."""
         if isinstance(self._fs, fs.LocalFileSystem) and os.listdir(self._base) == [folder]:
             with contextlib.suppress(OSError):
                 Path(self._base, folder).rmdir()
                 Path(self._base).rmdir()
 
     def clean(self, but: str) -> int:
-        """Remove what killed writers left, except in one folder; returns how many files. Only for the lock's holder."""
+        """Remove unfinished files of killed writers, except in one folder; returns how many. Only the lock's holder may
+        do it."""
         if not isinstance(self._fs, fs.LocalFileSystem):
-            return 0  # a PUT that was cut off left nothing
+            return 0  # an interrupted PUT leaves nothing
         found = [path for path in Path(self._base).rglob(f"{TEMPORARY}*") if path.is_file()]
         left = [path for path in found if path.parent != Path(self._base, but)]
         for path in left:
@@ -132,7 +134,7 @@ class Folder:
         return len(left)
 
     def address(self, name: str) -> str:
-        """Where a file or folder of the run directory is, as a person would write it."""
+        """The address of a file or folder of the run directory, as a person would write it."""
         place, *options = self.root.split("?", 1)
         return "?".join([f"{place.rstrip('/')}/{name}", *options])
 
@@ -143,12 +145,12 @@ class Folder:
         self.write_file(name, lambda sink: sink.write(content))
 
     def read_file(self, name: str, read: Callable[[Any], Any]) -> Any:
-        """What `read` makes of a file of the run directory, which it is given open."""
+        """The result of `read` on an open file of the run directory."""
         with self._fs.open_input_file(f"{self._base}/{name}") as source:
             return read(source)
 
     def open(self, name: str) -> Any:
-        """A file of the run directory, open for reading at any place; whoever opens it closes it."""
+        """A file of the run directory, open for random access; the caller closes it."""
         return self._fs.open_input_file(f"{self._base}/{name}")
 
     def write_file(self, name: str, write: Callable[[Any], object]) -> None:
@@ -167,8 +169,8 @@ class Folder:
         """A binary file to write to, which appears at once when the block of code ends, or not at all if it raises."""
         folder, name = path.rsplit("/", 1)
         if not isinstance(self._fs, fs.LocalFileSystem):
-            # A PUT is atomic; but closing a stream publishes what it has, even if an exception cut it off. So the
-            # file is made in memory first, where parts (256 MB at most) have room.
+            # A PUT is atomic, but closing a stream publishes its content even after an exception. So the file is made
+            # in memory first, where parts (256 MB at most) have room.
             made = pa.BufferOutputStream()
             yield made
             with self._fs.open_output_stream(path) as sink:
@@ -197,18 +199,18 @@ class Folder:
 
 
 def _remote(root: str) -> tuple[fs.FileSystem, str]:
-    """A filesystem that an address names, and the place on it."""
+    """The filesystem of an address, and the path on it."""
     parts = urlsplit(root)
     if parts.username or parts.password:
         place = f"{parts.scheme}://{parts.netloc.rsplit('@', 1)[1]}{parts.path}"
         raise StoreError(
-            f"the address of {place} carries credentials, which would stand in logs and files: give it without "
+            f"the address of {place} carries credentials, which would be written to logs and files: give it without "
             "them; they are read from the environment (AWS_ACCESS_KEY_ID, ... or a profile or role)"
         )
     unknown = sorted(set(parse_qs(parts.query, keep_blank_values=True)) - ADDRESS_OPTIONS)
     if unknown:
         known = ", ".join(sorted(ADDRESS_OPTIONS))
-        raise StoreError(f"{', '.join(unknown)}: no option of a run directory's address; choose from {known}")
+        raise StoreError(f"{', '.join(unknown)}: not an option of a run directory's address; choose from {known}")
     if not parts.netloc or not parts.path.strip("/"):
         raise StoreError(f"{parts.scheme}://{parts.netloc}{parts.path} names no folder: give scheme://bucket/prefix")
     try:

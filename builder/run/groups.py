@@ -1,4 +1,5 @@
-"""`groups.parquet`: which inputs are nearly the same, and so share a split. Kept, so that none moves later."""
+"""`groups.parquet`: which inputs are nearly the same and so share a split. It is stored so that no input moves
+later."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -17,7 +18,7 @@ GROUP = pa.schema([("input_id", pa.string()), ("group", pa.string()), ("signatur
 
 
 class Groups:
-    """Which group each input belongs to. `largest` is the most inputs that a group may have."""
+    """The group of each input. `largest` is the most inputs that a group may have."""
 
     def __init__(self, rows: Iterable[dict[str, Any]] = (), largest: int = 50):
         self.largest = largest
@@ -29,7 +30,7 @@ class Groups:
             self._put(row["input_id"], row["group"], row["signature"])
 
     def add(self, signatures: dict[str, bytes]) -> None:
-        """Give the inputs that have no group one, in order of id."""
+        """Assign a group to every input without one, in order of id."""
         for input_id in sorted(signatures.keys() - self.of.keys()):
             mine = signatures[input_id]
             near = {other for key in bands(mine) for other in self._bands.get(key, ())}
@@ -55,10 +56,10 @@ class Groups:
 
 
 def read_groups(store: Store) -> list[dict[str, Any]]:
-    """What a run has recorded; nothing if it has recorded nothing.
+    """The groups that a run has recorded; empty if there are none.
 
     Raises:
-        StoreError: if the record is broken or of another version.
+        StoreError: if the record is damaged or has another version.
     """
     if not store.exists(GROUPS_FILE):
         return []
@@ -71,20 +72,20 @@ def read_groups(store: Store) -> list[dict[str, Any]]:
     version = (table.schema.metadata or {}).get(b"likeness", b"").decode()
     if version != str(VERSION):
         raise StoreError(
-            f"{store.address(GROUPS_FILE)} was recorded with likeness {version or 'unknown'}, and this is {VERSION}: "
+            f"{store.address(GROUPS_FILE)} was recorded with likeness {version or 'unknown'}, but this is {VERSION}: "
             "build with the version of CyclePref that recorded it, or in a new directory"
         )
     return table.to_pylist()
 
 
 def write_groups(store: Store, groups: Groups) -> None:
-    """Record the groups, as a whole."""
+    """Write all groups as one file."""
     table = groups.table().replace_schema_metadata({"likeness": str(VERSION)})
     store.write_file(GROUPS_FILE, lambda sink: write_sealed(table, GROUPS_FILE, sink, compression="zstd"))
 
 
 def merge_groups(runs: list[Store], into: Store) -> None:
-    """Record in a merged run what its parts recorded; where two disagree on an input the first of `runs` is right."""
+    """Write the groups of `runs` into their merged run; if two disagree on an input, the first one counts."""
     recorded = [row for run in (into, *runs) for row in read_groups(run)]
     first = {row["input_id"]: row for row in reversed(recorded)}
     if first:

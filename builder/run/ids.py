@@ -1,7 +1,7 @@
-"""Sets of ids in 16 bytes each: ten million of them are looked up in seconds and in little memory.
+"""Sets of ids in 16 bytes each, so that ten million can be looked up in seconds and in little memory.
 
-An id is the hex form of 16 bytes (schemas/ids.py). As Python or Arrow strings ten million ids with a hash table over
-them take well over a gigabyte; here they are two arrays of 64-bit integers, sorted by the first.
+An id is the hex form of 16 bytes (schemas/ids.py). Ten million ids as Python or Arrow strings with a hash table take
+well over a gigabyte; here they are two arrays of 64-bit integers, sorted by the first.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 HEX = b"0123456789abcdef"
 ID = re.compile(r"[0-9a-f]{32}")
-# Rows looked at together: small enough for a processor's cache, large enough for numpy.
+# Rows per block: few enough for a processor's cache, enough for numpy to be fast.
 CHUNK = 1 << 20
 
 Strings = pa.ChunkedArray | pa.Array
@@ -41,17 +41,17 @@ def _halves(data: bytes) -> np.ndarray:
 
 
 def _bytes(id_: str | None) -> bytes:
-    """One id as 16 bytes, just as `_pack` reads those that it can read together."""
+    """One id as 16 bytes, the same as `_pack` computes for many at once."""
     if id_ is not None and ID.fullmatch(id_):
         return bytes.fromhex(id_)
     return hashlib.blake2b(str(id_).encode(), digest_size=16).digest()
 
 
 class IdSet:
-    """Packed ids that can be asked whether they hold others."""
+    """A set of packed ids with a fast membership test."""
 
     def __init__(self, high: np.ndarray, low: np.ndarray):
-        """Of the two halves of the ids, both sorted by the first."""
+        """Make a set from the two halves of the ids, both sorted by the first half."""
         self._high, self._low = high, low
 
     @classmethod
@@ -66,7 +66,7 @@ class IdSet:
         low = np.concatenate([self._low, *(some[:, 1] for some in more)])
         more.clear()
         order = np.argsort(high)
-        # One half after the other, so that as little as can be is in memory at a time.
+        # One half after the other, to use less memory at a time.
         high = high[order]
         low = low[order]
         return IdSet(high, low)

@@ -1,11 +1,11 @@
-"""What is being worked on right now, kept on disk: how a row that kills its worker is found again.
+"""Notes on disk of the rows that are being worked on, by which a row that kills its worker is found.
 
-Before a model is given rows, a note with their ids is written beside the store's tables; it is removed when their
-outputs are back. A note that is still there names rows whose worker went away, be it alone, with its node or with the
-whole build. One small file for each piece of work, never one for each row.
+Before rows are given to a model, a note with their ids is written beside the store's tables; it is removed when their
+outputs are back. A note that remains names rows whose worker died, alone, with its node or with the whole build. There
+is one small file for each piece of work, not for each row.
 
-Notes make a row run alone, and no more than that: most builds that go away do so for reasons of their own, so a row is
-given up only by the worker that saw it kill its process while it was alone (see builder/engine/supervisor.py).
+Notes only make a row run alone, since most builds end for reasons that have nothing to do with a row. A row is given up
+only by the worker that saw it kill its process while it ran alone (see builder/engine/supervisor.py).
 """
 
 import uuid
@@ -22,8 +22,8 @@ ALONE_AFTER = 2
 class Journal:
     """The notes of one stage of a run, as one process sees them.
 
-    Notes of earlier work are read once, when the first block asks; afterwards only those of the block at hand, which
-    another worker may have dropped a moment ago.
+    Notes of earlier work are read once, for the first block; later only the current block's notes are read, which
+    another worker may just have left.
     """
 
     def __init__(self, store: Store, stage: str):
@@ -39,7 +39,7 @@ class Journal:
         """How often each row of a block was in flight when its worker went away, from 0 to ALONE_AFTER."""
         for name in self.store.names(self.folder):
             if name not in self._notes and (name.startswith(_block(ids)) or not self._asked):
-                # A note that is gone by now belonged to another worker, which has finished with it.
+                # A note that has disappeared belonged to another worker, which has finished the piece.
                 self._notes[name] = (self.store.read_json(f"{self.folder}/{name}", InFlight) or {"ids": []})["ids"]
         self._asked = True
         found = Counter(id_ for note in self._notes.values() for id_ in note)
@@ -52,7 +52,7 @@ class Journal:
         return name
 
     def died(self, name: str, ids: list[str], reason: str) -> None:
-        """Say in a note how its worker ended, so that it stays when a build is stopped on purpose."""
+        """Write the reason of the worker's death into its note, so that `forgive` keeps it."""
         self.store.write_json(f"{self.folder}/{name}", {"ids": ids, "reason": reason})
 
     def end(self, name: str) -> None:
@@ -60,7 +60,7 @@ class Journal:
         self.store.remove(f"{self.folder}/{name}")
 
     def forgive(self) -> None:
-        """Remove the notes of work that was stopped on purpose: those that tell of no death."""
+        """Remove the notes of work that was stopped on purpose: those without a death."""
         for name in self.store.names(self.folder):
             if "reason" not in (self.store.read_json(f"{self.folder}/{name}", InFlight) or {}):
                 self.end(name)

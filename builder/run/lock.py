@@ -1,20 +1,20 @@
-"""One build at a time in a run directory: who holds it, a heartbeat while they do, and taking over from the dead.
+"""The lock of a run directory: one build at a time, a heartbeat while it works, and taking over from a dead one.
 
-Whoever wants a run directory announces itself, then looks. The announcement is a file of its own under `.locks/`; if
-another live one stands beside it, the newcomer takes its own back and refuses. Since each writes before it looks, of
-two that start together both may refuse (and look again a moment later), but never do both go on.
+A process that wants a run directory first writes an announcement, a file of its own under `.locks/`, and then looks for
+others. If it finds another live one, it removes its own and refuses. Since each process writes before it looks, two
+that start together may both refuse (and try again a moment later), but they never both go on.
 
-This needs nothing of the filesystem but that a file that was written is listed at once, which POSIX filesystems and
-today's object stores promise. The usual ways need more: `flock` and `O_EXCL` a local disk, and a conditional create
-(`If-None-Match: *`) a client of S3 that offers it, which pyarrow (26) does not. And a stale lock is the hard part of
-those: two that find it must not remove each other's. Here a dead announcement is a file of its own, which anyone may
-remove.
+This only needs a filesystem that lists a file as soon as it is written, as POSIX filesystems and today's object stores
+do. The usual ways need more: `flock` and `O_EXCL` need a local disk, and a conditional create (`If-None-Match: *`)
+needs an S3 client that offers it, which pyarrow (26) does not. They also make stale locks difficult, since two
+processes that find one must not remove each other's new lock. Here a dead announcement is a separate file, which anyone
+may remove.
 
-An announcement is dead if its process is gone, where that can be seen (the same boot of the same machine and the same
-namespace of process ids), and otherwise if its heartbeat has stopped for STALE_S seconds by the clock of the
-filesystem itself: its time against that of the file just announced. So clocks that differ decide nothing. A time that
-is still to come (the filesystem's clock was set back, a directory was copied) says nothing either: then the newcomer
-watches for STALE_S seconds whether the heart beats.
+An announcement is dead if its process is gone. If that cannot be seen from here (another machine, boot or namespace of
+process ids), it is dead if its heartbeat stopped STALE_S seconds ago by the filesystem's clock: its file's time is
+compared with that of the newcomer's file, so different clocks of machines do not matter. If its time is in the future
+(the filesystem's clock was set back, or the directory was copied), the newcomer watches for STALE_S seconds whether the
+heartbeat goes on.
 """
 
 import contextlib
@@ -40,14 +40,14 @@ from cyclepref.schemas.run_files import Announcement
 log = logging.getLogger("cyclepref.lock")
 
 FOLDER = ".locks"
-# What a run directory has and no other folder; of earlier versions, parts.
+# Names that only a run directory has; those of earlier versions have just parts.
 MARKS = (FOLDER, "progress.json", *(f"store/{table}" for table in ("sources", "inputs", "generations", "failures")))
 BEAT_S = 10.0
 STALE_S = 60.0
-# Of those that start within so short a time all may have refused: they look again.
+# Processes that start at almost the same time may all refuse, so they try again.
 YOUNG_S = 5.0
 TRIES = 4
-# How often it is looked whether a heart beats of which the clock tells nothing.
+# How often a heartbeat with a time in the future is checked.
 WATCH_S = 2.0
 
 
@@ -57,7 +57,7 @@ class LockError(CyclePrefError, RuntimeError):
 
 @dataclass(frozen=True)
 class Holder:
-    """Who works in a run directory: `command` on `host` as process `pid` since `since` (ISO 8601, UTC)."""
+    """The process that works in a run directory: `command` on `host` as process `pid` since `since` (ISO 8601, UTC)."""
 
     command: str
     host: str
@@ -74,7 +74,7 @@ class Holder:
 
     @property
     def gone(self) -> bool | None:
-        """Whether its process has ended; None where that cannot be seen from here."""
+        """Whether its process has ended; None if that cannot be seen from here."""
         if (self.host, self.machine) != (socket.gethostname(), _machine()):
             return None
         try:
@@ -83,7 +83,7 @@ class Holder:
             return True
         except PermissionError:
             return False
-        # A number may be given to another process; one that has ended and not been waited for is no more.
+        # The pid may belong to a newer process, and a zombie counts as ended.
         return self.started != _started(self.pid)
 
     def __str__(self) -> str:
@@ -94,7 +94,7 @@ class Holder:
 
 @dataclass(frozen=True)
 class Announced:
-    """An announcement: its file, whose it is, and when its heart last beat by the filesystem's clock (seconds)."""
+    """An announcement: its file, its holder, and the time of its last heartbeat by the filesystem's clock (seconds)."""
 
     name: str
     holder: Holder
@@ -106,7 +106,7 @@ class Announced:
         return now - self.beat > STALE_S if gone is None else gone
 
     def timeless(self, now: float) -> bool:
-        """Whether its time, being still to come, says nothing of a holder whose process cannot be seen."""
+        """Whether its time is in the future and its process cannot be seen, so that neither shows whether it lives."""
         return self.holder.gone is None and self.beat - now > STALE_S
 
 
@@ -122,26 +122,26 @@ class Lock:
         self._thread = threading.Thread(target=self._beats, name="cyclepref-lock", daemon=True)
 
     def check(self) -> None:
-        """Make sure that the directory is still ours.
+        """Check that this process still holds the directory.
 
         Raises:
             LockError: if it was taken over, since this process did not run (or write) for STALE_S seconds.
         """
         if self.lost:
             raise LockError(
-                f"{self.store.root} was given to another build, since this one gave no sign of life for "
+                f"{self.store.root} was taken over by another build, since this one gave no sign of life for "
                 f"{STALE_S:.0f} s: what was finished is saved; run the same command again once the other has ended"
             )
 
     def announce(self) -> None:
-        """Write (again) who is here."""
+        """Write the announcement, or renew its heartbeat."""
         content = json.dumps(asdict(self.holder)).encode()
         begun = _clock()
         self.store.write_file(self.name, lambda sink: sink.write(content))
         self._beat = begun
 
     def withdraw(self) -> None:
-        """Take the announcement back."""
+        """Remove the announcement."""
         self.store.remove(self.name)
 
     def start(self) -> None:
@@ -149,7 +149,7 @@ class Lock:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the heartbeat and give the directory free."""
+        """Stop the heartbeat and release the directory."""
         self._stop.set()
         self._thread.join()
         if not self.lost:
@@ -158,22 +158,23 @@ class Lock:
     def _beats(self) -> None:
         while not self._stop.wait(BEAT_S):
             try:
-                # Whoever takes over removes the file; who was silent for too long may have been taken over just now.
+                # A process that takes over removes the file; after too long a silence that may just have happened.
                 if _clock() - self._beat > STALE_S or not self.store.exists(self.name):
                     self.lost = True
                     return
                 self.announce()
-            except Exception as error:  # a disk or network that answers again in time has cost nothing
+            except Exception as error:  # no harm is done if the disk or network answers again in time
                 log.warning("the lock of %s: %s: %s", self.store.root, type(error).__name__, error)
 
 
 @contextmanager
 def hold(store: Folder, command: str) -> Iterator[Lock]:
-    """Hold a run directory: no other build, prune or merge works in it meanwhile. What killed writers left is cleaned.
+    """Hold a run directory: no other build, prune or merge works in it meanwhile. Unfinished files of killed writers
+    are removed.
 
     Raises:
         LockError: if another process holds it; the message names it.
-        StoreError: if the directory cannot be written, or has files and no run.
+        StoreError: if the directory cannot be written, or has files but no run.
     """
     store.refuse_others(MARKS, "run")
     new = store.missing()
@@ -186,16 +187,16 @@ def hold(store: Folder, command: str) -> Iterator[Lock]:
         yield lock
     finally:
         lock.stop()
-        if new:  # a build that was refused for its recipe leaves no directory
+        if new:  # a build with a wrong recipe leaves no directory
             store.drop_if_only(FOLDER)
 
 
 def holders(store: Folder) -> list[Announced]:
-    """Who works in a run directory, dead or alive, in order of name."""
+    """The announcements in a run directory, dead or alive, in order of name."""
     found = []
     for name, info in store.listed(FOLDER):
         content = store.read_json(f"{FOLDER}/{name}", Announcement)
-        if content is not None:  # given free meanwhile
+        if content is not None:  # it was released meanwhile
             found.append(Announced(f"{FOLDER}/{name}", Holder(**content), info.mtime.timestamp()))
     return found
 
@@ -205,7 +206,7 @@ def _acquire(store: Folder, holder: Holder) -> Lock:
         lock = Lock(store, holder)
         try:
             lock.announce()
-        except FileNotFoundError:  # a build that came to nothing has just removed the directory that it made
+        except FileNotFoundError:  # another build with a wrong recipe has just removed its new directory
             continue
         except OSError as error:
             raise StoreError(f"cannot write to {store.root}: {error}") from error
@@ -221,18 +222,18 @@ def _acquire(store: Folder, holder: Holder) -> Lock:
         if age > YOUNG_S or attempt == TRIES - 1:
             raise LockError(_in_use(store, first, age))
         time.sleep(random.uniform(0.1, 1.0))
-    raise LockError(f"{store.root} comes and goes: another process removes it; try again")
+    raise LockError(f"{store.root} was removed again by another process: run the same command again")
 
 
 def _in_use(store: Folder, first: Announced, age: float) -> str:
     return (
         f"{store.root} is in use by {first.holder}, whose last sign of life was {max(age, 0):.0f} s ago: "
-        f"wait for it, or stop it; one that is dead is recognised (on another host after {STALE_S:.0f} s)"
+        f"wait for it, or stop it; a dead one is recognised (on another host after {STALE_S:.0f} s)"
     )
 
 
 def _living_others(store: Folder, lock: Lock) -> list[tuple[Announced, float]]:
-    """Who else is here, with the age of their heartbeat in seconds; the dead are removed, and said."""
+    """Other live announcements, with the age of their heartbeats in seconds; dead ones are removed, with a warning."""
     announced = holders(store)
     now = next((each.beat for each in announced if each.name == lock.name), None)
     if now is None:
@@ -242,7 +243,7 @@ def _living_others(store: Folder, lock: Lock) -> list[tuple[Announced, float]]:
         if each.name == lock.name:
             continue
         if each.dead(now) or (each.timeless(now) and not _lives(lock, each, now)):
-            log.warning("%s was left by %s, which is no more: taking over", store.root, each.holder)
+            log.warning("%s was left by %s, which has ended: taking over", store.root, each.holder)
             store.remove(each.name)
         else:
             living.append((each, now - each.beat))
@@ -250,8 +251,8 @@ def _living_others(store: Folder, lock: Lock) -> list[tuple[Announced, float]]:
 
 
 def _lives(lock: Lock, silent: Announced, now: float) -> bool:
-    """Whether the heart of a holder whose time tells nothing beats within STALE_S seconds, or its file goes; ours
-    beats meanwhile."""
+    """Watch for up to STALE_S seconds whether a holder with a time in the future renews its heartbeat; False if it does
+    not, or its file is removed. Our own heartbeat goes on meanwhile."""
     store = lock.store
     log.warning(
         "%s is in use by %s, whose last sign of life is dated %.0f s from now (a clock was set back, or the directory "
@@ -268,12 +269,12 @@ def _lives(lock: Lock, silent: Announced, now: float) -> bool:
 
 
 def _clock() -> float:
-    """Seconds, those of a machine's sleep included where the system counts them."""
+    """Seconds, including those of a machine's sleep if the system counts them."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def _machine() -> str:
-    """Where process ids mean the same: this boot of this machine, and this namespace of process ids."""
+    """An id of everything within which a pid is unique: the machine, its boot, and the namespace of process ids."""
     known = [str(uuid.getnode())]
     with contextlib.suppress(OSError):
         known = [Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")]
@@ -281,7 +282,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in the kernel's ticks; empty where the system does not tell, "ended" for a zombie."""
+    """When a process started, in the kernel's ticks; empty if the system does not tell, "ended" for a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (OSError, IndexError):

@@ -1,8 +1,8 @@
-"""Damaged parts of a run are set aside by whoever holds its lock, and what was in them is made again.
+"""Sets damaged parts of a run aside, so that their rows are made again. The caller holds the run's lock.
 
-A disk, a copy or a hand may change a part after it was written. Whatever reads a part checks what it reads
-(builder/run/store.py) and stops. A build then looks at every part, moves the damaged ones away and begins again, where
-their rows are wanted and not there: so they are made as if they had never been.
+A disk error, a bad copy or a person may change a part after it was written. Every reader of a part checks it
+(builder/run/store.py) and stops at damage. A build then checks all parts, moves the damaged ones away and starts again:
+their rows are now missing, and are made like any others.
 """
 
 import logging
@@ -14,12 +14,12 @@ from cyclepref.builder.run.store import READERS, TABLES, DamagedPart, Store
 
 log = logging.getLogger("cyclepref.store")
 
-# A build that has met damage so often, each time in parts that were whole when it last looked, gives up.
+# A build gives up after meeting new damage this often, each time in parts that were sound at the last check.
 MENDS = 3
 
 
 def damaged_parts(store: Store, places: list[tuple[str, str]]) -> Iterator[tuple[str, str, DamagedPart]]:
-    """(table, part, what is wrong) of each of the parts at `places` that is not what was written; reads all of them.
+    """(table, part, what is wrong) for each damaged part among those at `places`; reads all of them.
 
     Raises:
         StoreError: if a part's bytes cannot be read.
@@ -31,7 +31,7 @@ def damaged_parts(store: Store, places: list[tuple[str, str]]) -> Iterator[tuple
                 pass
         except DamagedPart as error:
             return error
-        except FileNotFoundError:  # joined or pruned meanwhile
+        except FileNotFoundError:  # it was joined or pruned meanwhile
             return None
         return None
 
@@ -43,8 +43,8 @@ def damaged_parts(store: Store, places: list[tuple[str, str]]) -> Iterator[tuple
 
 
 def set_damaged_aside(store: Store, places: list[tuple[str, str]] | None = None) -> int:
-    """Set every damaged part aside (of those at `places`: table and part), and say each in a line; returns how many.
-    The caller holds the run's lock.
+    """Set every damaged part aside (among those at `places`: table and part), with a warning for each; returns how
+    many. The caller holds the run's lock.
 
     Raises:
         StoreError: if a part's bytes cannot be read.

@@ -1,16 +1,16 @@
-"""What a person should know of a finished build before using it: rows that failed or were cut, and what the dataset
-warns of. Told at the end of a build, by `cyclepref status`, and in the card."""
+"""What a user should know about a finished build: rows that failed or were cut, and the dataset's warnings. Shown at
+the end of a build, by `cyclepref status`, and in the card."""
 
 from typing import Any
 
 from cyclepref.schemas.errors import visible
 
-# Reconstructions of cut prompts are of less than the candidate; from this share of them on it is told.
+# Reconstructions of cut prompts miss a part of the candidate; from this share on a notice says so.
 CUT_WARNING = 0.01
 
 
 def notices(counts: dict[str, Any]) -> list[str]:
-    """One sentence each, the gravest first; `counts` are those of run.json."""
+    """One sentence for each notice, the most serious first; `counts` are those of run.json."""
     return [*_failed(counts), *_cut(counts), *counts.get("dataset", {}).get("warnings", [])]
 
 
@@ -31,7 +31,8 @@ def _failed(counts: dict[str, Any]) -> list[str]:
 
 
 def _cut(counts: dict[str, Any]) -> list[str]:
-    """What was cut on the way back; cut candidates are among the dataset's own warnings."""
+    """Notices about candidates that the backward model cut; cut candidates themselves are among the dataset's
+    warnings."""
     found = []
     made = counts.get("reconstructions", {})
     for model, count in counts.get("truncated", {}).get("reconstructions", {}).items():
@@ -39,7 +40,7 @@ def _cut(counts: dict[str, Any]) -> list[str]:
         if count["truncated"] and count["truncated"] >= CUT_WARNING * ok:
             found.append(
                 f"{visible(model, keep='')}: {count['truncated']} of {ok} reconstructions were made from a candidate "
-                "that was cut at a token limit, so their scores miss what stood beyond it. Take a backward model that "
-                "reads more, or candidates that say less."
+                "that was cut at a token limit, so their scores ignore the rest of it. Use a backward model that reads "
+                "more, or shorter candidates."
             )
     return found

@@ -35,7 +35,7 @@ def provenance(recipe: Recipe, models: list[Resolved]) -> dict[str, Any]:
 
 
 def remember(store: Store, models: list[Resolved]) -> None:
-    """Keep what each fingerprint stands for, so that every row can be traced."""
+    """Store the settings behind each fingerprint, so that every row can be traced."""
     known = set(store.rows("models", ["fingerprint"])["fingerprint"].to_pylist())
     for model in models:
         if model.fingerprint not in known:

@@ -1,8 +1,8 @@
-"""What a build leaves for whoever looks on: what each stage wants, and how far it has come.
+"""A build's notes for `status` and `prune`: the ids that each stage wants, and its progress.
 
-`wanted/STAGE.parquet` holds the ids that the latest build asked of a stage, so that anyone can tell from the store
-what is done and what no build asks for; `progress.json` says which stages these are, and how fast they go. Both are
-replaced as a whole, a few times a minute at most, never a file per row.
+`wanted/STAGE.parquet` holds the ids that the latest build wants from a stage: together with the store it shows which
+rows are done and which are unused. `progress.json` lists the stages and their speed. Both are replaced as a whole, at
+most a few times a minute; no file is written per row.
 """
 
 import re
@@ -21,7 +21,7 @@ from cyclepref.builder.run.store import Store
 
 PROGRESS_FILE = "progress.json"
 NOTE_EVERY_S = 5.0
-# Characters of an error that are kept: it may quote whatever a model or a server said.
+# Characters of an error that are kept, since it may quote long output of a model or server.
 MAX_ERROR = 4000
 # What is said of a stage that runs models until its first rows are done.
 LOADING = "loading models"
@@ -29,7 +29,8 @@ State = Literal["running", "finished", "stopped"]
 
 
 class Notes:
-    """The notes of one build. `check` is called now and then, and may raise: the lock's, which says if it was lost."""
+    """The notes of one build. `check` is called from time to time and may raise; it is the lock's, which raises if the
+    lock was lost."""
 
     def __init__(self, store: Store, check: Callable[[], object] = lambda: None):
         self.store, self.check = store, check
@@ -38,17 +39,17 @@ class Notes:
 
     @contextmanager
     def of(self, recipe: str) -> Iterator["Notes"]:
-        """Notes of a build of the recipe of that name, from its first stage to its end, whichever way it ends.
+        """Keep notes of a build of the recipe with this name, from its first stage to its end, successful or not.
 
-        One that comes to no stage has changed nothing, and the notes of the build before it stay.
+        A build that reaches no stage has changed nothing, and the notes of the build before it stay.
         """
         self._content["recipe"] = recipe
         try:
             yield self
-        except LockError:  # the notes are now those of the build that has the directory
+        except LockError:  # the notes now belong to the build that took over
             raise
         except BaseException as error:
-            # An error is told by `status` later; a Ctrl-C, a SIGTERM or an exit is no error.
+            # `status` shows an error later; a Ctrl-C, a SIGTERM or an exit is not an error.
             if isinstance(error, Exception):
                 self._content["error"] = str(error)[:MAX_ERROR] or type(error).__name__
             if self._content["stages"]:
@@ -57,7 +58,8 @@ class Notes:
         self._write("finished")
 
     def begin(self, stage: str, table: str, ids: pa.ChunkedArray, models: pa.ChunkedArray, todo: int) -> None:
-        """A stage begins: it wants these ids of a table of the store, for these models; `todo` are to be made."""
+        """Begin a stage, which wants these ids of a table of the store, for these models; `todo` of them are to be
+        made."""
         self.check()
         name = re.sub(r"[^A-Za-z0-9]+", "-", stage)
         before = sum(note["stage"] == stage for note in self._content["stages"])
@@ -80,7 +82,7 @@ class Notes:
             self._write("running")
 
     def end(self) -> None:
-        """The stage is done."""
+        """End the stage."""
         self._content["stages"][-1]["ended"] = time.time()
         self._write("running")
 
@@ -96,10 +98,10 @@ def runs_models(table: str) -> bool:
 
 
 def wanted_of(store: Store, note: dict[str, Any]) -> pa.Table:
-    """The ids (`id`) that a stage of the latest build asked for, and the `model` that each is counted by.
+    """The ids (`id`) that a stage of the latest build asked for, and the `model` under which each is counted.
 
     Raises:
-        StoreError: if the file is gone or damaged: then nobody can tell what is not needed.
+        StoreError: if the file is missing or damaged, so that unused rows cannot be determined.
     """
     name = note["wanted"]
     try:

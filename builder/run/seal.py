@@ -1,9 +1,9 @@
-"""Digests of a parquet file's values, kept in its own metadata: what is damaged or rewritten later does not pass.
+"""Digests of a parquet file's values in its metadata, by which later damage or rewriting is noticed.
 
-Parquet's page checksums notice bits that flipped, but not a file that something has read, changed and written again. So
-the digests are of the values, one for each column and row group: whoever reads a few columns, or one row group, can
-check just those. XXH3 hashes some gigabytes a second and notices any accident; who wants to deceive can seal a file
-anew, as this code does.
+Parquet's page checksums notice flipped bits, but not a file that another program has read, changed and written again.
+So there is a digest of the values for each column and row group, and a reader of a few columns or one row group can
+check just those. XXH3 hashes some gigabytes a second and notices any accident. It is no protection against intent:
+anyone can seal a file again.
 """
 
 import json
@@ -19,17 +19,16 @@ from xxhash import xxh3_64
 from cyclepref.schemas.errors import CyclePrefError
 
 KEY = b"cyclepref"
-# Rows of a row group where nobody reads one alone: parquet's own default.
+# Rows of a row group in files that are always read as a whole: parquet's own default.
 GROUP = 2**20
 
 
 class Damaged(CyclePrefError, ValueError):
-    """Values that are not those that were written: which, and how that shows."""
+    """Values that differ from those that were written; the message says which."""
 
 
 def seal(rows: pa.Table, name: str, group_rows: int) -> pa.Table:
-    """The rows with the digests of their values as metadata, to be written as the file `name` in row groups of
-    `group_rows`."""
+    """The rows with their digests as metadata, ready to be written as the file `name` in row groups of `group_rows`."""
     ends = _ends(rows.num_rows, group_rows)
     columns = {column: _digests(rows[column], ends) for column in rows.column_names}
     said = {**(rows.schema.metadata or {}), KEY: json.dumps({"name": name, "columns": columns})}
@@ -76,29 +75,29 @@ class SealedWriter:
 
 
 def read_sealed(source: Any, name: str) -> pa.Table:
-    """The rows of a parquet file that `write_sealed` wrote, or an earlier version without digests.
+    """The rows of a parquet file from `write_sealed`, or from an earlier version without digests.
 
     Raises:
-        UNREADABLE: if they are not what was written.
+        UNREADABLE: if they differ from what was written.
     """
     file = pq.ParquetFile(source)
     return Seal(file, name).check(file.read())
 
 
-# What pyarrow raises for bytes that are no parquet and for parquet that was damaged, and what digests tell.
+# The errors for unreadable rows: pyarrow's for damaged or other bytes, and ours for wrong digests.
 UNREADABLE = (pa.ArrowException, OSError, OverflowError, Damaged)
 
 
 def in_a_line(reason: object) -> str:
-    """The first line of what is wrong, without its end."""
+    """The first line of an error, without a full stop."""
     return (str(reason).strip() or type(reason).__name__).split("\n")[0].rstrip(".")[:200]
 
 
 class Seal:
-    """What an open parquet file says of itself; None of it, where it was written without digests.
+    """The digests in an open parquet file; without content if the file was written without digests.
 
     Raises:
-        Damaged: if it is the seal of another file than `name`, or none that can be read.
+        Damaged: if they belong to another file than `name`, or cannot be read.
     """
 
     def __init__(self, file: pq.ParquetFile, name: str):
@@ -123,10 +122,10 @@ class Seal:
             raise Damaged("it was written again by something else")
 
     def check(self, rows: pa.Table, group: int | None = None) -> pa.Table:
-        """Rows as they were read, of the whole file or of one row group, without the seal.
+        """Check rows of the whole file or of one row group, and return them without the seal.
 
         Raises:
-            Damaged: if they are not what was written.
+            Damaged: if they differ from what was written.
         """
         told = {key: value for key, value in (rows.schema.metadata or {}).items() if key != KEY}
         rows = rows.replace_schema_metadata(told or None)
@@ -159,7 +158,7 @@ def _ends(rows: int, group_rows: int) -> np.ndarray:
 def _digests(column: pa.ChunkedArray, ends: np.ndarray) -> list[str]:
     """The digest of each group of a column's values; `ends` are the row numbers at which the groups end."""
     array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # so much text that it takes several arrays
+    if isinstance(array, pa.ChunkedArray):  # too much text for one array
         array = pa.concat_arrays([chunk.cast(pa.large_binary()) for chunk in array.chunks])
     hashes = [xxh3_64(_kind(column.type).encode()) for _ in ends]
     _feed(array, ends, hashes)
@@ -172,8 +171,8 @@ def _kind(of: pa.DataType) -> str:
 
 
 def _feed(array: pa.Array, ends: np.ndarray, hashes: list[Any]) -> None:
-    """Give each group's hash its values, whatever the buffers that they lie in: lengths (-1 for a null) before
-    contents, and for numbers which of them are null before their bytes."""
+    """Feed each group's values to its hash, independently of Arrow's buffers: lengths (-1 for a null) before contents,
+    and for numbers the positions of nulls before their bytes."""
     if pa.types.is_list(array.type):
         lengths = _lengths(pc.list_value_length(array))
         _slices(lengths, ends, hashes)
@@ -192,7 +191,7 @@ def _lengths(lengths: pa.Array) -> np.ndarray:
 
 
 def _ends_of(lengths: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Where the contents of each group end, in what lies behind values of these lengths."""
+    """The positions at which the contents of each group end, for values of these lengths."""
     together = np.concatenate([[0], np.cumsum(np.maximum(lengths, 0))])
     return together[ends]
 

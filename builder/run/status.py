@@ -1,4 +1,4 @@
-"""How a run is doing, told from its directory alone: while a build works in it, after it, or after its death."""
+"""The status of a run, from its directory alone: while a build works in it, afterwards, or after a crash."""
 
 import time
 from datetime import UTC, datetime
@@ -15,19 +15,19 @@ from cyclepref.builder.run.store import Store, StoreError
 from cyclepref.builder.run.upkeep import UpkeepError, unused
 from cyclepref.schemas.run_files import ProgressFile, RunJson
 
-# Failures are told by reason, the most frequent first.
+# The most reasons of failures that are shown, the most frequent first.
 REASONS = 20
-# So many inputs are named with each reason; `cyclepref failures` lists all.
+# The inputs that are named with each reason; `cyclepref failures` lists all.
 NAMED = 3
 
 
 def status(store: Store) -> dict[str, Any]:
-    """What `cyclepref status --json` prints.
+    """The content that `cyclepref status --json` prints.
 
     - `state`: "running", "finished" or "stopped" (by an error, by its user, or killed), of the latest build
-    - `error`: what ended the latest build, if an error did, or null
-    - `notices`: what to know of the latest build that finished (builder/run/notices.py)
-    - `holder`: who works in the directory (command, host, pid, since, seconds since its last sign of life), or null
+    - `error`: the error that ended the latest build, or null
+    - `notices`: those of the latest finished build (builder/run/notices.py)
+    - `holder`: the process in the directory (command, host, pid, since, seconds since its last sign of life), or null
     - `stages`: of the latest build so far, in order: `models` (wanted, ok, failed, left: rows in the store now),
       `loading` (whether it is at work and has no rows yet since its models load), `rows_a_second` (while it is at work,
       without its start-up; afterwards in all) and `seconds_left` (null where nobody can tell, or nothing is being made;
@@ -71,7 +71,8 @@ def _notices(store: Store) -> list[str]:
 
 
 def _holder(store: Store) -> dict[str, Any] | None:
-    """Who holds the run. A clock that differs from the filesystem's makes the time since its last sign wrong."""
+    """The process that holds the run. The time since its last sign of life is wrong if this machine's clock differs
+    from the filesystem's."""
     now = time.time()
     living = [each for each in holders(store) if not each.dead(now)]
     if not living:
@@ -120,7 +121,7 @@ def _speed(note: dict[str, Any]) -> float | None:
 
 
 def _reasons(store: Store) -> list[dict[str, Any]]:
-    """Why rows failed that have not succeeded since, the most frequent reason first."""
+    """The reasons of failed rows that have not succeeded since, the most frequent first."""
     by: dict[tuple[str, str, str, str], list[str | None]] = {}
     for row in failures(store):
         by.setdefault((row["stage"], row["model"], row["error"], row["message"]), []).append(row["item"])

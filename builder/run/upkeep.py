@@ -1,9 +1,9 @@
-"""Upkeep of a run directory: many small parts joined, what no build asks for removed, two runs made one.
+"""Upkeep of a run directory: joining small parts, removing unused rows, merging two runs.
 
-Parts never change, so both joining and pruning write the rows that stay as new parts, and only then remove the old
-ones. Killed in between, some rows are there twice, which readers know (the first by part name is the row) and the next
-upkeep clears; none is ever missing. New parts are named to come first, since they hold what was first before. All of
-it needs the run's lock (builder/run/lock.py).
+Parts never change, so joining and pruning write the rows that stay as new parts, and only then remove the old ones. A
+kill in between leaves some rows twice, but none missing: readers use the first by part name, and the next upkeep
+removes the others. New parts get names that sort first, since they hold the rows that were first before. All of this
+needs the run's lock (builder/run/lock.py).
 """
 
 from collections.abc import Iterator
@@ -25,13 +25,13 @@ from cyclepref.schemas.errors import CyclePrefError
 from cyclepref.schemas.ids import digest
 from cyclepref.schemas.run_files import LockFile, ProgressFile, RunJson
 
-# A part is written once it would have this many bytes in memory; files come out between 64 and 256 MB, as images are
-# compressed already and text packs to half or less.
+# A part is written when its rows reach this size in memory. Its file then has 64 to 256 MB, since images are compressed
+# already and text shrinks to half or less.
 PART_BYTES = 192 * 2**20
 SMALL_BYTES = 64 * 2**20
-# A table with more small parts than this is joined.
+# The small parts of a table are joined if there are more than this.
 MANY = 200
-# What the rows of a table are told apart by.
+# The column by which each table's unused rows are counted, if any.
 LABELS = {
     "sources": None, "inputs": "modality", "models": "name",
     "generations": "model", "similarities": "metric", "verdicts": "model", "failures": "model",
@@ -54,7 +54,7 @@ class Unused:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge came to: parts copied, those that were there already, and those that are damaged: set aside, so
+    """The result of a merge: parts copied, parts that were there already, and damaged parts, which are set aside so
     that the next build makes their rows again."""
 
     copied: int
@@ -66,7 +66,7 @@ class Merged:
 
 
 def join_small(store: Store, many: int = MANY) -> int:
-    """Join the small parts of every table that has more than `many` of them; returns how many went into others."""
+    """Join the small parts of every table that has more than `many` of them; returns how many parts were joined."""
     joined = 0
     for table in TABLES:
         sizes = {name: info.size for name, info in store.listed(f"store/{table}")}
@@ -79,8 +79,8 @@ def join_small(store: Store, many: int = MANY) -> int:
 
 
 def _first_rows(table: str, packed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """For each part, which of its rows are the first of their id in the table."""
-    if table == "failures":  # a row may fail more than once, and all of it is told
+    """For each part a mask of the rows that are the first with their id in the table."""
+    if table == "failures":  # a row may fail more than once, and every failure is kept
         return {part: np.ones(len(ids), dtype=bool) for part, ids in packed.items()}
     together = np.concatenate([np.empty((0, 2), dtype=np.uint64), *packed.values()])
     order = np.lexsort((together[:, 1], together[:, 0]))
@@ -91,7 +91,7 @@ def _first_rows(table: str, packed: dict[str, np.ndarray]) -> dict[str, np.ndarr
 
 
 def _rewrite(store: Store, table: str, kept: dict[str, np.ndarray]) -> None:
-    """Replace parts by new ones with the rows that are kept of them."""
+    """Replace parts by new ones that hold only the kept rows."""
     held: list[pa.Table] = []
     names: list[str] = []
     for part, mask in kept.items():
@@ -104,7 +104,7 @@ def _rewrite(store: Store, table: str, kept: dict[str, np.ndarray]) -> None:
 
 
 def _replace(store: Store, table: str, old: list[str], rows: list[pa.Table]) -> None:
-    """Write rows as one part, and only then remove those that they came from."""
+    """Write rows as one part, and only then remove the parts they came from."""
     if sum(some.num_rows for some in rows):
         together = pa.concat_tables(rows, promote_options="default")
         ids = pack(together[TABLES[table][1]])
@@ -114,14 +114,14 @@ def _replace(store: Store, table: str, old: list[str], rows: list[pa.Table]) -> 
         store.remove(f"store/{table}/{part}")
 
 
-# ---- what no build asks for --------------------------------------------------------------------------------------
+# ---- unused rows -------------------------------------------------------------------------------------------------
 
 
 def unused(store: Store) -> list[Unused]:
     """Rows that the latest build did not ask for, by table and model.
 
     Raises:
-        UpkeepError: if the latest build has not finished, so that what it asks for is not known yet.
+        UpkeepError: if the latest build has not finished, so that the rows it needs are not known yet.
     """
     found = []
     for table, kept in _used_rows(store):
@@ -147,7 +147,7 @@ def prune(store: Store) -> None:
 
 
 def _used_rows(store: Store) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Each table, and for each of its parts which rows the latest build asked for (the first of each id)."""
+    """Each table with a mask for each of its parts: the rows that the latest build asked for (the first of each id)."""
     asked = _asked(store)
     for table in TABLES:
         packed = store.ids_by_part(table)
@@ -161,7 +161,7 @@ def _asked(store: Store) -> dict[str, IdSet]:
     run = store.read_json("run.json", RunJson)
     if notes is None or run is None or notes["state"] != "finished":
         raise UpkeepError(
-            f"what {store.root} needs is not known before a build in it has finished: run `cyclepref build RECIPE "
+            f"the rows that {store.root} needs are known only after a finished build: run `cyclepref build RECIPE "
             f"--out {store.root}` to its end first"
         )
     packed: dict[str, list[np.ndarray]] = {table: [] for table in TABLES}
@@ -177,7 +177,7 @@ def _asked(store: Store) -> dict[str, IdSet]:
 
 
 def _labels(store: Store, table: str, part: str, mask: np.ndarray) -> dict[str, int]:
-    """How many of the chosen rows of a part there are of each model."""
+    """The number of chosen rows of a part, by model."""
     label = LABELS[table]
     if label is None or not mask.any():
         return {table: int(mask.sum())} if mask.any() else {}
@@ -185,23 +185,23 @@ def _labels(store: Store, table: str, part: str, mask: np.ndarray) -> dict[str, 
     return {row["values"]: row["counts"] for row in pc.value_counts(column.combine_chunks()).to_pylist()}
 
 
-# ---- two runs made one -------------------------------------------------------------------------------------------
+# ---- merging -----------------------------------------------------------------------------------------------------
 
 
 def merge(first: Store, second: Store, into: Store) -> Merged:
     """Copy the parts of both runs into one, which may be the first; nothing is computed and nothing removed.
 
-    Every part is checked: those that are damaged are set aside in `into`, and left alone where they came from. Where
-    both have a row, the first by part name is the row, as everywhere. The views are those of a recipe: a build
-    makes them. All three directories are locked meanwhile.
+    Every part is checked: damaged ones are set aside in `into`, and stay unchanged in their own run. If both runs have
+    a row, the first by part name counts, as everywhere. A build makes the views, which depend on a recipe. All three
+    directories are locked meanwhile.
 
     Raises:
-        UpkeepError: if one is no run, or both resolved a model differently; the message names which.
-        LockError: if something works in one of them.
+        UpkeepError: if one is not a run, or both resolved a model differently; the message names it.
+        LockError: if another process works in one of them.
     """
     for run in (first, second):
         if not any(run.parts(table) for table in TABLES):
-            raise UpkeepError(f"{run.root} is no run directory: it has no parts in store/")
+            raise UpkeepError(f"{run.root} is not a run directory: it has no parts in store/")
     if second.root in (first.root, into.root):
         raise UpkeepError(
             f"{second.root} cannot be merged into itself: name two runs, and a third or the first for --into"
@@ -214,12 +214,12 @@ def merge(first: Store, second: Store, into: Store) -> Merged:
 
 
 def _copy(others: list[Store], into: Store) -> Merged:
-    # First, so that a merge that is killed leaves no rows of a model that the lock knows nothing of.
+    # First, so that a killed merge leaves no rows of a model that is not in the lock file.
     into.write_json("lock.json", _merged_lock([into, *others]))
     merge_groups(others, into)
-    # What the last build here asked for is not all that is wanted from now on: pruning waits for the next build.
+    # The merged rows are unused until the next build asks for them, so pruning must wait for it.
     into.remove(PROGRESS_FILE)
-    # First, so that a part that is damaged here is taken from the other run.
+    # First, so that a part that is damaged here is copied from the other run.
     damaged, copied, there = set_damaged_aside(into), [], 0
     for run in others:
         for table in TABLES:
@@ -234,10 +234,10 @@ def _copy(others: list[Store], into: Store) -> Merged:
 
 
 def _merged_lock(runs: list[Store]) -> dict[str, Any]:
-    """What models were resolved to in all runs.
+    """The lock files of all runs in one.
 
     Raises:
-        UpkeepError: where two runs disagree.
+        UpkeepError: if two runs disagree.
     """
     merged: dict[str, Any] = {}
     differ = []
@@ -248,12 +248,12 @@ def _merged_lock(runs: list[Store]) -> dict[str, Any]:
                 differ.append(f"  {name}: {_what(known)} and {_what(resolved)} (in {run.root})")
     if differ:
         raise UpkeepError(
-            "the runs resolved one model differently, and one run has one model of a name:\n" + "\n".join(differ) + "\n"
+            "the runs resolved one model differently, but a run can have only one:\n" + "\n".join(differ) + "\n"
             "Build one of them again with the other's revision (`revision` in the model's settings)"
         )
     return merged
 
 
 def _what(resolved: Any) -> str:
-    """What a lock's entry settles: a commit, or the hash of weights (whatever their files' times are)."""
+    """The commit, or the hash of weights, in a lock file's entry; the stamp of its files is left out."""
     return resolved["weights"] if isinstance(resolved, dict) else str(resolved)

@@ -1,4 +1,5 @@
-"""The parts of a run's store against their digests, and their ids against the content that they are hashes of."""
+"""Checks the parts of a run's store against their digests, and their ids against the content that they are hashes
+of."""
 
 import json
 import os
@@ -19,18 +20,18 @@ from cyclepref.builder.run.seal import in_a_line
 from cyclepref.builder.run.store import PART, SEALED, TABLES, DamagedPart, Store
 from cyclepref.schemas.ids import fingerprint, generation_id, similarity_id, text_id, verdict_id
 
-# Each holds a part, 256 MB at most, and decodes its pictures on a core.
+# Threads: each holds one part, at most 256 MB, and decodes its pictures on one core.
 READERS = min(8, os.cpu_count() or 1)
-# What a view says of a candidate that the store says as well.
+# Columns of a candidate that both the view and the store have.
 CANDIDATE = ("content_id", "text", "seed", "draw", "fingerprint")
 Row = dict[str, Any]
 
 
 @dataclass
 class Held:
-    """What the store holds of `candidates`, the ids in the view of that name: the gist of what it says of each, in
-    CANDIDATE; which failed; and what their scores are made of: content -> contents that were made from it (by
-    whatever model), and similarities by id."""
+    """The store's data on `candidates`, the ids in the view of that name: the gist of each one's columns CANDIDATE; the
+    failed ones; and the sources of their scores: content -> contents that any model made from it, and similarities by
+    id."""
 
     candidates: set[str]
     gists: dict[str, int] = field(default_factory=dict)
@@ -39,7 +40,7 @@ class Held:
     similarities: dict[str, float] = field(default_factory=dict)
 
     def remember(self, table: str, rows: pa.Table) -> None:
-        """Rows of the store; of those with one id the first counts."""
+        """Add rows of the store; of rows with the same id the first counts."""
         if table == "generations":
             for row in _rows(rows, "generation_id", "source_id", *CANDIDATE):
                 if row["generation_id"] in self.candidates:
@@ -54,15 +55,15 @@ class Held:
 
 
 def gist(row: Row, names: tuple[str, ...]) -> int:
-    """A number that differs where the row's values do."""
+    """A hash of some values of a row."""
     return xxh3_64_intdigest(repr([row[name] for name in names]).encode("utf-8", "surrogatepass"))
 
 
 def read_store(store: Store, report: Report, held: Held, progress: Stage) -> None:
-    """Read every part, note what is wrong with it, and remember what the views are to be held against."""
+    """Read every part, report what is wrong with it, and remember the data that the views are compared with."""
     places = [(table, part) for table in TABLES for part in store.parts(table)]
     with progress("parts read", len(places)) as tick, ThreadPoolExecutor(READERS) as pool:
-        # Some at a time, so that no more of them wait in memory.
+        # A few at a time, to bound the memory.
         several = (places[start : start + 2 * READERS] for start in range(0, len(places), 2 * READERS))
         read = chain.from_iterable(pool.map(partial(_read, store), some) for some in several)
         for (table, part), found in zip(places, read, strict=True):
@@ -77,12 +78,12 @@ def read_store(store: Store, report: Report, held: Held, progress: Stage) -> Non
                 held.remember(table, rows)
     for table in TABLES:
         strangers = [name for name in store.names(f"store/{table}") if not name.endswith(PART)]
-        report.notes += [f"store/{table}/{name} is no part: nothing reads it" for name in strangers]
+        report.notes += [f"store/{table}/{name} is not a part: nothing reads it" for name in strangers]
 
 
 @dataclass
 class _Found:
-    """A part: its rows without pictures, what is damaged, and ids that are not those of their content."""
+    """A part: its rows without pictures, its damage, and ids that do not match their content."""
 
     rows: list[pa.Table] = field(default_factory=list)
     damage: str = ""
@@ -104,13 +105,13 @@ def _read(store: Store, place: tuple[str, str]) -> _Found:
 
 
 def _rows(rows: pa.Table, *names: str) -> list[Row]:
-    """Rows with some columns; nulls where an earlier version had no such column."""
+    """Rows with some columns; null if an earlier version had no such column."""
     there = [name for name in names if name in rows.column_names]
     return [dict.fromkeys(names) | row for row in rows.select(there).to_pylist()]
 
 
 def _wrong_ids(table: str, rows: pa.Table) -> list[str]:
-    """Rows whose content is not what their id says, and those that were not made from what it says."""
+    """Rows whose id does not match their content or their source."""
     check = CHECKS.get(table)
     key = TABLES[table][1]
     named = _rows(rows, *TABLES[table][0].names) if check else []
@@ -118,18 +119,18 @@ def _wrong_ids(table: str, rows: pa.Table) -> list[str]:
 
 
 def wrong_content(text: str | None, image: bytes | None, id_: str) -> str:
-    """Why a text or a picture is not what its id says; empty if it is."""
+    """Why a text or a picture does not match its id; empty if it does."""
     if image is None:
         return "" if text is not None and text_id(text) == id_ else "another text"
     try:
         return "" if content_id(decode(image)) == id_ else "another picture"
     except UnreadableImage as error:
-        return f"no picture ({in_a_line(error)})"
+        return f"not a picture ({in_a_line(error)})"
 
 
 def _generation(row: Row) -> str:
     wrong = wrong_content(row["text"], row["image"], row["content_id"])
-    # The id is that of draw 0, and the seed is that of the draw that gave an output.
+    # The id is made from the seed of draw 0; the row's seed is that of the successful draw.
     if wrong or row["draw"]:
         return wrong
     return _is("generation_id", generation_id, "source_id", "fingerprint", "seed")(row)
@@ -139,7 +140,7 @@ def _model(row: Row) -> str:
     try:
         return "" if fingerprint(json.loads(row["identity"])) == row["fingerprint"] else "another identity"
     except (ValueError, TypeError):
-        return "its identity is no JSON"
+        return "its identity is not JSON"
 
 
 def _is(key: str, made: Callable[..., str], *of: str) -> Callable[[Row], str]:

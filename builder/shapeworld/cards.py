@@ -1,7 +1,7 @@
 """Write a model card beside each folder of weights: python -m cyclepref.builder.shapeworld.cards RESULTS
 
-RESULTS is what `python -m cyclepref.builder.study.evaluate --json RESULTS` wrote; steps and times come from the
-checkpoints of the training run, so every figure of a card was measured.
+RESULTS is the file that `python -m cyclepref.builder.study.evaluate --json RESULTS` wrote; steps and times come from
+the checkpoints of the training run, so every figure in a card was measured.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LOAD_PIPELINE = "DiffusionPipeline.from_pretrained(folder, dtype=torch.bfloat16
 
 @dataclass(frozen=True)
 class Made:
-    """How a model came about: optimizer steps, examples seen, wall-clock seconds."""
+    """The cost of a model's training: optimizer steps, examples seen, wall-clock seconds."""
 
     steps: int
     examples: int
@@ -37,7 +37,7 @@ class Made:
 
 
 def made(name: str, work: Path) -> Made:
-    """The training of a model by the checkpoint, or for an early sibling by the note, that it left in `work`."""
+    """The cost of a model's training, from its checkpoint in `work`, or for an early sibling from its note there."""
     note = work / f"{name}.txt"
     if note.exists():
         steps, seconds = note.read_text().split()[:2]

@@ -63,7 +63,7 @@ def _not_canonical(text: str, why: str) -> str:
 
 @dataclass
 class GroupClaim:
-    """What a text says of one group; None where it says nothing. An unknown count is a number out of COUNTS."""
+    """What a text says about one group; None for what it does not say. An unknown count is a number out of COUNTS."""
 
     count: int | None = None
     colour: str | None = None
@@ -104,16 +104,16 @@ _TOKEN = re.compile(r"left of|right of|[a-z]+|\d+")
 def claims(text: str) -> Claims:
     """Read any text leniently: every count, colour, shape, relation and background that it asserts.
 
-    Words that name nothing of this world are passed over, so an empty or foreign text claims nothing. A word of colour
-    right before "background" is a claim about the background. A group ends at its noun, at a relation, or where an
-    attribute is named that it already has. A relation without a group on both sides is no claim.
+    Words that name nothing of this world are ignored, so an empty or foreign text claims nothing. A colour directly
+    before "background" is a claim about the background. A group ends at its noun, at a relation, or at an attribute
+    that it already has. A relation without a group on both sides is not a claim.
     """
     found, open_group, pending = Claims(), GroupClaim(), []
     tokens = _TOKEN.findall(text.lower())
     for token, following in zip(tokens, [*tokens[1:], ""], strict=False):
         if token in _BACKGROUNDS or (following in ("background", "backdrop") and token in _COLOURS):
             found.background = _BACKGROUNDS.get(token, token)
-            open_group = GroupClaim()  # "on a white background": that "a" counts nothing
+            open_group = GroupClaim()  # in "on a white background" the "a" counts nothing
         elif token in _RELATIONS:
             open_group = _close(found, open_group)
             pending.append((len(found.groups) - 1, _RELATIONS[token]))

@@ -13,7 +13,7 @@ CAPTIONERS = ("blip", "blip-early", "llava", "llava-early")
 PIPELINES = ("sd3", "sd", "sd3-early", "sd-early")
 QUESTION = "describe the picture"
 NEW_TOKENS = 16
-# The sampling with which the quality of each pipeline is stated.
+# The sampling settings with which the quality of each pipeline was measured.
 SAMPLING = {
     "sd3": {"num_inference_steps": 8, "guidance_scale": 2.0, "max_sequence_length": 16},
     "sd3-early": {"num_inference_steps": 8, "guidance_scale": 2.0, "max_sequence_length": 16},
@@ -23,7 +23,7 @@ SAMPLING = {
 
 
 def quiet() -> None:
-    """Silence the libraries' progress bars and their remarks on unusual but intended configurations."""
+    """Silence the libraries' progress bars and their warnings about unusual but intended configurations."""
     import diffusers
     import transformers
 
@@ -62,7 +62,7 @@ def captioner(name: str, weights: Path = WEIGHTS):
 def painter(name: str, weights: Path = WEIGHTS, **sampling):
     """A function from prompts and seeds to pictures, `(list[str], list[int]) -> list[PIL]`, in batches of 16.
 
-    `sampling` overrides what SAMPLING says for the pipeline.
+    `sampling` overrides the pipeline's settings in SAMPLING.
     """
     from diffusers import DiffusionPipeline
 

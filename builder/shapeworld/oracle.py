@@ -24,8 +24,8 @@ def truth(scene: Scene, caption: str) -> float:
     """How true a caption is to a scene, in [0, 1]: right / (claimed + true - right), the Jaccard index of the facts.
 
     `claimed` and `true` are the numbers of facts in the caption and in the scene, `right` those that they share under
-    the best matching of groups. So a wrong fact costs twice, as something missing and as something invented; leaving
-    out and inventing cost once each. Any phrasing that `grammar.claims` can read counts the same.
+    the best matching of groups. So a wrong fact costs twice, as a missing and an invented one; a fact that is only
+    missing or only invented costs once. Any phrasing that `grammar.claims` can read counts the same.
     """
     said = claims(caption)
     right = facts_right(scene, said)
@@ -33,7 +33,7 @@ def truth(scene: Scene, caption: str) -> float:
 
 
 def attributes_right(scene: Scene, caption: str) -> float:
-    """The share of a scene's facts that a caption states rightly, in [0, 1]; inventions do not count against it."""
+    """The share of a scene's facts that a caption states correctly, in [0, 1]; invented facts do not lower it."""
     return facts_right(scene, claims(caption)) / fact_count(scene)
 
 
@@ -64,7 +64,8 @@ def _matched(scene: Scene, said: Claims, matching: tuple[int | None, ...]) -> in
 
 
 def truth_of_images(scenes: Sequence[Scene], images: Sequence[Image.Image]) -> list[float]:
-    """How true each picture is to its scene, in [0, 1]: `truth` of the description of what `recover` sees in it.
+    """How true each picture is to its scene, in [0, 1]: `truth` of the description of the scene that `recover` finds in
+    it.
 
     Raises ValueError when there are not as many images as scenes.
     """
@@ -76,10 +77,10 @@ def truth_of_images(scenes: Sequence[Scene], images: Sequence[Image.Image]) -> l
 def recover(images: Sequence[Image.Image]) -> list[Scene]:
     """The scene that each picture most likely shows, by a trained classifier; it always answers.
 
-    Pictures of any size are resized to 64x64. The most likely scene is found among all consistent ones, so the answer
-    is a scene even where the classifier's heads contradict each other.
+    Pictures of any size are resized to 64x64. The most likely scene is chosen among all consistent ones, so the answer
+    is a scene even if the classifier's heads contradict each other.
     """
-    from cyclepref.builder.shapeworld import recogniser  # imports torch: only when pictures are judged
+    from cyclepref.builder.shapeworld import recogniser  # imports torch, so only when pictures are judged
 
     network = _network()
     scenes = []

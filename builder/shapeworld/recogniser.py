@@ -32,7 +32,7 @@ HEADS = {
 
 
 class Recogniser(nn.Module):
-    """Convolutions to an 8x8 map, then one linear head an attribute over the whole map."""
+    """Convolutions to an 8x8 map, then one linear head for each attribute over the whole map."""
 
     def __init__(self, width: int = 32):
         super().__init__()
@@ -61,7 +61,7 @@ def parts(scene: Scene) -> tuple[str, list[Group]]:
 
 
 def targets(scenes: Sequence[Scene]) -> dict[str, torch.Tensor]:
-    """The index (n,) of each head's true choice; -100, which cross-entropy ignores, where there is no second part."""
+    """The index (n,) of each head's true choice; -100, which cross-entropy ignores, if there is no second part."""
     rows: dict[str, list[int]] = {name: [] for name in HEADS}
     for scene in scenes:
         layout, groups = parts(scene)
@@ -121,7 +121,7 @@ def best_scene(layout: dict, halves: list[dict], background: dict) -> Scene:
             reverse=True,
         )[:2]
         for half in halves
-    ]  # two groups of one colour and shape are no scene: then the second choice of the less certain one
+    ]  # two groups of one colour and shape are not a scene, so the less certain one takes its second choice
     options = [(a, b) for a, b in itertools.product(*ranked) if a[1:] != b[1:]]
     first, second = max(options, key=lambda pair: pair[0][0] + pair[1][0])
     return Scene((Group(counts[0], *first[1:]), Group(counts[1], *second[1:])), pair_layout, ground)

@@ -1,8 +1,8 @@
 """The renderer: a scene as a 64x64 picture, drawn with Pillow at eight times the size and averaged down.
 
-Where things stand follows from the counts and the relation, with a small jitter, so a description determines its
-picture: one group takes the whole canvas, two groups take a half each, in a row (above, below) or a column (left of,
-right of). Shapes get smaller as their group gets larger.
+The counts and the relation determine the positions, up to a small jitter, so a description determines its picture: one
+group takes the whole canvas, two groups take a half each, in a row (above, below) or a column (left of, right of).
+Shapes get smaller as their group gets larger.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BACKGROUND_RGB = {
     "brown": (92, 58, 30), "beige": (220, 196, 158), "mint": (176, 230, 198),
 }  # fmt: skip
 
-# Centres of the shapes of a lone group, in pixels, by count: as on a die.
+# Centres of a single group's shapes in pixels, by count, arranged as on a die.
 _ALONE = {
     1: ((32, 32),),
     2: ((18, 32), (46, 32)),
@@ -56,7 +56,7 @@ class Placed:
 
 
 def layout(scene: Scene, seed: int) -> list[Placed]:
-    """Where every shape of a scene stands; deterministic in (scene, seed), boxes disjoint and inside the canvas."""
+    """The place of every shape of a scene; deterministic in (scene, seed), boxes disjoint and inside the canvas."""
     rng = random.Random(f"{scene.key}/{seed}")
     placed = []
     for index, group in enumerate(scene.groups):

@@ -1,8 +1,8 @@
 """The scenes of the embedded world: what can be in a picture, each in exactly one form.
 
 A scene is one group of equal shapes, or two groups in a relation, on a background. `Scene` puts its groups in a fixed
-order (by colour, then shape) and turns the relation with them, so two scenes are equal exactly when they describe the
-same picture. A hash of the scene decides once and for all whether it is held out from training.
+order (by colour, then shape) and reverses the relation if it swaps them, so two scenes are equal exactly when they
+describe the same picture. A hash of the scene decides whether it is held out from training.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Group:
 class Scene:
     """One group, or two groups of which the first stands in `relation` to the second, on a background.
 
-    Canonical by construction: groups given in the other order are swapped and the relation is turned with them.
-    `relation` is None for one group. Two groups differ in colour or in shape: otherwise they would be one group.
-    Raises ValueError when the parts do not make a scene.
+    Always canonical: groups given in the other order are swapped and the relation is reversed. `relation` is None for
+    one group. Two groups differ in colour or in shape: otherwise they would be one group. Raises ValueError when the
+    parts do not make a scene.
     """
 
     groups: tuple[Group, ...]
@@ -111,7 +111,7 @@ def _random_group(rng: random.Random) -> Group:
 
 
 def sample_scenes(count: int, seed: int, held_out: bool) -> list[Scene]:
-    """`count` distinct scenes from one side of the split; the same arguments give the same list.
+    """`count` distinct scenes from one side of the split (held out or not); the same arguments give the same list.
 
     A longer sample begins with the shorter one. There are about 430,000 scenes, 12% of them held out.
     Raises ValueError for a negative count or one beyond a tenth of the side asked for.
@@ -119,7 +119,7 @@ def sample_scenes(count: int, seed: int, held_out: bool) -> list[Scene]:
     most = 5_000 if held_out else 100_000
     if not 0 <= count <= most:
         side = "held-out" if held_out else "training"
-        raise ValueError(f"{count} {side} scenes were asked for, and 0 to {most} can be sampled: lower the count")
+        raise ValueError(f"{count} {side} scenes were asked for, but only 0 to {most} can be sampled: lower the count")
     rng = random.Random(f"{seed}/{held_out}")
     scenes: dict[Scene, None] = {}
     while len(scenes) < count:

@@ -1,7 +1,8 @@
 """Make every model of the embedded world from nothing: python -m cyclepref.builder.shapeworld.train
 
-Each job reads fresh renders, goes on from its last checkpoint, and writes its folder under builder/shapeworld/weights
-as soon as there is something to load. Only the autoencoder has to come before the others.
+Each job trains on fresh renders, resumes from its last checkpoint, and writes its folder under
+builder/shapeworld/weights as soon as a model can be loaded from it. Only the autoencoder must be trained before the
+others.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, default=Path(".shapeworld"), help="folder of checkpoints (%(default)s)")
     parser.add_argument("--steps-scale", type=float, default=1.0, help="factor on all step counts (%(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=int, help="CPU threads; one a process is most efficient at these sizes")
+    parser.add_argument("--threads", type=int, help="CPU threads; one per process is fastest for such small models")
     return parser
 
 

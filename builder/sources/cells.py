@@ -1,4 +1,4 @@
-"""A cell of a column as an input, and columns that hold none."""
+"""Reads a cell of a column as an input, and refuses columns that hold no inputs."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,21 +11,21 @@ from cyclepref.schemas.recipe import RecipeError
 
 
 class Column(Protocol):
-    """A source that reads one column: `spec` names it, and `folder` is where rows may name files."""
+    """A source that reads one column: `spec` names it, and rows may name files in `folder`."""
 
     spec: Any
     modality: Modality
 
     @property
     def folder(self) -> Path:
-        """The folder whose files rows may name."""
+        """The folder in which rows may name files."""
 
 
 def check_kind(kind: pa.DataType, source: Column, where: str) -> None:
-    """Refuse a column that holds no input of the cycle in any row.
+    """Refuse a column whose type cannot hold inputs of the cycle.
 
     Raises:
-        RecipeError: if it does.
+        RecipeError: if it cannot.
     """
     while pa.types.is_dictionary(kind) or isinstance(kind, pa.ExtensionType):
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind.storage_type
@@ -48,16 +48,16 @@ def cell(values: Any, at: int, source: Column) -> bytes | str | Exception:
     try:
         value = values[at]
         value = value.as_py() if isinstance(value, pa.Scalar) else value
-    # Whatever the conversion raises (text that is not UTF-8, say) is about this cell alone.
+    # Whatever the conversion raises (for example for text that is not UTF-8) concerns this cell alone.
     except Exception as error:
         return error
     if source.modality == "text":
-        return value if isinstance(value, str) else TypeError(f"this row holds {_kind(value)}, and no text")
+        return value if isinstance(value, str) else TypeError(f"this row holds {_kind(value)}, not a text")
     if isinstance(value, dict):
         path, value = value.get("path"), value.get("bytes")
         if value is None and isinstance(path, str) and path:
             return read_file_within(source.folder, path)
-    return value if isinstance(value, bytes) else TypeError(f"this row holds {_kind(value)}, and no encoded image")
+    return value if isinstance(value, bytes) else TypeError(f"this row holds {_kind(value)}, not an encoded image")
 
 
 def _kind(value: Any) -> str:

@@ -31,7 +31,8 @@ class Parquet:
         return f"{absolute(self.spec.path)}:{self.spec.column}"
 
     def items(self) -> Items:
-        """`file:row`, in the order of rows when sorted, stamped by the file's size and modification time."""
+        """Names `file:row`, padded so that sorting gives the order of rows; the stamp is the file's size and
+        modification time."""
         rows = []
         if Path(self.spec.path).is_dir():
             listing(Path(self.spec.path), {".parquet"}).tell(f"inputs.path {self.spec.path}", "parquet")
@@ -39,7 +40,7 @@ class Parquet:
             try:
                 opened = pq.ParquetFile(file)
             except (pa.ArrowException, OSError) as error:
-                raise RecipeError(f"inputs.path {self.spec.path}: {name} is no parquet file ({error})") from error
+                raise RecipeError(f"inputs.path {self.spec.path}: {name} is not a parquet file ({error})") from error
             columns = opened.schema_arrow.names
             if self.spec.column not in columns:
                 names = ", ".join(columns)
@@ -61,7 +62,7 @@ class Parquet:
             yield values if isinstance(values, Exception) else cell(values, int(row) - rows.start, self)
 
     def _group(self, file: Path, row: int) -> tuple[range, pa.ChunkedArray | Exception]:
-        """The row group that holds a row: its rows, and the column's values or why they cannot be read."""
+        """The row group that holds a row: its row numbers, and the column's values or the error of reading them."""
         opened, start = pq.ParquetFile(file), 0
         for group in range(opened.num_row_groups):
             rows = range(start, start + opened.metadata.row_group(group).num_rows)
@@ -71,7 +72,7 @@ class Parquet:
                 except (pa.ArrowException, OSError) as error:
                     return rows, error
             start = rows.stop
-        raise IndexError(f"{file} has {start} rows, and row {row} was asked for")
+        raise IndexError(f"{file} has {start} rows, so there is no row {row}")
 
     @property
     def folder(self) -> Path:
@@ -85,16 +86,16 @@ class Parquet:
         if not files:
             raise RecipeError(f"inputs.path {self.spec.path}: no parquet there (looked in {root.absolute()})")
         for file in files:
-            if not file.is_file():  # opening a pipe would wait for ever
+            if not file.is_file():  # opening a pipe could wait for ever
                 raise RecipeError(f"inputs.path {self.spec.path}: no parquet file at {file.absolute()}")
             if error := not_a_file(file):
-                raise RecipeError(f"inputs.path {self.spec.path}: {file.name} is no parquet file: {error}")
+                raise RecipeError(f"inputs.path {self.spec.path}: {file.name} is not a parquet file: {error}")
         return {shown(file.relative_to(self.folder)): file for file in files}
 
 
 @dataclass(frozen=True)
 class LocalDataset:
-    """One column of a `datasets` folder: of `save_to_disk`, or whatever `load_dataset(path)` opens."""
+    """One column of a local dataset folder, written by `save_to_disk` or readable by `load_dataset(path)`."""
 
     spec: DatasetColumn
     modality: Modality
@@ -151,19 +152,20 @@ class LocalDataset:
         return opened.select_columns([column])
 
     def _check_files(self) -> None:
-        """Refuse a folder in which anything is no file: whatever opens it would wait for ever."""
+        """Refuse a folder that contains a pipe or device: a library that opens it would wait for ever."""
         for folder, _, names in os.walk(self.spec.path):
             for name in names:
                 try:
                     error = not_a_file(Path(folder, name))
                 except OSError:
-                    continue  # a link to nothing: if it is needed, its reader says so
+                    continue  # a dangling link: if the file is needed, reading it gives the error
                 if error:
                     raise RecipeError(f"inputs.path {self.spec.path}: {name}: {error}")
 
     def _check_inside(self, files: list[str]) -> None:
-        """Refuse a dataset whose card or index names data from elsewhere: another folder, or the network."""
-        # Links stay as they are: in a folder of the Hub's cache every file is one.
+        """Refuse a dataset whose card or index names data outside of its folder, elsewhere on disk or on the
+        network."""
+        # Links are not resolved: in the Hub's cache every file is a link to one outside of the folder.
         roots = os.path.abspath(self.spec.path), os.path.realpath(self.spec.path)
         inside = [any(Path(os.path.abspath(file)).is_relative_to(root) for root in roots) for file in files]
         outside = [file for file, here in zip(files, inside, strict=True) if "://" in file or not here]
@@ -172,11 +174,11 @@ class LocalDataset:
 
 
 def _on_hub(path: str) -> str:
-    """What to do with a name that may be one on the Hub."""
+    """A hint for a name that may be a dataset on the Hub."""
     if not may_be_on_hub(path):
         return ""
     name = path.split("/")[1]
     return (
-        f". If {path} is a dataset on the Hub: inputs are read from this machine, so that they stay what they are. "
+        f". If {path} is a dataset on the Hub: inputs are read from this machine only, so that they cannot change. "
         f"Download it (`hf download {path} --repo-type dataset --local-dir {name}`) and set inputs.path to {name}"
     )

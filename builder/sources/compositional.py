@@ -2,8 +2,7 @@
 
 An object in a colour, in a number, in a place, or in several of these at once. The words are the paper's: 9 colours,
 counts from 1 to 6, 8 backgrounds, 25 objects of which 5 are held out. The paper shows examples and gives no templates,
-so the wording is a choice of this file, as are the prepositions and that a single object has an article where its
-number is not the subject:
+so the wording, the prepositions and the article of a single object are choices of this file:
 
     colour                    a red apple
     count                     one dog, two wolves
@@ -44,9 +43,9 @@ PLURALS = {"box": "boxes", "wolf": "wolves"}
 
 
 def prompts(kinds: Iterable[PromptKind], held_out: str = "exclude", seed: int = 0) -> list[str]:
-    """All prompts of these kinds, each once, shuffled by `seed`; the kinds take turns for as long as they last.
+    """All prompts of these kinds, each once, shuffled by `seed`; the kinds alternate until each runs out.
 
-    `held_out` is "exclude", "only" or "include". The order of `kinds` and their repetition change nothing.
+    `held_out` is "exclude", "only" or "include". The order of `kinds` and repeated kinds have no effect.
     """
     groups = {"exclude": set(OBJECTS) - set(HELD_OUT), "only": set(HELD_OUT), "include": set(OBJECTS)}
     objects = [name for name in OBJECTS if name in groups[held_out]]
@@ -87,7 +86,7 @@ class Compositional:
 
     @property
     def place(self) -> str:
-        """The generator: a prompt is the same whatever settings drew it."""
+        """The generator alone, since a prompt does not depend on the settings that drew it."""
         return "compositional"
 
     def items(self) -> list[tuple[str, str]]:
@@ -99,7 +98,7 @@ class Compositional:
         found = compositional.prompts(self.spec.kinds, self.spec.held_out, self.spec.seed)
         if (self.spec.limit or 0) > len(found):
             raise RecipeError(
-                f"inputs.limit is {self.spec.limit}, and these kinds with held_out {self.spec.held_out!r} give "
+                f"inputs.limit is {self.spec.limit}, but these kinds with held_out {self.spec.held_out!r} give only "
                 f"{len(found)} prompts: lower it, or add kinds ({', '.join(compositional.KINDS)})"
             )
         return [(prompt, "") for prompt in found[: self.spec.limit]]

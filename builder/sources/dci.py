@@ -1,6 +1,6 @@
-"""Densely Captioned Images (Urbanek et al. 2023, arXiv 2312.08578), the inputs of CyclePrefDB, as it unpacks.
+"""Densely Captioned Images (Urbanek et al. 2023, arXiv 2312.08578), the inputs of CyclePrefDB, in its own layout.
 
-    annotations/NAME.json   one an image; of its keys, `image` (a file in photos/) and `short_caption` are read
+    annotations/NAME.json   one for each image; of its keys, `image` (a file in photos/) and `short_caption` are read
     photos/                 not in DCI's archive: the images of SA-1B's sa_000138.tar, extracted here
     splits.json             {"train": ["NAME.json", ...], "valid": [...], "test": [...]}
 
@@ -19,7 +19,7 @@ from cyclepref.schemas.sources import DciFolder
 
 
 class WrongAnnotation(ValueError):
-    """An annotation file that does not say what its image and its short caption are."""
+    """An annotation file without an image name or a short caption."""
 
 
 class MissingPhoto(FileNotFoundError):
@@ -35,17 +35,17 @@ class Dci:
 
     @property
     def place(self) -> str:
-        """The folder. An annotation is the same input in whichever split."""
+        """The folder alone, since an annotation is the same input in every split."""
         return absolute(self.spec.path)
 
     def items(self) -> list[tuple[str, str]]:
         """Annotation files of the split, in its order, or all of them in order of name.
 
-        The stamp is the size and time of the annotation, and of its photo where photos are read: a photo that comes
-        later is tried again without being asked to.
+        The stamp is the size and time of the annotation and, if photos are read, of its photo. So a photo that is added
+        later is read without further settings.
 
         Raises:
-            RecipeError: if the layout is another, or the split is unknown.
+            RecipeError: if the folder has another layout, or the split is unknown.
         """
         self._check_layout()
         return [(name, self._stamp(name)) for name in self._names()]
@@ -72,7 +72,7 @@ class Dci:
     def _names(self) -> list[str]:
         if self.spec.split is not None:
             return self._split(self.spec.split)
-        # Files that begin with a dot are what file managers and archivers leave behind.
+        # File managers and archivers leave files whose names begin with a dot.
         files = (Path(self.spec.path) / "annotations").glob("*.json")
         names = sorted(file.name for file in files if not file.name.startswith("."))
         if not names:
@@ -100,7 +100,7 @@ class Dci:
             return stamp(file)
         try:
             return f"{stamp(file)}:{stamp(Path(self.spec.path) / 'photos' / self._value(name, 'image'))}"
-        except (OSError, ValueError):  # its row will say why when it is read
+        except (OSError, ValueError):  # reading the row gives the error
             return stamp(file)
 
     def _photo(self, name: str) -> bytes:

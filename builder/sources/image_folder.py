@@ -17,7 +17,7 @@ class Images:
     """Everything under a folder, at any depth, that is named like an image file, in order of path.
 
     Files with other endings are not inputs. Links to files are followed; links to folders are not, as they can loop.
-    What is left out so is told once, when the items are listed.
+    One warning counts the skipped files and links when the items are listed.
     """
 
     spec: ImageFolder

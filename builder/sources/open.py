@@ -2,8 +2,8 @@
 DCI, prompt lists with categories and compositional prompts have files of their own.
 
 A source lists its items without decoding them (`items`: a name and a stamp that changes when the item does), and
-reads the named ones (`read`: bytes of an image file, or a text). What an item is called and holds is data: it may
-make its own row fail, and nothing else.
+reads the named ones (`read`: bytes of an image file, or a text). An item's name and content are untrusted: they can
+make only their own row fail.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""`source: prompts`: a text file, a prompt a line."""
+"""`source: prompts`: a text file with one prompt on each line."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from cyclepref.schemas.sources import PromptFile
 
 @dataclass(frozen=True)
 class Prompts:
-    """A prompt a line of a UTF-8 file; blank lines are none, and how many there are is told once."""
+    """The lines of a UTF-8 file, each a prompt. Blank lines are skipped; one warning counts them."""
 
     spec: PromptFile
     modality: Modality

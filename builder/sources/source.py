@@ -1,4 +1,4 @@
-"""What a source of inputs is: something that lists items, and reads each of them."""
+"""The protocol of a source of inputs: it lists items, and reads each of them."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -7,14 +7,14 @@ Items = list[tuple[str, str]]
 
 
 class Source(Protocol):
-    """A place that inputs come from; picklable, since its items are read on the cluster."""
+    """A source of inputs; picklable, since the cluster's workers read its items."""
 
     @property
     def place(self) -> str:
-        """What tells this source from another whose items have the same names."""
+        """A text that differs between sources whose items may have the same names."""
 
     def items(self) -> Items:
         """(name, stamp) of every item, in the source's own order."""
 
     def read(self, names: list[str]) -> Iterator[bytes | str | Exception]:
-        """The named items, in order; an item that cannot be read is the exception that says why."""
+        """The named items, in order; for an item that cannot be read, the exception."""

@@ -10,7 +10,7 @@ from cyclepref.schemas.ids import digest
 from cyclepref.schemas.recipe import RecipeError
 from cyclepref.schemas.sources import TsvColumn
 
-# A message lists so many of a column's values.
+# The most values of a column that a message lists.
 SHOWN = 20
 
 
@@ -20,11 +20,11 @@ class WrongRow(ValueError):
 
 @dataclass(frozen=True)
 class Tsv:
-    """One column of a UTF-8 file of tab-separated cells, a row a line, whose first line names the columns.
+    """One column of a UTF-8 file of tab-separated cells, with one row on each line; the first line names the columns.
 
-    Quotes are characters, as in PartiPrompts: `"G I G G L E" painted in colour` keeps them. Only a cell that is
-    quoted from end to end, with each quote within doubled, as spreadsheets and csv writers do, is taken out of its
-    quotes. Cells missing at the end of a row are empty; a row with too many is a failure of its own.
+    Quotes are characters, as in PartiPrompts: `"G I G G L E" painted in colour` keeps them. Only a cell that is quoted
+    from end to end, with its inner quotes doubled as spreadsheets and csv writers do it, loses its quotes. Cells
+    missing at the end of a row are empty; a row with too many fails by itself.
     """
 
     spec: TsvColumn
@@ -56,7 +56,7 @@ class Tsv:
             number = int(name.rsplit(":", 1)[1])
             cells = _cells(lines[number - 1])
             if len(cells) > len(columns):
-                yield WrongRow(f"line {number} has {len(cells)} cells, and the header names {len(columns)} columns")
+                yield WrongRow(f"line {number} has {len(cells)} cells, but the header names {len(columns)} columns")
                 continue
             try:
                 yield _unquoted(cells[at] if at < len(cells) else b"").decode("utf-8")
@@ -64,7 +64,7 @@ class Tsv:
                 yield error
 
     def _columns(self, lines: Sequence[bytes]) -> list[str]:
-        """The header; finds out that the column is in it."""
+        """The header's columns, after checking that the wanted one is among them."""
         if not lines:
             raise RecipeError(f"inputs.path {self.spec.path}: empty; its first line must name the columns")
         columns = [_text(cell) for cell in _cells(lines[0])]
@@ -91,7 +91,7 @@ class Tsv:
 
 
 def _check_quotes(path: str, lines: Sequence[bytes]) -> None:
-    """Refuse a file with a quoted cell over several lines: read a row a line, its halves would pass for prompts."""
+    """Refuse a file with a quoted cell over several lines: its pieces would be read as separate prompts."""
     for number, line in enumerate(lines, start=1):
         last = _cells(line)[-1]
         if last.startswith(b'"') and last.count(b'"') % 2:
@@ -115,7 +115,7 @@ def _cells(line: bytes) -> list[bytes]:
 
 
 def _is_quoted(cell: bytes) -> bool:
-    """Whether a cell is in quotes from end to end, with each quote within doubled."""
+    """Whether a cell is quoted from end to end, with its inner quotes doubled."""
     inner = cell[1:-1]
     return len(cell) > 1 and cell[:1] == cell[-1:] == b'"' and b'"' not in inner.replace(b'""', b"")
 
@@ -125,7 +125,7 @@ def _unquoted(cell: bytes) -> bytes:
 
 
 def _text(cell: bytes) -> str:
-    """A cell to compare; what is not UTF-8 equals nothing that a recipe can say."""
+    """A cell as text for comparison; a cell that is not UTF-8 never equals a value of a recipe."""
     return _unquoted(cell).decode("utf-8", "backslashreplace")
 
 

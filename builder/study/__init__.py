@@ -1,1 +1,1 @@
-"""What the embedded world, whose truth is known, says of the method."""
+"""Measures the method on the embedded world, whose truth is known."""

@@ -1,7 +1,7 @@
 """How often preferences agree with the truth, which only the embedded world knows.
 
-Agreement is the share of pairs, those whose truth is tied left out, in which the better-scored candidate is the
-truly better one.
+Agreement is the share of pairs in which the better-scored candidate is truly better; pairs with equal truth are left
+out.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from cyclepref.builder.run.store import Store
 from cyclepref.builder.shapeworld import grammar, oracle
 from cyclepref.schemas.cycle import Cycle
 
-DRAWS = 10_000  # of a bootstrap: its interval then moves by less than a twentieth of its width
+DRAWS = 10_000  # bootstrap draws: the interval's ends then vary by less than a twentieth of its width
 
 
 @dataclass(frozen=True)
 class Share:
-    """A share in [0, 1] and the number of pairs behind it; None where there is no pair."""
+    """A share in [0, 1] and its number of pairs; None if there are no pairs."""
 
     share: float | None
     pairs: int
@@ -30,9 +30,9 @@ class Share:
 
 @dataclass(frozen=True)
 class Gain:
-    """By how much a judge's share exceeds another's on the same pairs, in [-1, 1], with its 95% interval.
+    """The difference between two judges' shares on the same pairs, in [-1, 1], with its 95% interval.
 
-    All None where there is no pair.
+    All None if there are no pairs.
     """
 
     gain: float | None
@@ -63,7 +63,8 @@ def truths(store: Store, cycle: Cycle) -> dict[str, float]:
 
 
 def lengths(store: Store, cycle: Cycle) -> dict[str, float]:
-    """How much a candidate says, the shortcut that a judge must not need: words of a caption, PNG bytes of an image."""
+    """The length of each candidate, a shortcut that a judge must not rely on: words of a caption, PNG bytes of an
+    image."""
     candidates = store.read_view("candidates")
     candidates = candidates.filter(pa.compute.equal(candidates["status"], "ok"))
     ids = candidates["generation_id"].to_pylist()
@@ -75,7 +76,7 @@ def lengths(store: Store, cycle: Cycle) -> dict[str, float]:
 def agreement(pairs: pa.Table, truth: dict[str, float], score: Callable[[str], float] | None = None) -> Share:
     """Share of pairs ordered as the truth orders them: by their chosen side, or by `score` of a candidate's id.
 
-    A tie of `score` counts half, since it says nothing.
+    A tie of `score` counts one half.
     """
     right = _right(pairs, truth, score)
     return Share(float(right.mean()) if len(right) else None, len(right))
@@ -101,7 +102,7 @@ def gain(pairs: pa.Table, truth: dict[str, float], score: Callable[[str], float]
     """How much more often `score` is right than the chosen side is, with the interval of a paired bootstrap by input.
 
     Inputs are drawn with all their pairs (the pairs of one input share candidates, so they are not independent), and
-    both judges are held against the same draw: percentile bootstrap, Efron & Tibshirani 1993, chapter 13.
+    both judges use the same draws: percentile bootstrap, Efron & Tibshirani 1993, chapter 13.
     """
     informative = _informative(pairs, truth)
     if not informative.num_rows:

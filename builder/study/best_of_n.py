@@ -1,8 +1,8 @@
-"""Best of n on the embedded world: what a caption or a picture that a reward picks from n is truly worth.
+"""Best of n on the embedded world: the true alignment of the caption or picture that a reward picks from n.
 
-A captioner and a pipeline each make 16 candidates of scenes that no reward was trained on, and the reward models, the
-cycle score (which needs a reconstruction of each candidate) and length pick. The weaker models do it, since where every
-candidate is right there is nothing to pick.
+A captioner and a pipeline each make 16 candidates for scenes that no reward was trained on. The reward models, the
+cycle score (which needs a reconstruction of each candidate) and length each pick one. The weaker models make the
+candidates, since there is nothing to pick if all are right.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cyclepref.builder.study.rewards import COMBO, ORACLE
 from cyclepref.schemas.recipe import ModelChoice, Recipe
 
 INPUTS = 200
-# The samples of one model, as somebody who uses a reward draws them.
+# The samples of a single model, as a user of a reward draws them.
 MODELS: dict[str, dict[str, Any]] = {
     "i2t2i": {"model": "shapeworld-llava-early", "settings": {"temperature": 1.0}},
     "t2i2t": {"model": "shapeworld-sd-early"},
@@ -39,10 +39,9 @@ def measure(
     demo: Path, finished: dict[str, Finished], rewards: dict[str, Path], inputs: int = INPUTS
 ) -> dict[str, Any]:
     """For each cycle the curves of `cyclepref.builder.reward.evaluation.best_of.curves` in true alignment, [0, 1], and
-    seconds a candidate that the cycle score and a reward take. `rewards` are folders by name.
+    the seconds per candidate of the cycle score and of a reward. `rewards` are folders by name.
 
-    Builds what is not there yet into DEMO/best_of_n: 16 candidates of each of `inputs` scenes that come after all that
-    the demo has used.
+    Builds what is missing into DEMO/best_of_n: 16 candidates for each of `inputs` scenes that the demo has not used.
     """
     offset = sum(run.recipe.inputs.limit for run in finished.values())
     results = {}
@@ -101,7 +100,7 @@ def _rewards(folder: Path, run: Finished, rows: list[dict[str, Any]]) -> dict[st
 
 
 def table(results: dict[str, Any]) -> list[str]:
-    """The curves as Markdown, a row a judge and cycle."""
+    """The curves as Markdown, one row for each judge and cycle."""
     sizes = [point["n"] for found in results.values() for point in next(iter(found["curves"].values()), [])]
     columns = sorted(set(sizes))
     lines = [
@@ -118,7 +117,7 @@ def table(results: dict[str, Any]) -> list[str]:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """The curves as a picture, a panel a cycle."""
+    """Draw the curves into a picture, one panel for each cycle."""
     shown = {name: found for name, found in results.items() if found["curves"]}
     wide, tall, gap = 470, 340, 24
     sheet = Image.new("RGB", (len(shown) * (wide + gap) + gap, tall + 2 * gap), "white")
@@ -132,5 +131,5 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def picked_by(demo: Path, trained: dict[str, Path]) -> dict[str, Path]:
-    """The reward models that pick: the demo's own, and the one that the truth taught."""
+    """The reward models that pick: the demo's own, and the one trained on true labels."""
     return {COMBO: demo / "reward", ORACLE: trained["oracle"]}

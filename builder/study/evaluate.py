@@ -1,7 +1,7 @@
 """Measure the embedded world: python -m cyclepref.builder.study.evaluate --demo runs/demo
 
-First how good the shipped models are, on scenes that no training has seen; then, where a finished demo is given, what
-it says about the method, where its reward's quality comes from, and what best of n with it is truly worth.
+First the quality of the shipped models, on scenes that no training has seen; then, if a finished demo is given, how
+well the method works on it, where its reward's quality comes from, and what best of n gains.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cyclepref.builder.study import best_of_n, method, quality, rewards
 
 
 def models_table(results: dict[str, Any]) -> list[str]:
-    """How good the models are, as Markdown: metrics and the image oracle, then a row a model."""
+    """The models' quality as Markdown: metrics and the image oracle, then one row for each model."""
     oracle = results["image oracle"]
     lines = [
         f"On {results['count']} held-out scenes.",
@@ -57,7 +57,7 @@ def models_table(results: dict[str, Any]) -> list[str]:
 
 
 def method_table(results: dict[str, dict[str, Any]]) -> list[str]:
-    """What a demo says about the method, as Markdown, a column a cycle."""
+    """The method's results on a demo as Markdown, one column for each cycle."""
     rows: dict[str, list[str]] = {}
     for found in results.values():
         for label, cell in _method_cells(found).items():
@@ -93,7 +93,7 @@ def _method_cells(found: dict[str, Any]) -> dict[str, str]:
 
 
 def rewards_table(results: dict[str, dict[str, Any]]) -> list[str]:
-    """Agreement of all judges with the truth on unseen inputs, as Markdown, a column a cycle."""
+    """Agreement of all judges with the truth on unseen inputs, as Markdown, one column for each cycle."""
     lines = [f"| unseen inputs | {' | '.join(results)} |", "| --- |" + " --- |" * len(results)]
     for kind, judges in next(iter(results.values())).items():
         for judge in judges:
@@ -121,7 +121,7 @@ PARTS = ("models", "method", "rewards", "best-of-n")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure and print the parts that were asked for; those that need a demo only where there is one."""
+    """Measure and print the wanted parts; those that need a demo only if one is given."""
     results: dict[str, Any] = {}
 
     def say(part: str, found: Any, lines: list[str]) -> None:
@@ -151,7 +151,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print the tables, and write the numbers as JSON when asked."""
+    """Print the tables, and write the numbers as JSON if wanted."""
     parser = argparse.ArgumentParser(
         prog="python -m cyclepref.builder.study.evaluate",
         description="Measure the embedded world's models on held-out scenes.",

@@ -1,7 +1,7 @@
-"""What a run of the demo says about the method, with the truth at hand.
+"""Measures the method on a run of the demo, where the truth is known.
 
-How often preferences are true; how much of what is missing is the metric's doing (the ceiling: the same metric without
-a backward model's mistakes); what more backward seeds bring; whether the reward model outgrew the score that taught it.
+How often preferences are true; how many errors are due to the metric (the ceiling: the same metric without a backward
+model's mistakes); what more backward seeds gain; whether the reward model is better than the score that taught it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from cyclepref.schemas.recipe import Pairing, Recipe, parse_recipe
 from cyclepref.schemas.run_files import RunJson
 
 SEED_COUNTS = (1, 2, 4)
-SEED_INPUTS = 300  # of each cycle, on which backward seeds are compared
-_CEILING_SEED = 2_000_000  # of the true renders, another than any input's
+SEED_INPUTS = 300  # inputs of each cycle on which backward seeds are compared
+_CEILING_SEED = 2_000_000  # seed of the true renders, different from every input's
 
 
 class NoDemo(CyclePrefError):
-    """There is no finished demo in the folder given."""
+    """The given folder has no finished demo."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,11 @@ def agreements(run: Finished) -> dict[str, Any]:
 
 
 def ceiling(run: Finished) -> dict[str, Any]:
-    """Agreement of the same metric where the backward model makes no mistake, beside that of the cycle score.
+    """Agreement of the same metric with a perfect backward model, and that of the cycle score.
 
-    Instead of the reconstruction stands what the candidate truly says: the render of a caption's scene, the description
-    of the scene in an image. Captions that contradict themselves have no render; pairs with one are left out of both.
+    The reconstruction is replaced by what the candidate truly shows: the render of a caption's scene, or the
+    description of the scene in an image. Captions that contradict themselves have no render; their pairs are left out
+    of both.
     """
     candidates = run.store.read_view("candidates").filter(pc.field("status") == "ok")
     by_input = dict(zip(*(candidates[name].to_pylist() for name in ("generation_id", "input_id")), strict=True))
@@ -138,7 +139,8 @@ def ceiling(run: Finished) -> dict[str, Any]:
 
 
 def _meant(run: Finished, candidates: pa.Table) -> dict[str, Any]:
-    """What each candidate truly says, in the other modality, by generation_id; without captions that say nothing."""
+    """The true content of each candidate in the other modality, by generation_id; captions without a scene are left
+    out."""
     ids = candidates["generation_id"].to_pylist()
     if run.recipe.shape.candidate == "image":
         images = content_by_id(run.store, "generations", "generation_id", ids)
@@ -149,7 +151,7 @@ def _meant(run: Finished, candidates: pa.Table) -> dict[str, Any]:
 
 
 def scene_of(caption: str) -> Scene | None:
-    """The scene that a caption describes in any phrasing; None where it leaves something out or contradicts itself."""
+    """The scene that a caption describes in any phrasing; None if it leaves something out or contradicts itself."""
     said = grammar.claims(caption)
     relations = [relation for _, relation, _ in said.relations]
     try:
@@ -162,8 +164,8 @@ def scene_of(caption: str) -> Scene | None:
 def _seeds(finished: dict[str, Finished]) -> dict[str, dict[str, Any]]:
     """Agreement with 1, 2 and 4 reconstructions of each candidate, by cycle, on the first inputs of each.
 
-    Built in a copy of the run's store, where most of it is done. A greedy backward captioner has no seeds: there it
-    samples, at temperature 1.
+    Built in a copy of the run's store, which has most of the rows. A greedy backward captioner has no seeds, so it
+    samples here, at temperature 1.
     """
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="cyclepref-seeds-") as scratch, Engine() as engine:
@@ -192,9 +194,9 @@ def _with_seeds(recipe: Recipe, count: int) -> Recipe:
 
 
 def reward(run: Finished, folder: Path) -> dict[str, Any]:
-    """The reward model against the score that taught it, on the candidates of the test inputs.
+    """The reward model compared with the score that taught it, on the candidates of the test inputs.
 
-    Also the model that it started from, before it saw a pair.
+    Also the model that it started from, before training on pairs.
     """
     from cyclepref.builder.reward.model import RewardModel
     from cyclepref.builder.reward.training.accuracy import candidate_rewards
@@ -217,7 +219,7 @@ def reward(run: Finished, folder: Path) -> dict[str, Any]:
 
 
 def against(pairs: pa.Table, truth: dict[str, float], score: Callable[[str], float]) -> dict[str, Any]:
-    """Agreement of a judge with the truth, and what it gains over the chosen side: share, pairs, gain, low, high."""
+    """Agreement of a judge with the truth, and its gain over the cycle score: share, pairs, gain, low, high."""
     return {
         **asdict(agreement.agreement(pairs, truth, score)),
         **asdict(agreement.gain(pairs, truth, score)),

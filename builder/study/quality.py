@@ -1,4 +1,4 @@
-"""How good the embedded world's models are, measured on scenes that no training has seen.
+"""The quality of the embedded world's models, measured on scenes that no training has seen.
 
 The models are loaded by plain `from_pretrained`, as a user would load them.
 """
@@ -25,7 +25,7 @@ _WRONG = range(4)
 
 
 def measure(count: int, weights: Path = models.WEIGHTS, only: Sequence[str] = ()) -> dict:
-    """All measurements over `count` held-out scenes, as nested dicts of numbers; `only` names models to look at.
+    """All measurements over `count` held-out scenes, as nested dicts of numbers; `only` names the models to measure.
 
     Shares are in [0, 1]. Raises ValueError for a count that is not positive.
     """
@@ -52,7 +52,7 @@ def measure(count: int, weights: Path = models.WEIGHTS, only: Sequence[str] = ()
 def image_oracle_accuracy(scenes: Sequence[Scene], renders: Sequence[Image.Image]) -> dict[str, float]:
     """The share of fresh renders on which the image oracle gets each attribute right, and the whole scene.
 
-    Counts, colours and shapes are those of the first group in canonical order, and of the second where there is one.
+    Counts, colours and shapes are those of the first group in canonical order, and of the second if there is one.
     """
     seen = oracle.recover(renders)
     hits: dict[str, list[bool]] = {name: [] for name in ("scene", "background", "relation", "count", "colour", "shape")}
@@ -110,7 +110,7 @@ def pipeline_quality(name: str, scenes: Sequence[Scene], weights: Path) -> tuple
 def captioner_quality(name: str, scenes: Sequence[Scene], pictures: dict, weights: Path) -> dict[str, dict]:
     """Attributes right and truth of a captioner on each set of pictures, and milliseconds a caption.
 
-    On generated pictures a caption is held against what the image oracle sees in the picture, not against the prompt.
+    On generated pictures a caption is compared with what the image oracle sees in the picture, not with the prompt.
     """
     caption = models.captioner(name, weights)
     caption(pictures["renders"][:1])

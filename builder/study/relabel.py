@@ -17,9 +17,9 @@ _COLUMNS = ("id", "model", "models", "score")
 
 
 def true_pairs(run: Finished) -> pa.Table:
-    """The pairs of a run with the truly better candidate as the chosen one; those whose truth is tied are left out.
+    """The pairs of a run with the truly better candidate as the chosen one; pairs with equal truth are left out.
 
-    Scores and margins in it are true alignment, in [0, 1].
+    Scores and margins are true alignment, in [0, 1].
     """
     rows = []
     for row in run.pairs.to_pylist():
@@ -36,7 +36,7 @@ def true_pairs(run: Finished) -> pa.Table:
 
 
 def of_family(pairs: pa.Table, family: str, sides: int) -> pa.Table:
-    """The pairs in which just so many candidates (0, 1 or 2) are by models whose names begin with `family`."""
+    """The pairs in which exactly `sides` candidates (0, 1 or 2) are by models whose names begin with `family`."""
     mine = [pc.starts_with(pairs[f"{side}_model"], family).cast(pa.int8()) for side in SIDES]
     return pairs.filter(pc.equal(pc.add(*mine), sides))
 
@@ -44,14 +44,14 @@ def of_family(pairs: pa.Table, family: str, sides: int) -> pa.Table:
 def write_pairs(run: Finished, pairs: pa.Table, out: Path) -> Path:
     """Write the dataset of a run with other pairs into the folder `out`; returns the dataset's folder.
 
-    Its inputs, candidates and splits are the run's, whose store stands there as a link.
+    Its inputs, candidates and splits are the run's; `out` has a link to the run's store.
     """
     out.mkdir(parents=True, exist_ok=True)
     link = out / "store"
     if not link.exists():
         link.symlink_to((Path(run.store.root) / "store").resolve(), target_is_directory=True)
     store = Store(out)
-    # A scene that two builds of this directory have listed has a row for each.
+    # A scene that two builds of this directory have listed has two rows.
     names = first_of_each(store.rows("sources", ["input_id", "source"]).select(["input_id", "source"]), "input_id")
     candidates = run.store.read_view("candidates").filter(pc.field("status") == "ok")
     scores = run.store.read_view("scores")

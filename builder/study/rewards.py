@@ -1,9 +1,9 @@
-"""Where a reward model's quality comes from, with the truth at hand: its labels, its data, and the models it has seen.
+"""Measures where a reward model's quality comes from: its labels, its data, and the models that made its candidates.
 
-Beside the demo's own reward, which is trained on both cycles (Combo), stand with equal settings: one trained on each
-cycle alone, one on the same pairs labelled by the truth (the ceiling of better labels), and one that has never seen a
-candidate of one family of models. Two more learn in all their layers, from the pairs and from the truth: what more
-freedom brings with labels as they are, and with better ones.
+The demo's own reward is trained on both cycles (Combo). It is compared with rewards of equal settings: one trained on
+each cycle alone, one on the same pairs with true labels (the ceiling for better labels), and one that has never seen a
+candidate of one family of models. Two more train all their layers, on the pairs and on true labels, to show what more
+freedom gains with either.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from cyclepref.builder.study.method import Finished, NoDemo, against
 from cyclepref.builder.study.relabel import of_family, true_pairs, write_pairs
 from cyclepref.schemas.ids import digest
 
-# Models whose names begin so are left out of training, and looked at apart: another architecture than those that stay.
+# Models whose names begin with this are left out of training and measured separately; their architecture differs from
+# the others'.
 HELD_OUT = {"i2t2i": "shapeworld-llava", "t2i2t": "shapeworld-sd3"}
 COMBO, ALONE, ORACLE, UNSEEN = "Combo", "one cycle alone", "oracle-trained Combo", "Combo without these models"
 FREE, FREE_ORACLE = "Combo, all layers trained", "oracle-trained Combo, all layers trained"
 FOLDER = "rewards"
-# The settings that they change. The best of few tries, by the accuracy on validation pairs.
+# The settings that these two change: the best of few tries, by validation accuracy.
 ALL_LAYERS = {
     "fix_rate": 0.0, "learning_rate": 3e-4, "epochs": 8, "patience": 3, "inputs_per_step": 16, "image_weight": 1.0,
 }  # fmt: skip
@@ -39,9 +40,9 @@ ALL_LAYERS = {
 def measure(demo: Path, finished: dict[str, Finished]) -> dict[str, dict[str, Any]]:
     """For each cycle, on test inputs: agreement with the truth of the cycle score, of length, and of each reward.
 
-    `pairs` and `every two` as in method.py; `held-out models` are every two candidates of the family HELD_OUT. Trains
-    what is not there yet, into DEMO/rewards: four models, each as long as the demo's own, and two that take some ten
-    minutes each.
+    `pairs` and `every two` as in method.py; `held-out models` are every two candidates of the family HELD_OUT. Missing
+    models are trained into DEMO/rewards: four that take as long as the demo's own, and two that take some ten minutes
+    each.
 
     Raises:
         NoDemo: if the demo has no reward model.
@@ -68,8 +69,8 @@ def measure(demo: Path, finished: dict[str, Finished]) -> dict[str, dict[str, An
 
 
 def train(demo: Path, finished: dict[str, Finished]) -> dict[str, Path]:
-    """The reward models beside the demo's own: of each cycle by its name, "oracle", "unseen", "free" and
-    "free-oracle"; those that are there and were made of just these pairs and settings are left as they are.
+    """The reward models other than the demo's own: one of each cycle by its name, "oracle", "unseen", "free" and
+    "free-oracle". Existing ones that were trained on these pairs with these settings are kept.
 
     Raises:
         NoDemo: if the demo has no reward model, whose settings they share.
@@ -112,7 +113,7 @@ def _trained(folder: Path, chosen: dict[str, tuple[Finished, pa.Table]], start: 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """At this size a second thread costs more than it brings."""
+    """A model of this size trains faster on one thread than on two."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -70,9 +70,11 @@ def build(
     RAY_ADDRESS names.
 
     Raises:
-        RecipeError: if the recipe is not valid, or names an unknown model, metric or source. StoreError: if `out`
-        cannot be a run directory. LockError: if another build works in it. BuildError: if too many rows fail; finished
-        rows are kept. EngineError: if a worker cannot start.
+        RecipeError: if the recipe is not valid, or names an unknown model, metric or source.
+        StoreError: if `out` cannot be a run directory.
+        LockError: if another build works in it.
+        BuildError: if too many rows fail; finished rows are kept.
+        EngineError: if a worker cannot start.
 
     >>> run = cyclepref.build(recipe, "runs/new")
     >>> run["counts"]["inputs"]["unique"]
@@ -226,8 +228,8 @@ def export(
 
     Raises:
         ExportError: for an unknown format, one that the cycle cannot fill, or a folder that is not empty.
-        LoadError: if the place has no readable dataset. FilterError: if a filter is outside its range, or no pair is
-            left in any split.
+        LoadError: if the place has no readable dataset.
+        FilterError: if a filter is outside its range, or no pair is left in any split.
 
     >>> done = cyclepref.export("runs/mine", "trl-dpo-vision", "exports/dpo", split="train")
     >>> done[0].split, done[0].pairs > 0

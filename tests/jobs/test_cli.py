@@ -76,7 +76,7 @@ def test_an_unknown_model_is_told_with_the_nearest_name(capsys):
     [
         ({"inputs": {"source": "images", "path": "no/such/photos"}}, "inputs.path: no/such/photos: no such folder"),
         ({"forward": [{"model": "shapeworld-bilp"}, {"model": "shapeworld-llava"}]}, "did you mean 'shapeworld-blip'"),
-        ({"metric": {"metric": "sbert"}}, "sbert compares texts, and this cycle needs a metric for images"),
+        ({"metric": {"metric": "sbert"}}, "sbert compares texts, but this cycle needs a metric for images"),
         ({"sed": 1}, "sed: unknown setting (did you mean 'seed'?)"),
     ],
 )
@@ -168,7 +168,7 @@ def test_what_goes_on_is_a_command(command):
 
 def test_prune_of_what_is_no_run_makes_no_directory(tmp_path, capsys):
     assert main(["prune", str(tmp_path / "no"), "--yes"]) == 1
-    assert "before a build in it has finished" in capsys.readouterr().err
+    assert "known only after a finished build" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
 
 

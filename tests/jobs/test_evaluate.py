@@ -71,7 +71,7 @@ def test_one_input_has_no_interval(place, tmp_path, capsys):
     ("model", "dataset", "message"),
     [
         ("model", "nothing", "nothing"),
-        (str(WEIGHTS / "blip"), "run", "is no reward model but 'blip'"),
+        (str(WEIGHTS / "blip"), "run", "is not a reward model but 'blip'"),
         ("nowhere", "run", "nowhere"),
     ],
 )

@@ -108,7 +108,7 @@ def test_an_unknown_judge_is_refused_before_anything_is_loaded(run, monkeypatch)
     for name in ("foo", "clip", "clip:", "reward:", "lenght"):
         status, said = run("evaluate", "model", "data", "--against", f"length,{name}")
         assert status == 1
-        assert f"there is nothing called {name!r} to compare with. Choose from: cycle, length" in said
+        assert f"there is no baseline {name!r} to compare with. Choose from: cycle, length" in said
 
 
 MODELS = [
@@ -116,7 +116,7 @@ MODELS = [
     ("/nowhere", "no folder at /nowhere"),
     (".", "has no model that transformers can read"),
     ("a.png", "has no model that transformers can read"),
-    (str(BLIP), "is no reward model but 'blip'"),
+    (str(BLIP), "is not a reward model but 'blip'"),
     ("truncated", "cannot load the weights of truncated"),
     ("no-config", "not a valid JSON file"),
     ("no-vocabulary", "the tokenizer of no-vocabulary has 5 tokens and the model 43"),
@@ -156,7 +156,7 @@ def test_a_model_that_cannot_be_used_is_one_error_that_says_why(run, command, mo
         (["convert-reward", "other.pt", *KIND, "--tokenizer", TOKENIZER], "so it is of another architecture or kind"),
         (["convert-reward", "other.pt", *KIND, "--tokenizer", "nowhere"], "cannot load the tokenizer nowhere"),
         (["convert-reward", "other.pt", "--kind", "clip", "--out", "new"], "invalid choice: 'clip'"),
-        (["convert-reward", "other.pt", "--kind", "imagereward", "--out", "model"], "is there already"),
+        (["convert-reward", "other.pt", "--kind", "imagereward", "--out", "model"], "exists and is not empty"),
         (["evaluate", "model", "nothing"], "nothing"),
         (["evaluate", "model", "latin"], "latin"),
         (["evaluate", "model", "a.png"], "a.png"),

@@ -1,1 +1,1 @@
-"""Datasets that say which of two candidates is better, by cycle score or by people, in the layouts they come in."""
+"""Datasets that say which of two candidates is better, judged by cycle score or by people: one file for each layout."""

@@ -1,8 +1,8 @@
-"""Preference datasets of others, to train on: each layout of builder/judged as rankings, its images left on disk.
+"""Other people's preference datasets as rankings, for training; images stay on disk.
 
-No cycle score is known of their candidates: their value is by how many of the others each was preferred, less those
-that were preferred to it. A margin is what the layout says of a pair (a difference of ranks or ratings, a share of
-votes), or 1.
+Their candidates have no cycle score: a candidate's value is the number of candidates that it was preferred to, minus
+those that were preferred to it. A margin is the layout's own (a difference of ranks or ratings, a share of votes), or
+1.
 """
 
 from collections.abc import Callable
@@ -25,13 +25,13 @@ from cyclepref.schemas.cycle import CYCLES
 from cyclepref.schemas.ids import digest, pair_id, text_id
 from cyclepref.schemas.recipe import Pairing
 
-# No threshold can ask for more than the pairs that were judged.
+# Only judged pairs exist, so a lower threshold cannot add any.
 EVERY_PAIR = Pairing(min_margin=0, poor_chosen=None)
 
 
 @dataclass(frozen=True)
 class ForeignSplits:
-    """A dataset in the layout `name`, one of `cyclepref.builder.preferences.layouts.detect.FORMS`; null: its rows tell
+    """A dataset in the layout `name`, one of `cyclepref.builder.preferences.layouts.detect.FORMS`; null: its rows show
     which."""
 
     place: str
@@ -40,14 +40,14 @@ class ForeignSplits:
     progress: Stage = stage
 
     def splits(self) -> list[str]:
-        """Those that its files are named after; "train", if no name says one."""
+        """The splits that its files are named after; "train" if no name contains one."""
         return self._named or ["train"]
 
     def read(self, split: str) -> Rankings:
-        """One of its splits; what was not compared with anything is left out.
+        """One of its splits, without candidates that were never compared.
 
         Raises:
-            JudgedError: if a row is not what the layout says.
+            JudgedError: if a row does not follow the layout.
         """
         rows = open_rows_of(self.name, self.place, split if self._named else None, self.revision)
         found = _Found()
@@ -65,11 +65,10 @@ class ForeignSplits:
 def open_layout(
     dataset: str | Path, revision: str | None = None, progress: Stage = stage
 ) -> PairSource | ForeignSplits:
-    """A dataset to train on, by the same words as `cyclepref.builder.preferences.layouts.detect.open_judged` evaluates
-    on it.
+    """Open a dataset for training, named as for `cyclepref.builder.preferences.layouts.detect.open_judged`.
 
     Raises:
-        LoadError: if there is nothing to read there.
+        LoadError: if there is no readable dataset.
     """
     name, place = layout_of(str(dataset), revision)
     if name == AUDIT:
@@ -80,7 +79,7 @@ def open_layout(
 
 
 def absolute(dataset: str) -> str:
-    """The same words for a dataset (or for a model), which hold wherever a process was started."""
+    """The name of a dataset or model with its path made absolute, so that it is valid in every working directory."""
     name, colon, place = "", "", dataset
     if not Path(dataset).expanduser().exists():
         name, colon, place = dataset.rpartition(":")
@@ -98,7 +97,7 @@ class _Found:
     pairs: dict[frozenset[str], tuple[str, str, float]] = field(default_factory=dict)
 
     def add(self, item: Judged) -> None:
-        """Note what was judged; of two pairs that contradict each other, or say the same, the first counts."""
+        """Add one input's judgements; of two pairs with the same candidates the first counts."""
         self.kind = item.kind
         if not item.pairs:
             return
@@ -113,7 +112,7 @@ class _Found:
                 self.pairs.setdefault(frozenset(both), (*both, margin))
 
     def rankings(self, place: str, split: str) -> Rankings:
-        """All of it, input by input."""
+        """Everything that was added, input by input."""
         [cycle] = (cycle for cycle in CYCLES.values() if cycle.candidate == self.kind)
         mine = [
             (id_, row, model, content)
@@ -144,7 +143,7 @@ class _Found:
         ]
         table = pa.Table.from_pylist(pairs, schema=PAIRS)
         images = _Pictures([each.read for each in (*self.inputs.values(), *contents) if isinstance(each, Picture)])
-        # The id of an image is of the path that its dataset names it by, which says nothing of its content.
+        # An image's id is made from its path in the dataset, not from its content.
         given = cycle.input == "text"
         return Rankings(place, split, cycle, inputs, candidates, table, "labels", True, EVERY_PAIR, images, given)
 
@@ -159,7 +158,7 @@ def _texts(contents: Any) -> pa.Array:
 
 @dataclass(frozen=True)
 class _Pictures:
-    """The images of a split, those of its inputs or those of its candidates, each by what reads it from its file."""
+    """The images of a split's inputs or candidates, each as a `Picture` that reads it from its file."""
 
     read: list[Callable[[], bytes]]
 

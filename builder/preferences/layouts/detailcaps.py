@@ -1,7 +1,6 @@
 """DetailCaps-4870 (arXiv 2405.19092; its dataset's columns): an image, captions by several models, and a score of each.
 
-The scores there are GPT-4's, given with captions at hand that people had corrected. Captions with anybody's scores can
-be written in the plain form.
+GPT-4 gave the scores, with captions corrected by people as reference. A plain form takes captions with any scores.
 """
 
 import math
@@ -39,7 +38,7 @@ def _marks(where: str, packed: Any) -> dict[str, float]:
     except (ValueError, TypeError, AttributeError) as error:
         raise JudgedError(f"{where}: GPT4_Eval must be JSON of model -> score, got {packed!r:.80}") from error
     if not all(map(math.isfinite, found.values())):
-        raise JudgedError(f"{where}: GPT4_Eval has a score that is no finite number: {packed!r:.120}")
+        raise JudgedError(f"{where}: GPT4_Eval has a score that is not a finite number: {packed!r:.120}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Which layout a dataset is in: named as FORMAT:PLACE, or known by its files and columns."""
+"""The layout of a dataset, named as FORMAT:PLACE or recognised by its files and columns."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from cyclepref.builder.preferences.layouts.ours import CyclePref
 from cyclepref.builder.preferences.layouts.rows import Rows, choose, open_rows
 from cyclepref.builder.preferences.load import open_pairs, select
 
-# In the order in which they are tried: ImageRewardDB's columns are enough for HPDv2 too, and RLAIF-V's for TRL.
+# In the order in which they are tried: rows of ImageRewardDB would also pass as HPDv2, and RLAIF-V's as TRL's.
 LAYOUTS = (imagereward, imagerewarddb, hpdv2, hpdv3, pickapic, rlhfv, detailcaps, trl)
 FORMS: dict[str, Form] = {layout.FORM.name: layout.FORM for layout in LAYOUTS}
 OURS = "cyclepref"
@@ -45,12 +45,12 @@ class FormRows:
 
     @property
     def scores(self) -> str | None:
-        """What its candidates' scores are."""
+        """The kind of its candidates' scores."""
         return self.form.scores
 
     @property
     def split(self) -> str | None:
-        """Which split it is, where its files say so."""
+        """The split's name, if its files have one."""
         return self.rows.split
 
     def __len__(self) -> int:
@@ -71,12 +71,12 @@ class FormRows:
 def open_judged(dataset: str, split: str | None = None, revision: str | None = None) -> JudgedDataset:
     """A dataset of judgements: `dataset` is a folder, a file or a repository on the Hub, or FORMAT:one of these.
 
-    FORMAT is one of NAMES. Without it, the layout is known by its files and by the keys of its first row. `split` None
-    takes "test" where there is one, or the only one.
+    FORMAT is one of NAMES. Without it, its files and the keys of its first row show the layout. `split` None means
+    "test" if it exists, or the only split.
 
     Raises:
         JudgedError: if there is no dataset, no such split, or its layout is none of NAMES.
-        LoadError: if a dataset of our own does not hold together.
+        LoadError: if a dataset of our own is inconsistent.
     """
     name, place = layout_of(dataset, revision)
     if name == AUDIT:
@@ -85,10 +85,11 @@ def open_judged(dataset: str, split: str | None = None, revision: str | None = N
 
 
 def layout_of(dataset: str, revision: str | None = None) -> tuple[str | None, str]:
-    """The layout of a dataset, one of NAMES, and its place. None, if its rows have to tell: it is not our own.
+    """The layout of a dataset, one of NAMES, and its place. The layout is None if the dataset is not ours and its rows
+    have to show it.
 
     Raises:
-        JudgedError: if it names another layout.
+        JudgedError: if it names an unknown layout.
     """
     name, _, place = dataset.partition(":")
     if place.startswith("//"):
@@ -106,7 +107,7 @@ def open_rows_of(name: str | None, place: str, split: str | None, revision: str 
     """A dataset in one of FORMS, as `layout_of` gives it.
 
     Raises:
-        JudgedError: if there is none, no such split, or it is not in this layout.
+        JudgedError: if the dataset or split does not exist, or has another layout.
     """
     rows = open_rows(place, split, revision)
     form = FORMS[name] if name else _known(place, rows)
@@ -120,7 +121,7 @@ def _known(place: str, rows: Rows) -> Form:
         if form.fits(rows.first):
             return form
     raise JudgedError(
-        f"{place} is in no layout that is known: its first row has {_shape(rows.first)}. Name it as FORMAT:{place}, "
+        f"{place} has no known layout: its first row has {_shape(rows.first)}. Name it as FORMAT:{place}, "
         f"FORMAT being one of {', '.join(NAMES)}"
     )
 
@@ -146,7 +147,7 @@ def _is_ours(place: str, revision: str | None) -> bool:
 
 
 def _is_cycleprefdb(path: Path) -> bool:
-    """CyclePrefDB is told from other JSON by its scores of generations."""
+    """Whether JSON has CyclePrefDB's layout, which its `scores` of generations show."""
     from cyclepref.builder.preferences.cycleprefdb import CyclePrefDB
 
     try:

@@ -1,6 +1,6 @@
 """HPDv2 (arXiv 2306.09341; its dataset card): a prompt's images, ranked by annotators (test) or one preferred (train).
 
-The image folder stands apart from the annotations there: paths are looked up in the folder of the JSON file, and in
+The images lie in a folder apart from the annotations: paths are looked up in the folder of the JSON file, and in
 `test/`, `train/` or `images/` below it.
 """
 
@@ -13,7 +13,7 @@ from cyclepref.builder.preferences.layouts.items import Form, Judged, by_order, 
 
 def read(where: str, row: dict[str, Any], roots: tuple[Path, ...]) -> Judged:
     """`{"prompt", "image_path": [path], "rank": [number]}`, the smallest rank the best; or `{"prompt", "file_path":
-    [path], "human_preference": [0 or 1]}`. What was ranked alike is a tie."""
+    [path], "human_preference": [0 or 1]}`. Equal ranks are ties."""
     key = "image_path" if "image_path" in row else "file_path"
     label = "rank" if "rank" in row else "human_preference"
     paths, values = row[key], row[label]

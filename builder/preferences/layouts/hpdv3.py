@@ -8,7 +8,7 @@ from cyclepref.builder.preferences.layouts.items import Form, Judged, picture, t
 
 def read(where: str, row: dict[str, Any], roots: tuple[Path, ...]) -> Judged:
     """`{"prompt", "path1", "path2", "confidence", "model1", "model2"}`. The margin is the annotators' confidence (a
-    share of votes), or `margin` in CyclePref's own exports, where nobody voted."""
+    share of votes), or `margin` in CyclePref's own exports, which have no votes."""
     images = [picture(f"{where}, {key}", row[key], roots) for key in ("path1", "path2")]
     prompt = text(f"{where}, prompt", row["prompt"])
     models = [str(row.get(key) or "") for key in ("model1", "model2")]

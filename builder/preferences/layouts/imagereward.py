@@ -20,10 +20,10 @@ def read(where: str, row: dict[str, Any], roots: tuple[Path, ...]) -> Judged:
 
 
 def check(where: str, candidates: Any, values: Any, first: str, second: str) -> None:
-    """Refuse what are no two lists of one length, the second of numbers.
+    """Refuse anything but two lists of one length, the second of numbers.
 
     Raises:
-        JudgedError: says which row it was.
+        JudgedError: names the row.
     """
     lists = isinstance(candidates, list) and isinstance(values, list) and len(candidates) == len(values)
     if not lists or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):

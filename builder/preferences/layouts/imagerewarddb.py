@@ -1,4 +1,5 @@
-"""ImageRewardDB (the dataset card of THUDM/ImageRewardDB): a row an image, with its rank among those of its prompt.
+"""ImageRewardDB (the dataset card of THUDM/ImageRewardDB): one row for each image, with its rank among those of its
+prompt.
 
 Its images come in archives; they are looked up under the folder of the metadata, where these were unpacked.
 """
@@ -15,7 +16,7 @@ COLUMNS = ("image_path", "rank", "overall_rating")
 
 
 def grouped(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """One row a prompt; the images of a prompt stand together there."""
+    """One row for each prompt, joined from its images' rows, which are consecutive."""
     for prompt_id, images in groupby(rows, key=lambda row: row.get("prompt_id")):
         mine = list(images)
         yield mine[0] | {"prompt_id": prompt_id} | {name: [row.get(name) for row in mine] for name in COLUMNS}
@@ -23,7 +24,7 @@ def grouped(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def read(where: str, row: dict[str, Any], roots: tuple[Path, ...]) -> Judged:
     """`{"image_path", "prompt_id", "prompt", "rank", "overall_rating"}` of all images of a prompt; rank 1 is the best,
-    equal ranks are ties, and the rating, 1 to 7, is what a candidate is worth."""
+    equal ranks are ties, and the rating, 1 to 7, is the candidate's score."""
     paths, ranks, ratings = (row[name] for name in COLUMNS)
     check(where, paths, ranks, "image_path", "rank")
     check(where, paths, ratings, "image_path", "overall_rating")

@@ -1,4 +1,4 @@
-"""What every layout becomes: inputs, candidates, and which of two candidates was judged the better one."""
+"""The common form of all layouts: inputs, candidates, and which of two candidates was judged better."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,22 +22,23 @@ class JudgedError(LoadError):
 
 
 class Picture(NamedTuple):
-    """An image that is read when it is asked for. `name` is what its dataset calls it, `key` what tells it from others
-    there (its path, or an id), where it has one. It can be pickled."""
+    """An image that is read on demand; it can be pickled. `name` is its name in the dataset, `key` its path or id
+    there, which distinguishes it from others, if it has one."""
 
     name: str
     read: Callable[[], bytes]
     key: str | None = None
 
     def identity(self) -> str:
-        """What tells it from the others of its dataset: `key`, or what its bytes are, which are read for that."""
+        """Distinguishes the image from others of its dataset: `key`, or else a hash of its bytes, which are read for
+        that."""
         return self.key or digest("encoded", self.read())
 
     def open(self) -> tuple[Image.Image, int]:
         """The picture in canonical form (see builder/common/images.py), and the bytes of its file.
 
         Raises:
-            UnreadableImage: if there is no such file, or it is no whole picture.
+            UnreadableImage: if there is no such file, or it is not a complete picture.
         """
         data = self.read()
         try:
@@ -50,7 +51,7 @@ Content = str | Picture
 
 
 class Cell(NamedTuple):
-    """A value in memory-mapped rows that stays on disk. Pickled, it is its place and the names of their files."""
+    """A value in memory-mapped rows that stays on disk. Pickling keeps only its place and the rows' file names."""
 
     rows: datasets.Dataset
     number: int
@@ -65,9 +66,9 @@ class Cell(NamedTuple):
 class Judged:
     """One input and its candidates: an image with texts (`kind` "text"), or a prompt with images (`kind` "image").
 
-    `models` made the candidates ("" where that is not known). `scores`, the higher the better, are what the dataset
-    itself says of each candidate, where it does. `pairs` are (better, worse) as places among the candidates, `margins`
-    how far apart the two were judged, where that is known; `ties` counts twos that were judged alike.
+    `models` made the candidates ("" if unknown). `scores` are the dataset's own scores of the candidates, if it has
+    any; higher is better. `pairs` are (better, worse) as places among the candidates, `margins` how far apart the two
+    were judged, if known; `ties` counts pairs that were judged equal.
     """
 
     kind: Modality
@@ -83,9 +84,9 @@ class Judged:
 
 @dataclass(frozen=True)
 class Form:
-    """A layout of rows: its name, what its candidates' scores are (None: it has none), whether a row is one of its
-    own, and a row as judgements. `read` takes where the row stands, the row, and the folders of its images. `group`
-    joins rows that are of one input, where a layout has a row a candidate.
+    """A layout of rows: its name, the kind of its candidates' scores (None: it has none), a test whether a row has this
+    layout (`fits`), and a function that turns a row into judgements: `read` takes the row's position for messages, the
+    row, and the folders of its images. `group` joins the rows of one input if a layout has one row for each candidate.
     """
 
     name: str
@@ -96,9 +97,9 @@ class Form:
 
 
 class JudgedDataset(Protocol):
-    """A dataset that has been opened: the number of its rows, and its inputs, read as asked for.
+    """An open dataset: the number of its rows, and its inputs, read on demand.
 
-    `scores` says what its candidates' scores are ("cycle score", ...), None if it has none.
+    `scores` is the kind of its candidates' scores ("cycle score", ...), None if it has none.
     """
 
     name: str
@@ -112,7 +113,7 @@ class JudgedDataset(Protocol):
 
 
 def by_order(values: Iterable[float]) -> tuple[list[tuple[int, int]], list[float], int]:
-    """Every two of different value as (larger, smaller), how far apart they are, and the number of ties."""
+    """All pairs with different values as (larger, smaller), their differences, and the number of ties."""
     pairs, margins, ties = [], [], 0
     for (first, a), (second, b) in combinations(enumerate(values), 2):
         if a == b:
@@ -125,10 +126,11 @@ def by_order(values: Iterable[float]) -> tuple[list[tuple[int, int]], list[float
 
 def picture(where: str, value: Any, roots: tuple[Path, ...], key: str | None = None) -> Picture:
     """An image as rows hold it: bytes, a path relative to the first of `roots` that has it, `{"bytes", "path"}`, a list
-    of one of these, or a cell with one. `key` is what its dataset tells it from others by, beside its path.
+    of one of these, or a cell with one. `key` is an id that, besides its path, distinguishes it from others of its
+    dataset.
 
     Raises:
-        JudgedError: if it is none of these; of a cell, when it is read.
+        JudgedError: if it is none of these; for a cell only when it is read.
     """
     if isinstance(value, Cell):
         return Picture(where, partial(_in_cell, value, roots), key)
@@ -167,7 +169,7 @@ def text(where: str, value: Any) -> str:
     """A text of a row.
 
     Raises:
-        JudgedError: if it is none.
+        JudgedError: if it is not a text or is empty.
     """
     if not isinstance(value, str) or not value.strip():
         raise JudgedError(f"{where}: must be a text that is not empty, got {value!r:.80}")

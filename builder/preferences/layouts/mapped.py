@@ -1,4 +1,4 @@
-"""Rows whose images stay on disk, however many there are: to be asked for again and again, in any order."""
+"""Rows whose images stay on disk, so that many of them can be read repeatedly, in any order."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -18,8 +18,8 @@ ROWS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class MappedRows(Rows):
-    """Rows with a `Cell` for every value that holds bytes. Parquet has to be unpacked for that, once: the datasets
-    library keeps a copy in its cache, which is memory-mapped."""
+    """Rows with a `Cell` for every value that holds bytes. The datasets library unpacks parquet once for that, and
+    keeps a memory-mapped copy in its cache."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         packed = [file for file in self.files if _has_images(file)]
@@ -38,12 +38,12 @@ class MappedRows(Rows):
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             said = " ".join(str(error.__cause__ or error).split())
             raise JudgedError(
-                f"cannot unpack the rows of {self.place} ({said:.300}): is each of them whole?"
+                f"cannot unpack the rows of {self.place} ({said:.300}): are its files complete?"
             ) from error
 
 
 def mapped(rows: Rows) -> MappedRows:
-    """The same rows, their images left on disk."""
+    """The same rows, with their images left on disk."""
     return MappedRows(**{each.name: getattr(rows, each.name) for each in fields(rows)})
 
 

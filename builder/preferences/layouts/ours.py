@@ -1,4 +1,4 @@
-"""Datasets of our own: a run directory, a published dataset, CyclePrefDB. Their judge is the cycle score."""
+"""Datasets of our own: a run directory, a published dataset, CyclePrefDB. The cycle score decides their pairs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class CyclePref:
 
     @property
     def split(self) -> str:
-        """Which split it is."""
+        """The split's name."""
         return self.rankings.split
 
     def __len__(self) -> int:

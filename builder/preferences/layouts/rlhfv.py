@@ -22,14 +22,14 @@ def _inner(where: str, packed: Any) -> dict[str, Any]:
     try:
         said = from_json(packed) if isinstance(packed, str) else packed
     except ValueError as error:
-        raise JudgedError(f"{where}: its text is no JSON ({error})") from error
+        raise JudgedError(f"{where}: its text is not JSON ({error})") from error
     if not isinstance(said, dict):
         raise JudgedError(f"{where}: its text must be JSON of question, chosen and rejected, got {packed!r:.80}")
     return said
 
 
 def fits(row: dict[str, Any]) -> bool:
-    """Whether a row is of RLAIF-V, or of RLHF-V."""
+    """Whether a row has the keys of RLAIF-V or of RLHF-V."""
     packed = isinstance(row.get("text"), str) and '"chosen"' in row["text"]
     return "image" in row and ({"question", "chosen", "rejected"} <= set(row) or packed)
 

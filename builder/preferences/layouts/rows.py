@@ -1,6 +1,6 @@
-"""The rows of a dataset that others published: JSON lists, JSON lines or parquet, in a folder, a file or on the Hub.
+"""The rows of other people's datasets: JSON lists, JSON lines or parquet, in a folder, a file or on the Hub.
 
-They are read one after the other: a file of a million rows with images never lies in memory.
+They are read one after the other, so that a file of a million rows with images need not fit into memory.
 """
 
 import json
@@ -20,7 +20,7 @@ from cyclepref.builder.common.places import may_be_on_hub, not_here
 from cyclepref.builder.preferences.layouts.items import JudgedError
 
 ENDINGS = (".json", ".jsonl", ".parquet")
-# What splits are called in names of files.
+# Names of splits, as they appear in names of files.
 SPLITS = {
     "train": "train",
     "validation": "validation",
@@ -30,7 +30,7 @@ SPLITS = {
     "test": "test",
 }
 CHUNK = 2**20
-# The longest element of a JSON list, in characters: what does not end is read again with every chunk.
+# The longest element of a JSON list, in characters: an unfinished element is parsed again with every chunk.
 MAX_ELEMENT = 64 * 2**20
 BETWEEN = re.compile(r"[ \t\r\n,]*")
 
@@ -60,7 +60,7 @@ class Rows:
 
     @cached_property
     def count(self) -> int:
-        """The number of rows; 0 where only reading them to the end would tell."""
+        """The number of rows; 0 if only reading all of them would tell it."""
         if self.repo is not None:
             return self.repo.info.splits[self.split].num_examples if self.repo.info.splits else 0
         return sum(_count(file) for file in self.files)
@@ -78,23 +78,23 @@ class Rows:
         return row
 
 
-_NO_ROWS = "its JSON is no list of objects, which all layouts are"
+_NO_ROWS = "its JSON is not a list of objects, as all layouts need"
 
 
 def open_rows(place: str, split: str | None, revision: str | None = None) -> Rows:
     """The rows of a file, of a folder's files of one split, or of a repository's.
 
-    `split` None takes "test" where there is one, or the only one there is.
+    `split` None means "test" if it exists, or the only split.
 
     Raises:
-        JudgedError: if there are none, or no such split.
+        JudgedError: if there are no rows, or no such split.
     """
     path = Path(place).expanduser()
     if path.exists() and revision is not None:
         raise JudgedError(f"{path} is on this machine and has no revision {revision!r}: leave it out")
     if path.is_file():
         if path.suffix not in ENDINGS:
-            raise JudgedError(f"{path} is no file of rows: give one of {', '.join(ENDINGS)}")
+            raise JudgedError(f"{path} is not a file of rows: give one of {', '.join(ENDINGS)}")
         return Rows(place, split, path.parent, (path,))
     if not path.is_dir():
         return _hub(place, split, revision)
@@ -106,7 +106,7 @@ def open_rows(place: str, split: str | None, revision: str | None = None) -> Row
 
 
 def split_names(place: str, revision: str | None = None) -> list[str]:
-    """The splits that files are named after, or those of a repository; none, if no name says one.
+    """The splits that files are named after, or those of a repository; empty if no name contains one.
 
     Raises:
         JudgedError: if there are no rows.
@@ -131,7 +131,7 @@ def _files_of(folder: Path) -> dict[str | None, list[Path]]:
 
 
 def choose(place: str, split: str | None, known: list[str]) -> str:
-    """The split that is meant: None is "test" where there is one, or the only one.
+    """The split to use: None means "test" if it exists, or the only one.
 
     Raises:
         JudgedError: if there is no such split, or several to choose from.
@@ -144,7 +144,7 @@ def choose(place: str, split: str | None, known: list[str]) -> str:
 
 
 def _split_of(file: Path) -> str | None:
-    """The split that a word at either end of the stem names, or of the name of a folder that it is in: `test.json`,
+    """The split named by the first or last word of the file's stem, or of a folder's name around it: `test.json`,
     `test-00000-of-00001.parquet`, `test/metadata.parquet`."""
     for name in (file.stem, *(folder.name for folder in file.parents)):
         words = name.lower().replace("_", "-").split("-")
@@ -157,7 +157,7 @@ def read_file(file: Path) -> Iterator[dict[str, Any]]:
     """The rows of one file.
 
     Raises:
-        JudgedError: if it cannot be read as what its name says.
+        JudgedError: if it cannot be read in the format that its ending names.
     """
     try:
         if error := not_a_file(file):
@@ -171,14 +171,14 @@ def read_file(file: Path) -> Iterator[dict[str, Any]]:
                 yield from (from_json(line) for line in lines if line.strip())
         else:
             yield from _json_list(file)
-    except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid is a ValueError, and so is what json raises
+    except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid and json's errors are ValueErrors
         if isinstance(error, JudgedError):
             raise
         raise JudgedError(f"{file} cannot be read as {file.suffix[1:]}: {' '.join(str(error).split())}") from error
 
 
 def _json_list(file: Path) -> Iterator[Any]:
-    """The elements of a JSON list, without holding more than one and a chunk of text."""
+    """The elements of a JSON list; memory holds one of them and a chunk of text at a time."""
     decoder, begun, at_end = json.JSONDecoder(), False, False
     rest, at = "", 0
     with file.open(encoding="utf-8") as text:
@@ -248,7 +248,7 @@ def _reachable(place: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise JudgedError(
-            f"cannot read {place} ({not_here(place)}, and the Hub gave none of that name: {type(error).__name__}: "
+            f"cannot read {place} ({not_here(place)}, and the Hub did not give it: {type(error).__name__}: "
             f"{str(error).splitlines()[0]}): give a folder, a file of rows, or a dataset repository on the Hub that "
             "can be reached"
         ) from error

@@ -6,14 +6,14 @@ from typing import Any
 
 from cyclepref.builder.preferences.layouts.items import Form, Judged, JudgedError, picture, text
 
-# The last is what an image folder's metadata has in the place of `images`.
+# An image folder's metadata has the last one instead of `images`.
 IMAGES = ("image", "images", "images_file_names")
 
 
 def read(where: str, row: dict[str, Any], roots: tuple[Path, ...]) -> Judged:
     """`{"images": [image], "prompt", "chosen", "rejected"}`, or `image`; answers are texts, or conversations that end
     with them. The answers are the candidates. The prompt is not read: a reward model scores an image with one text.
-    `margin`, where there is one, says how far apart they are."""
+    `margin`, if present, says how far apart they are."""
     answers = [text(f"{where}, {side}", _answer(row[side])) for side in ("chosen", "rejected")]
     name = next(name for name in IMAGES if name in row)
     image = picture(f"{where}, {name}", row[name], roots)

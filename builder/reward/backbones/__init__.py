@@ -1,7 +1,7 @@
-"""The towers that a reward model can stand on, one file each.
+"""The towers that a reward model can use, one file each.
 
-A backbone has no weights of its own: the towers are modules of the model, under the names that transformers gives
-them, and a backbone knows how to make, read and freeze them.
+A backbone has no weights of its own: the towers are modules of the model, named as in transformers, and a backbone
+knows how to make, run and freeze them.
 """
 
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from cyclepref.builder.reward.config import RewardConfig
 class Backbone(Protocol):
     """How one kind of towers reads images and texts. `model` is the reward model whose modules they are."""
 
-    # Whether a text is read together with its image, or both can be embedded apart and once.
+    # True if a text is read together with its image, False if each is embedded on its own, once.
     joint: bool
 
     def towers(self, config: RewardConfig) -> dict[str, nn.Module]:
@@ -32,7 +32,7 @@ class Backbone(Protocol):
         """States of images: (images, 3, height, width) -> (images, ...)."""
 
     def read_images(self, model: Any, image_states: torch.Tensor) -> Any:
-        """What reading a text needs of the images, made once for all texts."""
+        """What the text tower needs from the images, computed once for all texts."""
 
     def encode_texts(self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Embeddings of texts (texts, width); only where `joint` is False."""
@@ -49,7 +49,7 @@ class Backbone(Protocol):
         """The states (n, width) that the head reads, and what is added to its output."""
 
     def parts(self, model: Any) -> list[Tower]:
-        """The towers, as far as training may leave them alone."""
+        """The towers, in the parts that can be frozen."""
 
 
 BACKBONES: dict[str, Backbone] = {"blip": Blip(), "clip": Clip(), "siglip": Siglip()}

@@ -1,9 +1,9 @@
 """BLIP (arXiv 2201.12086): a text model with cross-attention to a vision transformer.
 
 The form of ImageReward (arXiv 2304.05977) and CycleReward (arXiv 2506.02095). The text layers are those of
-transformers; what runs them is here, because an image's keys and values are the same for every text that is read with
-it: they are made once an image, where the library's own loop makes them for each pair (two thirds of what a caption of
-20 tokens costs in BLIP-large: 7.4 of 11.4 GFLOP).
+transformers, but this file runs them: an image's keys and values are the same for all of its texts, so they are
+computed once for each image. The library's own loop computes them for each pair (two thirds of the cost of a caption of
+20 tokens in BLIP-large: 7.4 of 11.4 GFLOP).
 """
 
 from typing import Any
@@ -23,12 +23,12 @@ Memory = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Blip:
-    """Texts are read with their image: the head's state belongs to the pair."""
+    """Texts are read together with their image: the head reads a state of the pair."""
 
     joint = True
 
     def towers(self, config: RewardConfig) -> dict[str, nn.Module]:
-        """A vision transformer, a text model, and the caption decoder's head where its likelihood counts."""
+        """A vision transformer, a text model, and the caption decoder's head if `likelihood_weight` is not 0."""
         made: dict[str, nn.Module] = {
             "vision_model": BlipVisionModel(config.vision_config),
             "text_model": BlipTextModel(config.text_config, add_pooling_layer=False),
@@ -73,7 +73,7 @@ class Blip:
         return _pool(config.pooling, states, attention_mask), bonus
 
     def parts(self, model: Any) -> list[Tower]:
-        """Vision and text tower; the last normalisation always learns."""
+        """Vision and text tower; the last normalisation is never frozen."""
         return [
             Tower([model.vision_model.embeddings], model.vision_model.encoder.layers, []),
             Tower([model.text_model.embeddings], model.text_model.encoder.layer, []),

@@ -12,7 +12,7 @@ from cyclepref.builder.reward.config import RewardConfig
 
 
 class Clip(Dual):
-    """The head reads the projected embeddings as they are, not normalised to length 1."""
+    """The head reads the projected embeddings without normalising them to length 1."""
 
     def towers(self, config: RewardConfig) -> dict[str, nn.Module]:
         """Both towers and both projections, named as in `CLIPModel`."""

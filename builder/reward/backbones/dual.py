@@ -1,4 +1,4 @@
-"""What dual encoders have in common: image and text are embedded apart, and the head reads both side by side.
+"""The common part of dual encoders: image and text are embedded separately, and the head reads both side by side.
 
 The form of Lee et al. 2023 (arXiv 2302.12192), who put an MLP on the embeddings of CLIP ViT-L/14.
 """
@@ -10,7 +10,7 @@ import torch
 
 
 class Dual(ABC):
-    """Each distinct image and text is embedded once, whatever it is paired with."""
+    """Each distinct image and text is embedded once, independently of its pairs."""
 
     joint = False
 

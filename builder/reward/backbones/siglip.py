@@ -13,7 +13,8 @@ from cyclepref.builder.reward.config import RewardConfig
 
 
 class Siglip(Dual):
-    """Texts are padded to the full length and read without a mask: SigLIP was trained so, and reads the last place."""
+    """Texts are padded to the full length and read without a mask, as in SigLIP's training; the last position is the
+    embedding."""
 
     def towers(self, config: RewardConfig) -> dict[str, nn.Module]:
         """Both towers, named as in `SiglipModel`."""

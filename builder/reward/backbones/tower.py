@@ -1,4 +1,4 @@
-"""One tower, as freezing sees it."""
+"""One tower, split into the parts that freezing works on."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,14 +7,14 @@ from torch import nn
 
 
 class Tower(NamedTuple):
-    """What comes before the layers, the layers in order, and what comes after them."""
+    """The modules before the layers, the layers in order, and the modules after them."""
 
     before: Sequence[nn.Module]
     layers: nn.ModuleList
     after: Sequence[nn.Module]
 
     def freeze(self, fix_rate: float) -> None:
-        """Keep the embeddings and the first `fix_rate` of the layers as they are; at 1 what comes after them too."""
+        """Freeze the embeddings and the first `fix_rate` of the layers; 1 also freezes the modules after them."""
         for module in self.before:
             module.requires_grad_(fix_rate == 0)
         self.layers[: int(fix_rate * len(self.layers))].requires_grad_(False)

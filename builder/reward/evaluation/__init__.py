@@ -1,1 +1,1 @@
-"""How well a reward model orders candidates, beside baselines that were computed in the same run."""
+"""How well a reward model orders candidates, compared with baselines computed in the same run."""

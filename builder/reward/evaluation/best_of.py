@@ -1,4 +1,4 @@
-"""Best of n: what a candidate is truly worth that a judge picks from n, exact over all draws of n."""
+"""Best of n: the expected true score of the candidate that a judge picks from n, exact over all draws of n."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +16,8 @@ Group = tuple[int, np.ndarray, dict[str, np.ndarray]]
 def expected_best(truth: np.ndarray, scores: np.ndarray, n: int) -> float:
     """The mean true score of the candidate with the largest score among n of the N given, over all C(N, n) draws.
 
-    By order statistics: the i-th largest (from 0) is the largest of C(N-1-i, n-1) of the draws. Candidates of equal
-    score are picked with equal chances. `truth` and `scores` are (N,).
+    By order statistics: the i-th largest (from 0) is the largest in C(N-1-i, n-1) of the draws. Candidates with equal
+    scores are picked with equal probability. `truth` and `scores` are (N,).
 
     Raises:
         ValueError: if n is not between 1 and N.
@@ -37,8 +37,8 @@ def expected_best(truth: np.ndarray, scores: np.ndarray, n: int) -> float:
 def curves(groups: Sequence[Group], sizes: Sequence[int] = SIZES) -> dict[str, Any] | None:
     """For each judge, and for an oracle that picks by the truth, the expected true score of the best of n.
 
-    All points are of the same inputs, those with enough candidates for the largest n: that is the largest of `sizes`
-    that half of the inputs reach. Intervals are of a bootstrap by input. None where no input has two candidates.
+    All points use the same inputs: those with enough candidates for the largest n, which is the largest of `sizes` that
+    half of the inputs reach. Intervals are from a bootstrap over inputs. None if no input has two candidates.
     """
     counts = np.array([len(truth) for _, truth, _ in groups])
     used = [n for n in sizes if len(counts) and (counts >= n).mean() >= 0.5]

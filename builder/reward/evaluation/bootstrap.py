@@ -1,7 +1,7 @@
-"""Intervals of means over pairs whose inputs are drawn with all that is theirs.
+"""Confidence intervals of means over pairs, by a bootstrap that draws inputs with all of their pairs.
 
 The pairs of one input share candidates, so they are not independent, and a percentile bootstrap by input (Efron &
-Tibshirani 1993, chapter 13) draws inputs. All judges are held against the same draws: differences are paired.
+Tibshirani 1993, chapter 13) draws inputs. All judges use the same draws, so that their differences are paired.
 """
 
 import numpy as np
@@ -12,11 +12,10 @@ Interval = tuple[float, float] | tuple[None, None]
 
 
 def intervals(values: dict[str, np.ndarray], owner: np.ndarray, seed: int = 0) -> dict[str, Interval]:
-    """The 95% interval of the mean of each column of `values`, each (pairs,), `owner` (pairs,) naming the input; None
-    twice where there is one input: every draw of it is the same, and would give an interval of no width.
+    """The 95% interval of the mean of each column of `values`, each (pairs,), `owner` (pairs,) naming the input. With a
+    single input both ends are None: every draw would be the same and the interval would have no width.
 
-    A function of the values and of the order of the inputs' names: neither of the order of pairs nor of the other
-    columns.
+    The result depends on the values and the order of the inputs' names, not on the order of pairs or on other columns.
     """
     names = list(values)
     _, place = np.unique(owner, return_inverse=True)

@@ -8,12 +8,12 @@ BINS = 10
 
 
 def calibration(gaps: np.ndarray) -> dict[str, Any]:
-    """Reliability of a Bradley-Terry reward, `gaps` (pairs,) being the better candidate's reward less the worse's.
+    """Reliability of a Bradley-Terry reward, where `gaps` (pairs,) are the better candidate's reward minus the worse's.
 
-    Its confidence in its own choice is sigmoid(|gap|), in [0.5, 1); it is right where the gap is positive. `bins` are
+    Its confidence in its own choice is sigmoid(|gap|), in [0.5, 1); it is right if the gap is positive. `bins` are
     equal in width: confidence and accuracy are means over the pairs in each; empty ones are left out. `error` is the
     expected calibration error, the mean of |accuracy - confidence| over bins weighted by pairs (Guo et al. 2017, arXiv
-    1706.04599, equation 3), `overconfidence` the same without the bars. In [0, 0.5] and [-0.5, 0.5].
+    1706.04599, equation 3), `overconfidence` the mean of confidence - accuracy. They lie in [0, 0.5] and [-0.5, 0.5].
     """
     confidence = 1 / (1 + np.exp(-np.abs(gaps)))
     hits = (gaps > 0) + 0.5 * (gaps == 0)

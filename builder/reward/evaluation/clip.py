@@ -1,7 +1,7 @@
 """CLIP score as a baseline: the cosine of image and text embeddings by any CLIP, SigLIP or other dual encoder.
 
-Hessel et al. 2021 (arXiv 2104.08718) scale it by 2.5 and cut it at 0; for order alone neither matters, but a cut would
-make ties.
+Hessel et al. 2021 (arXiv 2104.08718) scale it by 2.5 and cut it at 0. For ordering the scale has no effect, and the cut
+would make ties.
 """
 
 import logging
@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 
 class Clip:
-    """A dual encoder from a folder or the Hub. Texts longer than it reads are cut, which is said once.
+    """A dual encoder from a folder or the Hub. Texts longer than it reads are cut, with a warning.
 
     Raises:
-        EvaluationError: if there is none there, or it embeds no images and texts in one space.
+        EvaluationError: if there is no model, or it does not embed images and texts in one space.
     """
 
     def __init__(self, name: str, place: str, batch_size: int, device: torch.device):
@@ -33,10 +33,10 @@ class Clip:
             model, _ = load_whole(AutoModel.from_pretrained, place, trust_remote_code=False)
             self._processor = read_processor(place, model.config.get_text_config().vocab_size)
         except RewardError as error:
-            raise EvaluationError(f"{place} has no CLIP or SigLIP to read: {error}") from error
+            raise EvaluationError(f"{place} has no readable CLIP or SigLIP: {error}") from error
         if not all(hasattr(model, f"get_{kind}_features") for kind in ("image", "text")):
             kind = model.config.model_type
-            raise EvaluationError(f"{place} is a {kind!r}, which embeds no images and texts: give a CLIP or SigLIP")
+            raise EvaluationError(f"{place} is a {kind!r}, which cannot embed images and texts: give a CLIP or SigLIP")
         self._model = model.to(device).eval()
         self._length = self._model.config.text_config.max_position_embeddings
         # SigLIP was trained on texts padded to its full length, and reads its last token.
@@ -44,12 +44,12 @@ class Clip:
 
     @torch.inference_mode()
     def score(self, inputs: list[Shown]) -> list[list[float]]:
-        """Cosines in [-1, 1], each distinct image and text embedded once a call."""
+        """Cosines in [-1, 1]; each distinct image and text is embedded once per call."""
         images, texts = flat(inputs)
         columns = [self._embed(images, self._images), self._embed(texts, self._texts)]
         cosines = (columns[0] * columns[1]).sum(dim=1)
         if not cosines.isfinite().all():
-            raise EvaluationError(f"{self.name} gives a cosine that is no finite number: its weights are broken")
+            raise EvaluationError(f"{self.name} gives a cosine that is not a finite number: its weights are broken")
         return by_input(inputs, cosines.tolist())
 
     def _embed(self, things: list[Any], embed: Any) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A dataset as all judges see it: for each pair by how much each judge prefers the better candidate."""
+"""The judges' scores on a dataset: for each pair how much each judge prefers the better candidate."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,9 +17,9 @@ INPUTS_AT_ONCE = 16
 
 @dataclass
 class Collected:
-    """What the judges said of a dataset. Of each pair: `owner` (the number of its input: equal inputs have one),
-    `gaps` (judge -> its score of the better candidate less that of the worse), `margin` (NaN where unknown), `words`
-    (of the prompt, or the mean of both captions) and `models` (of the better, of the worse).
+    """The judges' scores on a dataset. For each pair: `owner` (the number of its input; equal inputs share one), `gaps`
+    (judge -> its score of the better candidate minus that of the worse), `margin` (NaN if unknown), `words` (of the
+    prompt, or the mean of both captions) and `models` (of the better, of the worse).
 
     `groups` are the inputs with known scores: (owner, scores, judge -> its scores).
     """
@@ -64,7 +64,7 @@ class _Columns:
             self.groups.append((owner, np.asarray(each.scores), judged))
 
     def places(self) -> np.ndarray:
-        """The number of each input by the order of content ids, so that the order of rows decides nothing."""
+        """The number of each input in the order of content ids, so that the order of rows has no influence."""
         keys = list(self.owners)
         found = np.empty(len(keys), dtype=np.int64)
         found[np.argsort(keys)] = np.arange(len(keys))
@@ -72,13 +72,13 @@ class _Columns:
 
 
 def collect(layout: JudgedDataset, judges: list[Judge], tick: Callable[[int], None] = lambda done: None) -> Collected:
-    """Ask every judge about every candidate of a dataset; `tick` is told of rows done.
+    """Score every candidate of a dataset with every judge; `tick` is called with the number of rows done.
 
-    Images that do not decode are left out with their pairs, and listed. A cycle judge is left out where the dataset
+    Images that do not decode are left out with their pairs, and listed. The judge `cycle` is left out if the dataset
     has no cycle scores.
 
     Raises:
-        EvaluationError: if the dataset has no pair that can be judged, or its rows are of both cycles.
+        EvaluationError: if no pair of the dataset can be judged, or it mixes both cycles.
     """
     judges = [judge for judge in judges if judge.name != CYCLE or layout.scores == "cycle score"]
     columns, unreadable, kinds, ties = _Columns(), Unreadable(), set(), 0

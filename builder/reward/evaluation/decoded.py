@@ -1,4 +1,4 @@
-"""Inputs as judges see them: decoded, and without the images that cannot be."""
+"""Inputs for the judges: decoded, without images that cannot be decoded."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +15,8 @@ Seen = str | Image.Image
 
 @dataclass(frozen=True)
 class Shown:
-    """An input and its candidates. `key` is the content id of the input, `sizes` are what a candidate says: words of a
-    text, bytes of an image's file. The rest is as in `Judged`."""
+    """An input and its candidates. `key` is the content id of the input, `sizes` are the candidates' lengths: words of
+    a text, bytes of an image's file. The rest is as in `Judged`."""
 
     kind: Modality
     name: str
@@ -32,14 +32,15 @@ class Shown:
 
 @dataclass
 class Unreadable:
-    """What was left out: the images that do not decode, each with the reason, and the pairs that went with them."""
+    """What was left out: the images that do not decode, each with the reason, and the number of pairs lost with
+    them."""
 
     images: list[str] = field(default_factory=list)
     pairs: int = 0
 
 
 def show(item: Judged, unreadable: Unreadable) -> Shown | None:
-    """An input with the candidates that can be read; None where it cannot be read itself, or no two of them."""
+    """An input with its readable candidates; None if the input is not readable, or fewer than two candidates are."""
     shared = _opened(item.shared, unreadable)
     opened = [_opened(candidate, unreadable) if shared else None for candidate in item.candidates]
     kept = [at for at, candidate in enumerate(opened) if candidate is not None]

@@ -1,4 +1,4 @@
-"""An evaluation as a picture: for each dataset the judges' accuracies, the reward's calibration, best-of-n curves."""
+"""Draws an evaluation: for each dataset the judges' accuracies, the reward's calibration, best-of-n curves."""
 
 import math
 from pathlib import Path
@@ -14,7 +14,7 @@ PANEL, HEIGHT, GAP, TITLE = 400, 300, 24, 34
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Write the picture of what `evaluate` returned; a row a dataset."""
+    """Draw the result of `evaluate` into a picture file, one row for each dataset."""
     rows = result["datasets"]
     sheet = Image.new("RGB", (3 * (PANEL + GAP) + GAP, len(rows) * (HEIGHT + TITLE + GAP) + GAP), "white")
     pen = ImageDraw.Draw(sheet)
@@ -31,7 +31,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 
 def accuracy_bars(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], judges: dict[str, Any]) -> None:
-    """A bar a judge, from chance on, with its interval."""
+    """A bar for each judge with its interval; the axis begins at chance."""
     lowest = [row["accuracy"] if row["low"] is None else row["low"] for row in judges.values()]
     low = min(0.5, *(math.floor(10 * value) / 10 for value in lowest))
     plot = Plot(pen, box, (0, len(judges)), (low, 1), "pairwise accuracy, 95% interval")
@@ -42,7 +42,7 @@ def accuracy_bars(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], judg
 
 
 def reliability(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], found: dict[str, Any]) -> None:
-    """Accuracy against confidence; on the diagonal a reward says how sure it may be."""
+    """Accuracy against confidence; a calibrated reward lies on the diagonal."""
     title = f"calibration of sigmoid(difference): error {found['error']:.3f}"
     lowest = min(0.5, *(math.floor(10 * each["accuracy"]) / 10 for each in found["bins"]))
     plot = Plot(pen, box, (0.5, 1), (lowest, 1), title)
@@ -67,7 +67,7 @@ def best_of_n(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], found: d
     plot.x_ticks(range(len(sizes)), "{}", "n", [str(size) for size in sizes])
     colours: dict[str, Colour] = {name: FAINT if name == ORACLE else at for at, name in enumerate(lines)}
     for at, (name, points) in enumerate(lines.items()):
-        aside = 0.02 * (at - len(lines) / 2)  # so that equal curves show
+        aside = 0.02 * (at - len(lines) / 2)  # so that equal curves do not hide each other
         spans = [(x + aside, p["low"], p["high"]) for x, p in enumerate(points) if p["low"] is not None]
         plot.whiskers(spans, colours[name])
         plot.line([(x + aside, point["score"]) for x, point in enumerate(points)], colours[name], [3] * len(points))
@@ -75,6 +75,6 @@ def best_of_n(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], found: d
 
 
 def short(name: str, most: int) -> str:
-    """A name that a picture has room for, without characters that only a terminal would obey."""
+    """A name shortened for a picture, without control characters."""
     shown = visible(" ".join(name.split()), keep="")
     return shown if len(shown) <= most else f"…{shown[-most + 1 :]}"

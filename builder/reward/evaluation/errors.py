@@ -1,10 +1,10 @@
-"""What can be wrong with an evaluation."""
+"""Errors of an evaluation."""
 
 from cyclepref.schemas.errors import CyclePrefError
 
 
 class EvaluationError(CyclePrefError, ValueError):
-    """Something that cannot be evaluated, or on which an evaluation would say nothing."""
+    """Something that cannot be evaluated, or for which the result would mean nothing."""
 
 
 class LeakError(EvaluationError):

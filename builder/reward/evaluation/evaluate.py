@@ -33,17 +33,17 @@ def evaluate(
     batch_size: int = 64,
     progress: Callable[[str, int], AbstractContextManager[Tick]] = stage,
 ) -> dict[str, Any]:
-    """Everything that is measured, for each dataset: leak, counts, `judges` (see `measures.accuracies`), calibration of
-    the reward, and best-of-n curves where the dataset has scores.
+    """All measurements for each dataset: leak, counts, `judges` (see `measures.accuracies`), calibration of the reward,
+    and best-of-n curves if the dataset has scores.
 
-    `place` is where `model` came from; what it was trained on is read there. `datasets` are what
-    `cyclepref.builder.preferences.layouts.detect.open_judged` takes, `against` what `make_judges` takes.
+    `place` is the folder or Hub id of `model`, from which the list of its training inputs is read. `datasets` are
+    arguments of `cyclepref.builder.preferences.layouts.detect.open_judged`, `against` those of `make_judges`.
 
     Raises:
         JudgedError, LoadError: if a dataset cannot be read.
-        LeakError: if it has inputs that the model, or a reward model in `against`, was trained on, unless `allow_leak`.
-        EvaluationError: if it has no pair that can be judged, or for an unknown name in `against`.
-        RewardError: for a reward that is no finite number.
+        LeakError: if the model, or a reward model in `against`, was trained on inputs of it, unless `allow_leak`.
+        EvaluationError: if no pair of it can be judged, or `against` has an unknown name.
+        RewardError: if a reward is not a finite number.
     """
     check_names(against)
     opened = [open_judged(dataset, split) for dataset in datasets]
@@ -65,7 +65,7 @@ def evaluate(
 
 
 def _models(place: str | Path, against: Sequence[str]) -> dict[str, str | Path]:
-    """Where each model that was trained on judgements is: the one that is evaluated, and those it is held against."""
+    """The places of all reward models: the evaluated one and those in `against`."""
     others = {name: name.removeprefix(f"{REWARD}:") for name in against if name.startswith(f"{REWARD}:")}
     return {REWARD: place, **others}
 
@@ -76,7 +76,7 @@ def _leaks(
     allow: bool,
     progress: Callable[[str, int], AbstractContextManager[Tick]],
 ) -> dict[str, dict[str, object]]:
-    """For each model what a dataset has of its training inputs (see `check_leak`)."""
+    """For each model the training inputs that are in a dataset (see `check_leak`)."""
     inputs = {}
     if any(each.ids for each in seen.values()):
         with progress(f"leaks into {Path(layout.place).name}", len(layout)) as tick:
@@ -86,7 +86,7 @@ def _leaks(
 
 
 def about(layout: JudgedDataset, found: Collected, cycles: list[str]) -> dict[str, Any]:
-    """What a dataset is, what was left out of it, and what to bear in mind."""
+    """A dataset's description: its layout, what was left out of it, and remarks on its labels."""
     cycle = CYCLE_OF_CANDIDATE[found.kind]
     notes = []
     if cycles and cycle not in cycles:

@@ -1,4 +1,4 @@
-"""Who is asked which candidate is better: the reward model, and what it has to beat."""
+"""The judges of candidates: the reward model, and the baselines that it is compared with."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from cyclepref.schemas.ids import digest
 
 
 class Judge(Protocol):
-    """Says how good candidates are: a number each, larger for better. Only those of one input are compared."""
+    """Scores candidates; larger is better. Only candidates of one input are compared."""
 
     name: str
 
@@ -42,7 +42,7 @@ class Reward:
         """As in `Judge`.
 
         Raises:
-            RewardError: for a reward that is no finite number.
+            RewardError: if a reward is not a finite number.
         """
         images, texts = flat(inputs)
         rewards = self._model.score(images=images, texts=texts, batch_size=self._batch_size)
@@ -53,11 +53,11 @@ class Reward:
 def make_judges(names: tuple[str, ...], batch_size: int, device: torch.device) -> list[Judge]:
     """The judges of these names besides the reward model: `cycle`, `length`, `random`, `clip:...`, `reward:...`.
 
-    `length` is words of a caption or bytes of an image's file; `random` a hash of input and candidate; `cycle` what
-    the dataset's own cycle scores say.
+    `length` is words of a caption or bytes of an image's file; `random` a hash of input and candidate; `cycle` the
+    dataset's own cycle score.
 
     Raises:
-        EvaluationError: for another name.
+        EvaluationError: if a name is unknown.
         RewardError: if there is no such model.
     """
     check_names(names)
@@ -84,7 +84,7 @@ def _cycle(each: Shown) -> list[float]:
 
 
 def _random(each: Shown) -> list[float]:
-    """The same for the same content, wherever it stands."""
+    """Random scores that depend only on the contents, not on their order."""
     ids = map(key_of, each.candidates)
     return [int(digest("random judge", each.key, id_)[:13], 16) / 16**13 for id_ in ids]
 

@@ -1,4 +1,4 @@
-"""Test inputs that a reward model was trained on: accuracy on them says nothing of new ones."""
+"""Finds test inputs that a reward model was trained on: accuracy on these says nothing about new inputs."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ NAMED = 5
 
 
 def inputs_of(layout: JudgedDataset, tick: Callable[[int], None] = lambda done: None) -> dict[str, str]:
-    """The inputs of a dataset: the content id of each, and its dataset's own."""
+    """The inputs of a dataset: content id -> the dataset's own id."""
     found = {}
     for item in layout:
         found[_key(item)] = item.name
@@ -23,14 +23,14 @@ def inputs_of(layout: JudgedDataset, tick: Callable[[int], None] = lambda done: 
 def check_leak(
     place: str, inputs: dict[str, str], seen: Seen, allow: bool, who: str = "the model"
 ) -> dict[str, object]:
-    """How many `inputs` (see `inputs_of`) of the dataset at `place` are among those that `who` has `seen` in training:
-    checked, inputs, leaked, ids of some, and what is missing of what it has seen.
+    """Count the `inputs` (see `inputs_of`) of the dataset at `place` that `who` has `seen` in training: checked,
+    inputs, leaked, ids of some, and what is missing in `seen`.
 
-    An input is known by its content id or by its dataset's own id. Of a model that does not say what it was trained on
-    nothing is checked.
+    An input is recognised by its content id or its dataset's own id. Nothing is checked for a model without a list of
+    its training inputs.
 
     Raises:
-        LeakError: if there is one, unless `allow`.
+        LeakError: if an input was seen, unless `allow`.
     """
     if not seen.ids:
         return {"checked": False, "missing": seen.missing}
@@ -39,8 +39,8 @@ def check_leak(
         more = ", ..." if len(leaked) > NAMED else ""
         raise LeakError(
             f"{len(leaked)} of the {len(inputs)} inputs of {place} are among those that {who} was trained on "
-            f"({', '.join(leaked[:NAMED])}{more}): evaluate on other inputs (--split), or say --allow-leak to go on "
-            "anyway"
+            f"({', '.join(leaked[:NAMED])}{more}): evaluate on other inputs (--split), or use --allow-leak to go "
+            "on anyway"
         )
     found = {"checked": True, "inputs": len(inputs), "leaked": len(leaked), "some": leaked[:NAMED]}
     return found | ({"missing": seen.missing} if seen.missing else {})

@@ -9,13 +9,13 @@ from cyclepref.builder.reward.evaluation.collect import Collected
 
 
 def right(gaps: np.ndarray) -> np.ndarray:
-    """1 where the better candidate has the larger score, 0.5 where both have the same, else 0; (pairs,)."""
+    """1 if the better candidate has the larger score, 0.5 if both scores are equal, else 0; (pairs,)."""
     return (gaps > 0) + 0.5 * (gaps == 0)
 
 
 def accuracies(found: Collected, main: str) -> dict[str, dict[str, Any]]:
     """For each judge: pairwise accuracy in [0, 1] with its 95% interval, ties of its scores, and the same by margin
-    quartile, by length quartile and by pair of models; `gain` is what `main` has over it."""
+    quartile, by length quartile and by pair of models; `gain` is the accuracy of `main` minus the judge's."""
     hits = {name: right(gaps) for name, gaps in found.gaps.items()}
     ahead = {f"gain {name}": hits[main] - hits[name] for name in hits}
     bounds = intervals(hits | ahead, found.owner)
@@ -36,7 +36,7 @@ def accuracies(found: Collected, main: str) -> dict[str, dict[str, Any]]:
 def by_quartile(values: np.ndarray, hits: np.ndarray) -> list[dict[str, float]]:
     """Accuracy in each quarter of `values`, smallest first: from, to, accuracy, pairs.
 
-    Equal values are in one quarter, so that quarters may differ in size, and some may be missing.
+    Equal values are always in the same quarter, so quarters may differ in size or be missing.
     """
     known = ~np.isnan(values)
     values, hits = values[known], hits[known]
@@ -52,7 +52,7 @@ def by_quartile(values: np.ndarray, hits: np.ndarray) -> list[dict[str, float]]:
 
 
 def by_models(models: list[tuple[str, str]], hits: np.ndarray) -> list[dict[str, Any]]:
-    """Accuracy for each two models, whichever of them made the better candidate; by name."""
+    """Accuracy for every two models, whichever of them made the better candidate; in order of name."""
     found: dict[tuple[str, ...], list[float]] = {}
     for both, hit in zip(models, hits.tolist(), strict=True):
         if all(both):

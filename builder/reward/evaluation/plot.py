@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from PIL import ImageDraw, ImageFont
 
 INK, FAINT, GRID = "#1b1f24", "#57606a", "#d8dee4"
-# Told apart by people who see few colours too (Okabe & Ito).
+# Colours that colour-blind people can tell apart (Okabe & Ito).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 LEFT, TOP, BOTTOM = 52, 38, 42
 
@@ -14,7 +14,7 @@ Colour = int | str
 
 
 class Plot:
-    """One panel in `box` (left, top, width, height) of a picture; data of ranges `x` and `y` are drawn in it."""
+    """One panel in `box` (left, top, width, height) of a picture, for data in the ranges `x` and `y`."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Plot:
         pen.line([(self._area[0], self._area[3]), (self._area[2], self._area[3])], fill=FAINT)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point of the data is in the picture."""
+        """The position of a data point in the picture."""
         left, top, right, bottom = self._area
         across = (x - self._x[0]) / (self._x[1] - self._x[0])
         up = (y - self._y[0]) / (self._y[1] - self._y[0])
@@ -45,7 +45,7 @@ class Plot:
             self._pen.text((left - 6, y), form.format(value), fill=FAINT, font=ImageFont.load_default(11), anchor="rm")
 
     def x_ticks(self, values: Iterable[float], form: str, label: str, names: Sequence[str] | None = None) -> None:
-        """Values, or their names, below the axis, and what they are."""
+        """Values, or their names, below the axis, and the axis label."""
         for number, value in enumerate(values):
             x, y = self.at(value, self._y[0])
             said = names[number] if names else form.format(value)
@@ -69,7 +69,7 @@ class Plot:
     def bar(
         self, at: int, value: float, ends: tuple[float, float] | None, name: str, said: str, colour: Colour
     ) -> None:
-        """The bar in place `at`, with its interval, if it has one, its name below it and its value above."""
+        """The bar at position `at`, with its interval if it has one, its name below it and its value above."""
         left, top = self.at(at + 0.2, max(value, self._y[0]))
         right, bottom = self.at(at + 0.8, self._y[0])
         self._pen.rectangle((left, top, right, bottom), fill=_colour(colour))
@@ -81,7 +81,7 @@ class Plot:
         self._pen.text((middle, bottom + 6), name, fill=INK, font=small, anchor="ma")
 
     def legend(self, names: Sequence[tuple[str, Colour]]) -> None:
-        """What the lines are, in the upper left corner, where what rises with x leaves room."""
+        """The names of the lines, in the upper left corner, which rising curves leave free."""
         left, top = self._area[0] + 8, self._area[1] + 6
         for number, (name, colour) in enumerate(names):
             y = top + 15 * number

@@ -1,1 +1,1 @@
-"""Checkpoints that others have released, on today's libraries."""
+"""Reward models released by others: converting and loading their checkpoints with current libraries."""

@@ -1,4 +1,4 @@
-"""Files of weights, from disk or from the Hub, read without running what may be in them."""
+"""Reads weight files, from disk or from the Hub, without running code that they may contain."""
 
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,15 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from cyclepref.builder.reward.errors import RewardError
 
 PICKLED = (".pt", ".pth", ".bin")
-# What the field's models read; salesforce/BLIP's init_tokenizer names it so.
+# The tokenizer of these models, as in salesforce/BLIP's init_tokenizer.
 TOKENIZER = "bert-base-uncased"
 
 
 def read_weights(path: str | Path) -> Any:
-    """What a .safetensors, .pt, .pth or .bin file holds, on the CPU; a pickle's code is not run.
+    """The content of a .safetensors, .pt, .pth or .bin file, on the CPU; a pickle's code is not run.
 
     Raises:
-        RewardError: if there is no such file, it is of another kind, or holds more than tensors.
+        RewardError: if the file does not exist, has another ending, or holds more than tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -28,16 +28,16 @@ def read_weights(path: str | Path) -> Any:
         raise RewardError(f"{path} ends in {path.suffix!r}: a checkpoint is one of .safetensors, {', '.join(PICKLED)}")
     try:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    # Readers of broken files raise whatever they come across: each means that the file is no checkpoint.
+    # Readers raise all kinds of exceptions for broken files: each means that the file is not a checkpoint.
     except Exception as error:
         raise RewardError(
             f"{path} cannot be read as tensors ({type(error).__name__}): it is broken, or holds more than tensors, "
-            "which is not loaded since it could run code"
+            "which could run code and is not loaded"
         ) from error
 
 
 def hub_weights(repo: str, revision: str | None = None) -> Path:
-    """The one file of weights of a Hub repository, downloaded; safetensors before others.
+    """Download the only weights file of a Hub repository; safetensors are preferred.
 
     Raises:
         RewardError: if the Hub cannot be reached, or the repository has no such file, or several.
@@ -60,13 +60,13 @@ def read_tokenizer(name: str | Path = TOKENIZER) -> PreTrainedTokenizerBase:
     """A tokenizer by Hub id or folder.
 
     Raises:
-        RewardError: if there is none.
+        RewardError: if it cannot be loaded.
     """
     try:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    # Readers of broken files raise whatever they come across.
+    # Readers raise all kinds of exceptions for broken files.
     except Exception as error:
         raise RewardError(
-            f"cannot load the tokenizer {name} ({type(error).__name__}): these models read bert-base-uncased; name a "
+            f"cannot load the tokenizer {name} ({type(error).__name__}): these models use bert-base-uncased; name a "
             "folder that has it"
         ) from error

@@ -2,9 +2,9 @@
 
 ImageReward (THUDM/ImageReward) and CycleReward (hjbahng/cyclereward) keep the layout of salesforce/BLIP: a vision
 transformer under `blip.visual_encoder`, a BERT with cross-attention under `blip.text_encoder`, two projections that no
-reward uses, and the head under `mlp.layers`. What the weights do not say, that code fixes: attention heads of width 64,
-epsilon 1e-6 in the image tower (`norm_layer` in models/vit.py) and 1e-12 in the text tower (configs/med_config.json),
-dropout 0.1 in the text tower.
+reward uses, and the head under `mlp.layers`. Values that the weights do not show are fixed in BLIP's code: attention
+heads of width 64, epsilon 1e-6 in the image tower (`norm_layer` in models/vit.py) and 1e-12 in the text tower
+(configs/med_config.json), dropout 0.1 in the text tower.
 """
 
 import re
@@ -23,12 +23,12 @@ from cyclepref.builder.reward.model import RewardModel
 HEAD_WIDTH = 64
 VISION = "blip.visual_encoder."
 TEXT = "blip.text_encoder."
-# What torch's data-parallel modules put before each name.
+# The prefix that torch's data-parallel modules add to each name.
 PARALLEL = "module."
 HEAD = "mlp.layers."
-# In the checkpoints, and in no reward: contrastive projections, and a buffer that BERT once stored.
+# Names in the checkpoints that no reward uses: contrastive projections, and a buffer that BERT once stored.
 UNUSED = re.compile(r"blip\.(vision_proj|text_proj)\.(weight|bias)|blip\.text_encoder\.embeddings\.position_ids")
-# Parts of names of the vision transformer, and what they are called in transformers.
+# Parts of the vision transformer's names -> their names in transformers.
 VISION_NAMES = (
     ("cls_token", "embeddings.class_embedding"),
     ("pos_embed", "embeddings.position_embedding"),
@@ -43,8 +43,8 @@ VISION_NAMES = (
 
 @dataclass(frozen=True)
 class Kind:
-    """One published model: its head's settings, the places of its linear layers, where its weights are, the licence
-    that its authors' package names, and what it learned from."""
+    """One published model: its head's settings, the positions of its linear layers, its weights on the Hub, the licence
+    in its authors' package, and its training data."""
 
     config: dict[str, Any]
     layers: tuple[int, ...]
@@ -82,7 +82,7 @@ def kind_of(name: str) -> Kind:
     """A published model by its name.
 
     Raises:
-        RewardError: for an unknown name; lists the choices.
+        RewardError: if the name is unknown; the message lists the choices.
     """
     if name not in KINDS:
         raise RewardError(f"unknown kind of checkpoint {name!r}. Choose from: {', '.join(KINDS)}")
@@ -92,11 +92,12 @@ def kind_of(name: str) -> Kind:
 def convert(weights: Mapping[str, torch.Tensor], kind: str, tokenizer: PreTrainedTokenizerBase) -> RewardModel:
     """The reward model with these weights, in evaluation mode, with the processor of the original.
 
-    Images are resized (bicubic, shorter edge) and cropped at the centre; texts are BERT's, with BLIP's added tokens.
+    Images are resized (bicubic, shorter edge) and cropped at the centre; the tokenizer is BERT's with BLIP's added
+    tokens.
 
     Raises:
-        RewardError: if `kind` is unknown, or the weights are not of its architecture; names what is missing,
-            unexpected or of another shape.
+        RewardError: if `kind` is unknown, or the weights do not fit its architecture; the message names weights that
+            are missing, unexpected or of another shape.
     """
     wanted = kind_of(kind)
     weights = _plain(weights)
@@ -111,12 +112,12 @@ def convert(weights: Mapping[str, torch.Tensor], kind: str, tokenizer: PreTraine
 
 
 def _plain(weights: Any) -> dict[str, torch.Tensor]:
-    """The state dict itself: without what training scripts wrap around it."""
+    """The state dict itself, without the wrappers that training scripts add."""
     for wrapper in ("model", "state_dict"):
         if isinstance(weights, Mapping) and isinstance(weights.get(wrapper), Mapping):
             weights = weights[wrapper]
     if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise RewardError("the checkpoint is no state dict: it must map names to tensors")
+        raise RewardError("the checkpoint is not a state dict: it must map names to tensors")
     if not weights:
         raise RewardError("the checkpoint is empty: it has no weights")
     _refuse("named by no text", [repr(name) for name in weights if not isinstance(name, str)])
@@ -126,7 +127,7 @@ def _plain(weights: Any) -> dict[str, torch.Tensor]:
 
 
 def _config(weights: dict[str, torch.Tensor], kind: Kind) -> RewardConfig:
-    """The shape that the weights have."""
+    """The config that fits the weights' shapes."""
     patch, positions = _shape(weights, f"{VISION}patch_embed.proj.weight", 4), _shape(weights, f"{VISION}pos_embed", 3)
     words, text_positions = (
         _shape(weights, f"{TEXT}embeddings.{name}_embeddings.weight", 2) for name in ("word", "position")
@@ -173,12 +174,13 @@ def _load(model: RewardModel, weights: dict[str, torch.Tensor], kind: Kind) -> N
 
 
 def _plain_floats(value: torch.Tensor) -> bool:
-    """Neither integers nor complex, sparse, quantised or without content."""
+    """Whether a value is a dense floating-point tensor with content: not integer, complex, sparse, quantised or on
+    meta."""
     return value.is_floating_point() and value.layout is torch.strided and not (value.is_meta or value.is_quantized)
 
 
 def _name(name: str, kind: Kind) -> str:
-    """A weight's name in `RewardModel`; one that has none keeps its own, and is then unexpected."""
+    """A weight's name in `RewardModel`; an unknown name is kept, and then counts as unexpected."""
     if name.startswith(VISION):
         inner = name.removeprefix(VISION)
         if inner.startswith("norm."):
@@ -190,7 +192,7 @@ def _name(name: str, kind: Kind) -> str:
         return f"text_model.{name.removeprefix(TEXT)}"
     layer, _, part = name.removeprefix(HEAD).partition(".")
     if name.startswith(HEAD) and layer.isdecimal() and int(layer) in kind.layers:
-        # Ours has a linear layer, an activation and a dropout each time.
+        # In our head each hidden layer is three modules: linear, activation, dropout.
         return f"head.{3 * kind.layers.index(int(layer))}.{part}"
     return name
 
@@ -210,14 +212,14 @@ def _shape(weights: dict[str, torch.Tensor], name: str, dimensions: int) -> torc
 
 
 def _count(weights: dict[str, torch.Tensor], prefix: str) -> int:
-    """How many layers there are; where their numbers have a gap, names are missing and others unexpected."""
+    """The number of layers. If their numbers have a gap, loading reports missing and unexpected names."""
     numbers = {name.removeprefix(prefix).split(".")[0] for name in weights if name.startswith(prefix)}
     return sum(number.isdecimal() for number in numbers)
 
 
 def _heads(width: int) -> int:
     if width % HEAD_WIDTH:
-        raise RewardError(f"a tower of width {width} is none of BLIP's: those have attention heads of {HEAD_WIDTH}")
+        raise RewardError(f"a tower of width {width} is not BLIP's, whose attention heads have width {HEAD_WIDTH}")
     return width // HEAD_WIDTH
 
 
@@ -229,15 +231,15 @@ def _refuse(what: str, names: Any) -> None:
 
 
 def _blip_tokenizer(tokenizer: PreTrainedTokenizerBase, words: int) -> PreTrainedTokenizerBase:
-    """BERT's tokenizer with the tokens that BLIP adds, so that they are read as one token each as in the original.
+    """BERT's tokenizer with BLIP's added tokens, so that each is read as one token as in the original.
 
-    (As `init_tokenizer` of salesforce/BLIP does; no reward's text begins with either.)
+    (As in `init_tokenizer` of salesforce/BLIP. Texts of rewards begin with neither.)
     """
     if len(tokenizer) == words - 2:
         tokenizer.add_special_tokens({"bos_token": "[DEC]", "additional_special_tokens": ["[ENC]"]})
     if len(tokenizer) != words:
         raise RewardError(
-            f"the tokenizer has {len(tokenizer)} tokens, the checkpoint's text tower {words}: these models read "
+            f"the tokenizer has {len(tokenizer)} tokens, the checkpoint's text tower {words}: these models use "
             "bert-base-uncased"
         )
     return tokenizer

@@ -1,4 +1,4 @@
-"""A reward model by what a user calls it: a folder, a Hub id, a checkpoint file, or the name of a published model."""
+"""Loads a reward model from a folder, a Hub id, a checkpoint file, or by the name of a published model."""
 
 from pathlib import Path
 
@@ -17,8 +17,8 @@ def load_published(
 ) -> RewardModel:
     """A reward model for use, on `device` (see `usable_device`), in evaluation mode.
 
-    `name` is a folder that `save_pretrained` wrote, a checkpoint file in the layout of `kind` (converted on the way),
-    or a Hub id; a Hub repository may hold either. `tokenizer` is for checkpoints, which have none.
+    `name` is a folder that `save_pretrained` wrote, a checkpoint file in the layout of `kind` (which is converted), or
+    a Hub id of either. `tokenizer` is for checkpoints, which have none.
 
     Raises:
         RewardError: if there is no such model.
@@ -36,7 +36,7 @@ def load_published(
 
 
 def usable_device(device: str | torch.device | None = None) -> torch.device:
-    """The device of this name; without one the GPU if there is one, else the CPU.
+    """The device of this name; without a name the GPU if there is one, else the CPU.
 
     Raises:
         RewardError: if there is no such device.
@@ -44,9 +44,9 @@ def usable_device(device: str | torch.device | None = None) -> torch.device:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:  # what torch raises for a device that is not there
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch's errors for an unknown device
         raise RewardError(
-            f"cannot use the device {str(device)!r}: {' '.join(str(error).split()):.300}; say cpu, cuda or cuda:1"
+            f"cannot use the device {str(device)!r}: {' '.join(str(error).split()):.300}; use cpu, cuda or cuda:1"
         ) from error
 
 
@@ -58,5 +58,5 @@ def published_repo(kind: str) -> str:
 def _is_ours(repo: str) -> bool:
     try:
         return read_config(repo).model_type == RewardConfig.model_type
-    except RewardError:  # no config that transformers knows: it may hold a checkpoint in the original layout
+    except RewardError:  # without a config that transformers knows it may hold a checkpoint in the original layout
         return False

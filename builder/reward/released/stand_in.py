@@ -1,4 +1,4 @@
-"""What the stand-ins for released packages share: the faces of the original's module on a `RewardModel`."""
+"""The common part of the stand-ins for released packages: the original module's interface on a `RewardModel`."""
 
 import io
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ IMAGES_AT_ONCE = 64
 
 
 class StandIn(nn.Module):
-    """A module with the attributes that users of the originals reach for: `blip`, `mlp`, `mean`, `std`, `preprocess`,
-    `device`; `model` is the reward model, which has the rest."""
+    """A module with the attributes that users of the originals need: `blip`, `mlp`, `mean`, `std`, `preprocess`,
+    `device`; `model` is the reward model itself."""
 
     def __init__(self, model: RewardModel):
         super().__init__()
@@ -30,7 +30,7 @@ class StandIn(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are. The originals note it by hand: setting it moves them."""
+        """The device of the weights. Users of the originals set it by hand; setting it here moves the weights."""
         return self.model.device
 
     @device.setter
@@ -49,30 +49,30 @@ class StandIn(nn.Module):
 
     @property
     def mean(self) -> float:
-        """What is taken from the head's output."""
+        """The mean that is subtracted from the head's output."""
         return self.model.config.reward_mean
 
     @property
     def std(self) -> float:
-        """What the head's output, less `mean`, is divided by."""
+        """The standard deviation that divides the head's output minus `mean`."""
         return self.model.config.reward_std
 
     def preprocess(self, image: ImageLike) -> torch.Tensor:
         """A picture as the tensor (3, height, width) that the towers read.
 
         As the originals do it: resized (bicubic, shorter edge) and cropped in the picture's own mode, then converted to
-        RGB. So palettes, transparency and EXIF turns are read otherwise than by `RewardModel.score`.
+        RGB. So palettes, transparency and EXIF rotation are treated differently than in `RewardModel.score`.
         """
         processor = self.model.need_processor()
         images, edge = processor.image_processor, processor.image_processor.size.get("shortest_edge")
-        if edge is None:  # no model of the originals' layout
+        if edge is None:  # not a model in the originals' layout
             return pixels(processor, [open_image(image)])[0]
         picture = _as_it_is(image)
         try:
             picture = vision.resize(picture, edge, FILTERS[images.resample])
             picture = vision.center_crop(picture, [images.crop_size["height"], images.crop_size["width"]])
         except ValueError as error:
-            raise RewardError(f"Pillow resizes no picture of mode {picture.mode!r}: convert it to RGB first") from error
+            raise RewardError(f"Pillow cannot resize mode {picture.mode!r}: convert it to RGB first") from error
         return vision.normalize(vision.to_tensor(picture.convert("RGB")), images.image_mean, images.image_std)
 
     @torch.no_grad()
@@ -96,14 +96,14 @@ class StandIn(nn.Module):
 
 
 class Blip:
-    """Inside `blip`: what code reaches for that puts the original's steps together itself."""
+    """The attribute `blip`, for code that calls the original's steps one by one."""
 
     def __init__(self, model: RewardModel):
         self._model = model
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """BERT's, with BLIP's two tokens."""
+        """BERT's tokenizer, with BLIP's two tokens."""
         return self._model.need_processor().tokenizer
 
     def visual_encoder(self, image: torch.Tensor) -> torch.Tensor:
@@ -129,7 +129,7 @@ class Blip:
 
 
 def _as_it_is(image: ImageLike) -> Image.Image:
-    """A picture in its own mode, neither turned nor put on white; a file's is checked as every file is."""
+    """A picture in its own mode, without EXIF rotation or a white background; files are checked as everywhere."""
     if isinstance(image, str | Path):
         data = read_image(image)
         decode(data)

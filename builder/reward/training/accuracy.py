@@ -19,7 +19,7 @@ INPUTS_PER_BATCH = 16
 class PairwiseAccuracy:
     """The share of pairs, in [0, 1], whose chosen candidate has the larger reward; equal rewards count one half.
 
-    `inputs` are those that the pairs come from.
+    `inputs` is the number of inputs with pairs.
     """
 
     cycle: str
@@ -33,17 +33,18 @@ def pairwise_accuracy(model: RewardModel, dataset: str | Path, split: str) -> Pa
     """Pairwise accuracy of a model on one split of a preference dataset.
 
     Raises:
-        PreferenceError: if the split has no pairs, or the dataset is broken (see `load_preferences`).
+        PreferenceError: if the split has no pairs, or the dataset is inconsistent (see `load_preferences`).
     """
     found = _find(dataset, split)
     return accuracy_of(found, input_rewards(model, found))
 
 
 def candidate_rewards(model: RewardModel, dataset: str | Path, split: str) -> pa.Table:
-    """The reward of every candidate of one split, in pairs or not: generation_id, reward; in the dataset's order.
+    """The reward of every candidate of one split, including those in no pair: generation_id, reward; in the dataset's
+    order.
 
     Raises:
-        PreferenceError: if there is no such split, or the dataset is broken (see `load_preferences`).
+        PreferenceError: if there is no such split, or the dataset is inconsistent (see `load_preferences`).
     """
     found = _find(dataset, split)
     rewards = torch.cat(input_rewards(model, found)).double().numpy()
@@ -51,7 +52,7 @@ def candidate_rewards(model: RewardModel, dataset: str | Path, split: str) -> pa
 
 
 def accuracy_of(split: PreferenceSplit, rewards: list[torch.Tensor]) -> PairwiseAccuracy:
-    """As `pairwise_accuracy`, from the rewards that `input_rewards` gave."""
+    """As `pairwise_accuracy`, from the rewards of `input_rewards`."""
     if not split.pair_count:
         raise PreferenceError(
             f"{split} has no pairs to measure accuracy on: choose another split, or build more inputs"
@@ -61,8 +62,8 @@ def accuracy_of(split: PreferenceSplit, rewards: list[torch.Tensor]) -> Pairwise
 
 
 def right_of(pairs: Sequence[list[tuple[int, int]]], rewards: Sequence[torch.Tensor]) -> tuple[float, int]:
-    """How many pairs have the larger reward for their chosen candidate (equal rewards count one half), and how many
-    there are; input by input."""
+    """The number of pairs whose chosen candidate has the larger reward (equal rewards count one half), and the number
+    of pairs."""
     right, count = 0.0, 0
     for places, reward in zip(pairs, rewards, strict=True):
         differences = [float(reward[chosen] - reward[rejected]) for chosen, rejected in places]
@@ -79,11 +80,10 @@ def input_rewards(
     rows: Sequence[int] | None = None,
     tick: Callable[[int], None] = lambda done: None,
 ) -> list[torch.Tensor]:
-    """For each input of a split (or of some `rows` of it) the rewards (candidates,) of its candidates, float on the
+    """For each input of a split (or of some `rows` of it) the rewards (candidates,) of its candidates, floats on the
     CPU.
 
-    `read` may know what an earlier pass or the frozen layers made of the images. `tick` is told of inputs as they are
-    done.
+    `read` may reuse results of an earlier pass or of frozen layers. `tick` is called with the number of inputs done.
     """
     rows = range(len(split)) if rows is None else rows
     reader, collate = read or (TrainingView(model), Collate(model.need_processor(), model.max_text_length, cache_mb=0))

@@ -1,4 +1,4 @@
-"""Steps of training: which inputs they hold, and the tensors of these."""
+"""The steps of training: which inputs each has, and their tensors."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,18 +13,17 @@ from cyclepref.builder.reward.preprocess import pad, pixels, tokenise, warn_of_c
 from cyclepref.builder.reward.training.data import PreferenceError, PreferenceInput, PreferenceSplit, SplitImage
 from cyclepref.builder.reward.training.frozen_cache import PrefixCache, image_key, open_picture, text_key
 
-# Texts that rules make of one, for the auxiliary loss.
+# Makes perturbed texts from a text, for the auxiliary loss.
 Perturb = Callable[[str], list[str]]
 
 
 class Passes(torch.utils.data.Dataset):
-    """What devices read, pass by pass: `passes[i]` are the inputs of pass i of an epoch, a list.
+    """The inputs that devices read in each pass: `passes[i]` is the list of inputs of pass i of an epoch.
 
-    A step is `passes_per_step` passes in a row, those of all workers. Which inputs make up a step is a function of the
-    data, the seed, the epoch and the size of a step: neither the number of workers nor the size of a pass changes it.
-    Inputs are shared out evenly, so an epoch's steps differ by one input at most. Each epoch sees each input once, in
-    a new order, in which several datasets are spread evenly; a pass without an input of its own has one whose pairs
-    are left out.
+    A step is `passes_per_step` consecutive passes, of all workers together. The inputs of a step depend on the data,
+    the seed, the epoch and the size of a step, not on the number of workers or the size of a pass. Inputs are divided
+    evenly, so an epoch's steps differ by at most one input. Each epoch has each input once, in a new order that spreads
+    several datasets evenly; a pass without inputs gets one whose pairs are left out.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class Passes(torch.utils.data.Dataset):
         self.passes_per_step = workers * math.ceil(largest / (workers * inputs_per_pass))
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the order of an epoch, counted from 0."""
+        """Use the order of an epoch, counted from 0."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -56,7 +55,7 @@ class Passes(torch.utils.data.Dataset):
         return [PreferenceInput(**{**stand_in.__dict__, "pairs": [], "margins": []})]
 
     def _steps(self, epoch: int) -> list[np.ndarray]:
-        """For each step of an epoch (inputs, 2): split and row of each; made once an epoch in each process."""
+        """For each step of an epoch (inputs, 2): split and row of each; each process computes it once per epoch."""
         if self._made is None or self._made[0] != epoch:
             self._made = (epoch, np.array_split(self._order(epoch), self.steps))
         return self._made[1]
@@ -73,7 +72,7 @@ class Passes(torch.utils.data.Dataset):
 
 
 def inputs_for_pairs(splits: Sequence[PreferenceSplit], pairs_per_step: int) -> int:
-    """How many inputs have about so many pairs on average; at least 1."""
+    """The number of inputs that have about `pairs_per_step` pairs on average; at least 1."""
     inputs, pairs = sum(len(split.with_pairs) for split in splits), sum(split.pair_count for split in splits)
     if not pairs:
         raise PreferenceError("there are no pairs to make steps of")
@@ -81,7 +80,7 @@ def inputs_for_pairs(splits: Sequence[PreferenceSplit], pairs_per_step: int) -> 
 
 
 class Frozen(NamedTuple):
-    """The caches of a run: of images with the key of each, and of texts (dual encoders alone)."""
+    """The caches of a run: of images, with the key of each, and of texts (dual encoders only)."""
 
     images: PrefixCache | None = None
     texts: PrefixCache | None = None
@@ -94,14 +93,15 @@ class Collate:
 
     Three inputs, [one image, texts a b c], [one image, texts d e], [images p q, one text f], make seven candidates of
     four images and six texts: image_index [0 0 0 1 1 2 3], text_index [0 1 2 3 4 5 5]. A pair (2, 0) of the first input
-    stays (2, 0); (1, 0) of the last becomes (6, 5). Equal images and equal texts are one.
+    stays (2, 0); (1, 0) of the last becomes (6, 5). Equal images and equal texts appear once.
 
-    With `perturb`, a candidate that is chosen and never rejected comes again with each text that it makes of its own,
-    after all candidates; `examples` (examples, 1 + most perturbed) are their places, -1 where there is none.
+    With `perturb`, every candidate that is chosen and never rejected is repeated after all candidates, once with each
+    perturbed text; `examples` (examples, 1 + most perturbed) are the places of the originals and their perturbed
+    versions, -1 for none.
 
-    Images are pixels (images, 3, height, width) in `pixel_values`, or what `frozen` knows of them in `image_prefix`;
-    likewise texts in `text_prefix`. Decoding and resizing an image costs more than scoring it with a small model, so
-    pixel values are kept from one epoch to the next, up to `cache_mb` megabytes (2**20 bytes).
+    Images are pixels (images, 3, height, width) in `pixel_values`, or the frozen layers' output from `frozen` in
+    `image_prefix`; likewise texts in `text_prefix`. Decoding and resizing an image costs more than scoring it with a
+    small model, so pixel values are kept from one epoch to the next, up to `cache_mb` megabytes (2**20 bytes).
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Collate:
         self._room = cache_mb * 2**20
 
     def one_pass(self, passes: list[list[PreferenceInput]]) -> dict[str, torch.Tensor]:
-        """The one pass that a list holds; with `perturb`, its `examples` too."""
+        """The batch of the only pass in a list; with `perturb`, it has `examples` too."""
         (inputs,) = passes
         return self._batch(inputs, self.perturb)
 
@@ -191,7 +191,7 @@ class Collate:
 
 
 def _examples(rows: list[tuple[SplitImage, str]], best: list[int], perturb: Perturb) -> torch.Tensor:
-    """Add a row for each perturbed text of the best candidates; the places of these and their originals."""
+    """Add a row for each perturbed text of the best candidates; returns the places of the originals and these rows."""
     examples = []
     for at in best:
         picture, text = rows[at]

@@ -1,4 +1,4 @@
-"""Preference datasets as a reward model reads them: an input, its candidates and its pairs, together.
+"""Preference datasets for training: one item is an input with its candidates and its pairs.
 
 Pairs of one input share its image or text and most of their candidates. Read input by input, the shared side is
 encoded once and every candidate is scored once, however many pairs it is in: 8 candidates make up to 28 pairs, which
@@ -21,11 +21,11 @@ from cyclepref.builder.preferences.rankings import LoadError, Rankings
 
 
 class PreferenceError(LoadError):
-    """A preference dataset that cannot be learned from; the message names the place, the value and the rule."""
+    """A preference dataset that cannot be used for training; the message names the place, the value and the rule."""
 
 
 class SplitImage(NamedTuple):
-    """An image of a split, read from where it is when asked for."""
+    """An image of a split, read on demand."""
 
     split: "PreferenceSplit"
     of: str  # "input" or "candidate"
@@ -46,8 +46,8 @@ class SplitImage(NamedTuple):
 class PreferenceInput:
     """One input with its candidates: one image and many texts (i2t2i), or many images and one text (t2i2t).
 
-    Candidate k is (image k, text k), the shared side being the same for each. `pairs` are (chosen, rejected) as
-    indices of candidates; `margins`, one for each pair, are in the units of the score that decided.
+    Candidate k is (image k, text k); the input's side is the same for all. `pairs` are (chosen, rejected) as indices of
+    candidates; `margins`, one for each pair, are in the units of the deciding score.
     """
 
     cycle: str
@@ -59,9 +59,9 @@ class PreferenceInput:
 
 
 class PreferenceSplit(torch.utils.data.Dataset):
-    """One split of a preference dataset: `split[i]` is its i-th input; its images are read when asked for.
+    """One split of a preference dataset: `split[i]` is its i-th input; its images are read on demand.
 
-    `generation_ids` are those of all candidates, input by input; `pairs[i]` and `margins[i]` are of input i.
+    `generation_ids` are those of all candidates, input by input; `pairs[i]` and `margins[i]` belong to input i.
     """
 
     def __init__(self, rankings: Rankings, pairs: pa.Table):
@@ -88,7 +88,7 @@ class PreferenceSplit(torch.utils.data.Dataset):
 
     @property
     def pair_count(self) -> int:
-        """Pairs in the split."""
+        """The number of pairs in the split."""
         return sum(map(len, self.pairs))
 
     @property
@@ -106,14 +106,14 @@ def load_preferences(
     """All splits of a preference dataset that have inputs, by name; every pair is in exactly one.
 
     `source` is what `cyclepref.builder.preferences.load.load_pairs` reads (a finished run, a dataset folder,
-    CyclePrefDB's layout, or a repository on the Hub), or a dataset in a layout of builder/judged, as
-    `cyclepref.builder.preferences.layouts.as_rankings.open_layout` takes it. `filters` leave out pairs (see
+    CyclePrefDB's layout, or a repository on the Hub), or a dataset in another layout (see
+    `cyclepref.builder.preferences.layouts.as_rankings.open_layout`). `filters` leave out pairs (see
     `cyclepref.builder.preferences.filters.Filters`).
 
     Raises:
-        LoadError: if there is no dataset, or it does not hold together.
-        PreferenceError: if there is no input in it; if a margin is missing or no finite number; if a pair compares
-            candidates of two inputs, one candidate with itself, or two that another pair compares.
+        LoadError: if there is no dataset, or it is inconsistent.
+        PreferenceError: if it has no input; if a margin is missing or not a finite number; if a pair compares
+            candidates of two inputs, a candidate with itself, or two that another pair compares.
     """
     opened = open_layout(source, revision, progress)
     splits = {name: opened.read(name) for name in opened.splits()}
@@ -146,5 +146,5 @@ def _check(where: str, pair_id: str, rows: Any, chosen: int, rejected: int, marg
     if rows[chosen] != rows[rejected]:
         raise PreferenceError(f"{where}: pair {pair_id} compares candidates of two inputs")
     if len(both) < 2 or both in seen:
-        raise PreferenceError(f"{where}: pair {pair_id} compares two candidates that are one, or were compared before")
+        raise PreferenceError(f"{where}: pair {pair_id} compares one candidate, or two that were compared before")
     seen.add(both)

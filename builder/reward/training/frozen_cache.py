@@ -1,8 +1,8 @@
-"""What the frozen half of a tower makes of images and texts, on disk: computed once for each distinct one.
+"""A cache on disk for the output of a tower's frozen layers, computed once for each distinct image and text.
 
-A part is one safetensors file, written under another name and renamed: `states` (places, width) of its entries one
-after the other, `first` (entries + 1) where each begins, and the entries' keys. Keys are hashes of contents, and the
-folder's name is a hash of all that changes the numbers, so that a cache may serve any number of runs at once.
+A part is one safetensors file, written under another name and renamed: `states` (places, width) has its entries one
+after the other, `first` (entries + 1) where each begins, and the metadata their keys. Keys are hashes of contents, and
+the folder's name is a hash of everything that changes the numbers, so that several runs can share a cache.
 """
 
 import json
@@ -39,7 +39,7 @@ PART_BYTES = 64 * 2**20
 
 
 class PrefixCache:
-    """States of one half, by key: `cache[key]` is (places, width), in the dtype they are kept in."""
+    """Outputs of one tower's frozen half by key: `cache[key]` is (places, width), in the dtype on disk."""
 
     def __init__(self, folder: Path, model: Any, half: Half, dtype: str):
         self.half, self.dtype = half, DTYPES[dtype]
@@ -47,7 +47,7 @@ class PrefixCache:
 
     @cached_property
     def _places(self) -> dict[str, tuple[Path, int, int]]:
-        """Where each entry lies: its part, and from which row to which."""
+        """The position of each entry: its part, first row and end."""
         found = {}
         for part in sorted(self.folder.glob("*.safetensors")):
             with safe_open(part, "pt") as opened:
@@ -72,14 +72,14 @@ class PrefixCache:
         return {name: value for name, value in self.__dict__.items() if name not in ("_places", "_parts")}
 
     def reread(self) -> None:
-        """Look for parts that others wrote."""
+        """Look for parts that other processes wrote."""
         self.__dict__.pop("_places", None)
 
     def write(self, entries: dict[str, torch.Tensor]) -> None:
-        """Keep entries, each (places, width), as one part.
+        """Write entries, each (places, width), as one part.
 
         Raises:
-            RewardError: if a number has no finite form in the cache's dtype, or the disk is full.
+            RewardError: if a number is not finite in the cache's dtype, or the disk is full.
         """
         states = torch.cat(list(entries.values())).to("cpu", self.dtype)
         if not states.isfinite().all():
@@ -102,12 +102,12 @@ def image_key(data: bytes) -> str:
 
 
 def text_key(text: str) -> str:
-    """Id of a text as it stands."""
+    """Id of a text, without normalisation."""
     return digest("exact text", text)
 
 
 def keys_of(pictures: Sequence[SplitImage], progress: Stage) -> dict[SplitImage, str]:
-    """The key of each image; reads them all, and decodes none."""
+    """The key of each image; all are read, none is decoded."""
     found = {}
     with progress("reward model: images read", len(pictures)) as tick, ThreadPoolExecutor(THREADS) as pool:
         for picture, key in zip(pictures, pool.map(lambda picture: image_key(picture.read()), pictures), strict=True):
@@ -119,7 +119,7 @@ def keys_of(pictures: Sequence[SplitImage], progress: Stage) -> dict[SplitImage,
 def fill_images(
     model: Any, cache: PrefixCache, keys: dict[SplitImage, str], progress: Stage, share: tuple[int, int] = (0, 1)
 ) -> None:
-    """Compute what is missing of images, as worker `share[0]` of `share[1]`.
+    """Compute missing entries of images, as worker `share[0]` of `share[1]`.
 
     Raises:
         UnreadableImage: if one does not decode; the message names it.
@@ -143,7 +143,7 @@ def fill_images(
 def fill_texts(
     model: Any, cache: PrefixCache, texts: Iterable[str], progress: Stage, share: tuple[int, int] = (0, 1)
 ) -> None:
-    """Compute what is missing of texts, as worker `share[0]` of `share[1]`.
+    """Compute missing entries of texts, as worker `share[0]` of `share[1]`.
 
     Raises:
         RewardError: if the disk has no room for them.
@@ -166,7 +166,7 @@ def fill_texts(
 
 @torch.inference_mode()
 def _images(model: Any, half: Half, pictures: Sequence[SplitImage]) -> list[torch.Tensor]:
-    with ThreadPoolExecutor(THREADS) as pool:  # decoding waits for no other thread
+    with ThreadPoolExecutor(THREADS) as pool:  # decoding releases the GIL, so threads run in parallel
         opened = list(pool.map(open_picture, pictures))
     values = pixels(model.need_processor(), opened)
     states = begin_images(model, half, values.to(model.device))
@@ -192,7 +192,7 @@ def _text_places(model: Any, half: Half, ids: list[int]) -> int:
 
 
 def _text_width(model: Any, half: Half) -> int:
-    """Of a text's states; of a whole tower, of its embedding."""
+    """The width of a text's states, or of its embedding if the whole tower is frozen."""
     text = model.config.text_config
     if not half.whole:
         return text.hidden_size
@@ -203,18 +203,18 @@ def open_picture(picture: SplitImage) -> Any:
     """The image, decoded.
 
     Raises:
-        UnreadableImage: if it does not decode; the message says which it is.
+        UnreadableImage: if it does not decode; the message names it.
     """
     try:
         return decode(picture.read())
     except UnreadableImage as error:
         raise UnreadableImage(
-            f"{picture} is no image that can be read ({error}): repair it, or build the dataset again without it"
+            f"{picture} cannot be read ({error}): repair it, or build the dataset again without it"
         ) from error
 
 
 def _announce(cache: PrefixCache, what: str, count: int, size: int) -> None:
-    """Say what will be written before it is; refuse what does not fit."""
+    """Print what will be written, and refuse it if the disk has no room."""
     with writing(cache.folder):
         cache.folder.mkdir(parents=True, exist_ok=True)
     layers = "the whole tower" if cache.half.whole else f"{cache.half.layers} frozen layers"
@@ -231,7 +231,8 @@ def _announce(cache: PrefixCache, what: str, count: int, size: int) -> None:
 
 
 def _is_mine(share: tuple[int, int]) -> Callable[[str], bool]:
-    """Whose a key is does not depend on what others have written meanwhile."""
+    """Whether a key belongs to this worker. That depends on the key alone, not on what others have written
+    meanwhile."""
     return lambda key: int(key[:8], 16) % share[1] == share[0]
 
 
@@ -240,7 +241,7 @@ def _batches(keys: list[str]) -> Iterator[list[str]]:
 
 
 def _keep(cache: PrefixCache, made: Iterator[tuple[str, torch.Tensor]], count: int, progress: Stage) -> None:
-    """Write entries as they are made, part by part: a kill costs what one part holds."""
+    """Write entries part by part as they are made: a kill loses one part at most."""
     part: dict[str, torch.Tensor] = {}
     size = 0
     with progress(f"reward model: frozen half of {cache.half.tower}s", count) as tick:

@@ -1,8 +1,8 @@
-"""Towers in two halves: what the frozen layers make of an image or a text, and what the rest makes of that.
+"""Towers in two halves: the frozen first layers, and the rest, which reads their output.
 
-The first half is a function of the content alone as long as training goes on, so it is computed once (see
-builder/reward/training/frozen_cache.py). Texts have one only in dual encoders: BLIP's text layers see the image at
-every depth.
+During training the first half's output depends on the content alone, so it is computed once (see
+builder/reward/training/frozen_cache.py). Texts have a first half only in dual encoders: every text layer of BLIP sees
+the image.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from cyclepref.schemas.ids import digest
 
 
 class Half(NamedTuple):
-    """How far a tower is frozen: `layers` of its first layers; `whole` if nothing after them learns either, so that
+    """The frozen part of a tower: its first `layers` layers; `whole` if everything after them is frozen too, so that
     its embedding is final. `tower` is "image" or "text"."""
 
     tower: str
@@ -24,7 +24,7 @@ class Half(NamedTuple):
 
 
 def frozen_half(model: Any, tower: str) -> Half | None:
-    """The frozen half of one tower of a reward model, or None where it learns from its embeddings on."""
+    """The frozen half of one tower of a reward model, or None if its embeddings are trained."""
     if tower == "text" and model.backbone.joint:
         return None
     part: Tower = model.backbone.parts(model)[0 if tower == "image" else 1]
@@ -40,7 +40,7 @@ def _learns(module: torch.nn.Module) -> bool:
 
 
 def half_fingerprint(model: Any, half: Half) -> str:
-    """Id of what a half computes: its architecture, its weights, and how it is told to read images or texts."""
+    """Id of everything that a half's output depends on: its architecture, its weights, and the preprocessing."""
     part = model.backbone.parts(model)[0 if half.tower == "image" else 1]
     modules = [*part.before, *part.layers[: half.layers], *(part.after if half.whole else ())]
     config = model.config.vision_config if half.tower == "image" else model.config.text_config
@@ -58,8 +58,8 @@ def half_fingerprint(model: Any, half: Half) -> str:
 
 
 def begin_images(model: Any, half: Half, pixel_values: torch.Tensor) -> torch.Tensor:
-    """(images, 3, height, width) -> what `finish_images` takes: (images, places, width), or (images, width) of a tower
-    that is frozen as a whole."""
+    """(images, 3, height, width) -> the input of `finish_images`: (images, places, width), or (images, width) if the
+    whole tower is frozen."""
     if half.whole:
         return model.encode_images(pixel_values)
     vision = model.vision_model
@@ -85,8 +85,8 @@ def finish_images(model: Any, half: Half, states: torch.Tensor) -> torch.Tensor:
 
 
 def begin_texts(model: Any, half: Half, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """(texts, length) -> what `finish_texts` takes: (texts, length, width), or (texts, width) of a tower that is frozen
-    as a whole. (SigLIP reads texts at their full length.)"""
+    """(texts, length) -> the input of `finish_texts`: (texts, length, width), or (texts, width) if the whole tower is
+    frozen. (SigLIP reads texts at their full length.)"""
     if half.whole:
         return model.backbone.encode_texts(model, input_ids, attention_mask)
     if model.config.backbone == "siglip":
@@ -107,13 +107,14 @@ def finish_texts(model: Any, half: Half, states: torch.Tensor, input_ids: torch.
 
 
 def _ends(text: Any, input_ids: torch.Tensor) -> torch.Tensor:
-    """Where CLIP reads each text: at its end token, or, in configs with the wrong one (2), at the largest id."""
+    """The position at which CLIP reads each text: its end token, or the largest id for configs with a wrong end token
+    (2)."""
     ids = input_ids.int()
     return ids.argmax(-1) if text.eos_token_id == 2 else (ids == text.eos_token_id).int().argmax(-1)
 
 
 def full_length(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """SigLIP's texts as it reads them: padded to the most tokens it has places for."""
+    """Pad texts to SigLIP's full length, the number of its positions."""
     text = model.config.text_config
     ids = input_ids.masked_fill(attention_mask == 0, text.pad_token_id)
     return pad(ids, (0, text.max_position_embeddings - ids.shape[1]), value=text.pad_token_id)
@@ -124,7 +125,7 @@ def _causal(model: Any) -> bool:
 
 
 def _run(states: torch.Tensor, layers: Any, causal: bool) -> torch.Tensor:
-    """Layers of transformers. Padding needs no mask: it is on the right, where a causal layer does not look."""
+    """Run transformer layers. Padding needs no mask: it is on the right, which causal layers do not see."""
     mask = None
     if causal:
         length = states.shape[1]

@@ -1,4 +1,4 @@
-"""What a reward model's training minimises. Rewards and losses are (pairs,), unless said otherwise."""
+"""The losses of a reward model's training. Rewards and losses are (pairs,), unless noted otherwise."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,8 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 
 class Pairs(NamedTuple):
-    """The rewards of some pairs, their margins (>= 0, in the units of the score that decided), and which of them
-    compare images."""
+    """The rewards of some pairs, their margins (>= 0, in the units of the deciding score), and whether each compares
+    images."""
 
     chosen: torch.Tensor
     rejected: torch.Tensor
@@ -25,8 +25,8 @@ def bradley_terry(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
 def margin_bradley_terry(
     chosen: torch.Tensor, rejected: torch.Tensor, margin: torch.Tensor, weight: float
 ) -> torch.Tensor:
-    """-log sigmoid(r_chosen - r_rejected - weight * margin): a pair that the score told apart clearly has to be told
-    apart by as much more (Llama 2, arXiv 2307.09288, section 3.2.2; there the margin is of a human's rating)."""
+    """-log sigmoid(r_chosen - r_rejected - weight * margin): a pair with a larger margin needs a larger difference of
+    rewards (Llama 2, arXiv 2307.09288, section 3.2.2, where the margin is from a human rating)."""
     return -logsigmoid(chosen - rejected - weight * margin)
 
 
@@ -41,7 +41,7 @@ def combo(
 ) -> torch.Tensor:
     """L_text + lambda * L_image, each the mean over its pairs (CycleReward-Combo); without pairs a term is 0.
 
-    `counts` (2,) are the numbers of text and image pairs to divide by, where `losses` are only a part of a step's.
+    `counts` (2,) are the numbers of text and image pairs to divide by, if `losses` are only part of a step's.
     """
     if counts is None:
         counts = torch.stack([(~of_images).sum(), of_images.sum()])
@@ -53,8 +53,8 @@ def combo(
 def prompt_classification(rewards: torch.Tensor, temperature: float) -> torch.Tensor:
     """Lee et al.'s auxiliary loss (arXiv 2302.12192): cross-entropy of picking the original prompt.
 
-    `rewards` are (examples, 1 + perturbed): of one image with its prompt, then with the perturbed ones, -inf where
-    there are fewer; the softmax is of rewards / temperature. Returns (examples,).
+    `rewards` are (examples, 1 + perturbed): an image with its prompt, then with the perturbed ones, padded with -inf;
+    the softmax is of rewards / temperature. Returns (examples,).
     """
     original = torch.zeros(len(rewards), dtype=torch.long, device=rewards.device)
     return cross_entropy(rewards / temperature, original, reduction="none")

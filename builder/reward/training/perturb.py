@@ -1,5 +1,5 @@
-"""Texts that rules make of a text by changing one thing that it says: what Lee et al. 2023 (arXiv 2302.12192) let a
-reward model tell the original from.
+"""Rules that perturb a text by changing one thing in it. In Lee et al. 2023 (arXiv 2302.12192) a reward model learns to
+tell the original from such texts.
 
     two red dogs on the table  ->  two green dogs on the table        a colour
                                    four red dogs on the table         a count
@@ -8,7 +8,7 @@ reward model tell the original from.
     a cup left of a plate      ->  a plate left of a cup              two objects change places
 
 The words are the paper's (see builder/sources/compositional.py), those of the embedded world, and the commonest
-relations. A text that has none of them has no perturbed texts.
+relations. A text without any of these words has no perturbed texts.
 """
 
 import re
@@ -29,22 +29,22 @@ RELATIONS = {
     "above": "below", "below": "above", "left": "right", "right": "left", "over": "under", "under": "over",
     "on": "under", "behind": "before", "inside": "outside", "outside": "inside",
 }  # fmt: skip
-# A word, a number, or what stands between.
+# A word, a number, or the characters between them.
 TOKEN = re.compile(r"[^\W\d_]+|\d+|[\W_]+")
 
 
 class Edit(NamedTuple):
-    """Words to put at places of a text, and what kind of thing that changes."""
+    """New words for some places of a text, and the kind of thing that they change."""
 
     kind: str
     words: tuple[tuple[int, str], ...]
 
 
 def perturbed(text: str, most: int, seed: int = 0, words: int = 64) -> list[str]:
-    """Up to `most` texts that differ from `text` in one thing, none of them twice.
+    """Up to `most` distinct texts that differ from `text` in one thing.
 
-    Kinds of changes take turns; which of a kind come first is a function of the text and the seed. Only the first
-    `words` words are changed, since a reward model may not read further.
+    Kinds of changes alternate; the order within a kind depends on the text and the seed. Only the first `words` words
+    are changed, since a reward model may not read further.
     """
     tokens = TOKEN.findall(text)
     places = [at for at, token in enumerate(tokens) if token[0].isalnum()][:words]
@@ -62,12 +62,12 @@ def perturbed(text: str, most: int, seed: int = 0, words: int = 64) -> list[str]
 
 
 def perturber(most: int, seed: int, max_text_length: int) -> Callable[[str], list[str]]:
-    """`perturbed` for a reward model that reads so many tokens, taken to be two a word."""
+    """`perturbed` for a reward model that reads `max_text_length` tokens, assuming two tokens per word."""
     return lambda text: perturbed(text, most, seed, max(1, max_text_length // 2))
 
 
 def _swaps(tokens: list[str], places: list[int]) -> list[Edit]:
-    """Every change of one word for another of its kind."""
+    """Every replacement of one word by another of its kind."""
     edits = []
     for at, place in enumerate(places):
         word, later = tokens[place].lower(), places[at + 1 : at + 3]
@@ -85,7 +85,7 @@ def _swaps(tokens: list[str], places: list[int]) -> list[Edit]:
 
 
 def _exchange(tokens: list[str], places: list[int]) -> list[Edit]:
-    """The nearest two objects around a relation, each in the other's place."""
+    """Swap the nearest two objects around a relation."""
     nouns = [place for place in places if _is_noun(tokens[place].lower()) and not _is_colour_before(tokens, place)]
     edits = []
     for place in (place for place in places if tokens[place].lower() in RELATIONS):
@@ -99,7 +99,7 @@ def _exchange(tokens: list[str], places: list[int]) -> list[Edit]:
 
 
 def _is_colour_before(tokens: list[str], place: int) -> bool:
-    """Whether "orange" is the colour of what follows, and not the fruit."""
+    """Whether "orange" is the colour of the next word, and not the fruit."""
     following = [token.lower() for token in tokens[place + 1 :][:2]]
     return tokens[place].lower() == "orange" and any(map(_is_noun, following))
 
@@ -113,18 +113,18 @@ def _singular(word: str) -> str:
 
 
 def _like(word: str, other: str) -> str:
-    """A noun in the number of another."""
+    """A noun in the grammatical number of another."""
     return PLURALS[_singular(word)] if other.lower() in SINGULARS else _singular(word)
 
 
 def _others(word: str) -> list[str]:
-    """Other objects of the same world, in the same number."""
+    """Other objects of the same world, in the same grammatical number."""
     [world] = [world for world in NOUNS if _singular(word) in world]
     return [_like(other, word) for other in sorted(world) if other != _singular(word)]
 
 
 def _count(tokens: list[str], place: int, other: str, noun: int | None) -> Edit:
-    """Another count, with its noun in the number that goes with it."""
+    """Another count, with its noun in the matching grammatical number."""
     if noun is None:
         return Edit("count", ((place, other),))
     singular = _singular(tokens[noun])
@@ -132,7 +132,7 @@ def _count(tokens: list[str], place: int, other: str, noun: int | None) -> Edit:
 
 
 def _apply(tokens: list[str], edit: Edit) -> str:
-    """The text with its new words, capitals and articles seen to."""
+    """The text with its new words, after fixing capitals and articles."""
     made = list(tokens)
     for place, word in edit.words:
         made[place] = word.capitalize() if tokens[place][0].isupper() else word

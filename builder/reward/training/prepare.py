@@ -1,4 +1,4 @@
-"""How training reads: what frozen layers make is there before the first step, and each worker makes its share."""
+"""Prepares the batches of training: the workers together fill the caches of frozen layers before the first step."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def prepare(
     folder: Path,
     progress: Stage,
 ) -> tuple[TrainingView, Collate]:
-    """How batches are made and read; what the frozen layers make of images and texts is there afterwards."""
+    """Make the collator and the model's training view; afterwards the caches of frozen layers are filled."""
     model.eval()
     perturb = None
     if settings.auxiliary is not None:
@@ -51,13 +51,13 @@ def prepare(
 
 
 def worker() -> tuple[int, int]:
-    """This worker's rank, and how many there are."""
+    """This worker's rank, and the number of workers."""
     if workers.is_available() and workers.is_initialized():
         return workers.get_rank(), workers.get_world_size()
     return 0, 1
 
 
 def wait() -> None:
-    """Until all workers are here."""
+    """Wait until all workers have called this."""
     if worker()[1] > 1:
         workers.barrier()

@@ -1,4 +1,4 @@
-"""Whose an output folder is, and the checkpoints in it, from which a training that was stopped goes on."""
+"""Which training an output folder belongs to, and the checkpoints in it, from which a stopped training resumes."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from cyclepref.builder.reward.training.prepare import wait, worker
 from cyclepref.builder.reward.training.writing import replace_text, writing
 from cyclepref.builder.run.folder import Folder, StoreError
 
-# What a run leaves beside the model: it may be deleted at any time, and costs only time then.
+# The folder for checkpoints and caches beside the model. Deleting it at any time costs only time.
 WORK = "work"
 METRICS, STATE = "metrics.json", "trainer_state.json"
 
@@ -19,7 +19,7 @@ Identity = dict[str, str]
 
 
 def finished(out: Path, identity: Identity) -> dict[str, Any] | None:
-    """The metrics of this very run, if it has ended."""
+    """The metrics of this same run, if it has ended."""
     metrics = _read(out / METRICS)
     if metrics.get("identity") != identity:
         return None
@@ -28,11 +28,11 @@ def finished(out: Path, identity: Identity) -> dict[str, Any] | None:
 
 
 def claim(out: Path, identity: Identity, replace: bool = False) -> Path:
-    """The folder of this run's checkpoints; whose they are is written beside them before the first.
+    """The folder of this run's checkpoints; the run's identity is written beside them before the first one.
 
     Raises:
         RewardError: if `out` holds the model or the checkpoints of another training (with `replace` these are removed),
-            or somebody's other files, or cannot be written to.
+            or unrelated files, or cannot be written to.
     """
     folder, noted = out / WORK / "checkpoints", out / WORK / "run.json"
     wait()
@@ -40,7 +40,7 @@ def claim(out: Path, identity: Identity, replace: bool = False) -> Path:
     other = _of_another(out, folder, noted, identity)
     if other is not None and not replace:
         raise RewardError(other)
-    wait()  # what the others look for is not yet changed
+    wait()  # no worker may change the folder before all have checked it
     if worker()[0] == 0:
         if other is not None:
             (out / METRICS).unlink(missing_ok=True)
@@ -53,14 +53,14 @@ def claim(out: Path, identity: Identity, replace: bool = False) -> Path:
 
 
 def begun_with(out: Path) -> str | None:
-    """What the training whose checkpoints are in `out` started from, if it has begun and not ended."""
+    """The start of the unfinished training whose checkpoints are in `out`; None if there is none."""
     if (out / METRICS).is_file() or last_checkpoint(out / WORK / "checkpoints") is None:
         return None
     return _read(out / WORK / "run.json").get("start")
 
 
 def _refuse_others(out: Path) -> None:
-    """Raises RewardError if a folder has somebody's files in it, and none of a training's."""
+    """Refuse, with a RewardError, a folder that has files but none of a training."""
     try:
         Folder(out).refuse_others((WORK, METRICS, "config.json"), "training")
     except StoreError as error:
@@ -68,11 +68,11 @@ def _refuse_others(out: Path) -> None:
 
 
 def _of_another(out: Path, folder: Path, noted: Path, identity: Identity) -> str | None:
-    """What is wrong with training into `out`, if it holds what another training made."""
+    """Why `out` cannot be used, if it holds the files of another training; None if it can."""
     held = {f"delete {out / WORK} to begin anew": ("checkpoints", _read(noted))} if last_checkpoint(folder) else {}
     if (out / METRICS).is_file():
         held["delete it first"] = ("a finished model", _identity(_read(out / METRICS)))
-    elif (out / "config.json").is_file():  # a run that ended while it was writing its own has noted whose it is
+    elif (out / "config.json").is_file():  # a run that was stopped while writing its model has noted its identity
         held["delete it first"] = ("a model", _read(noted))
     for way_out, (what, whose) in held.items():
         different = [name for name, value in identity.items() if whose.get(name) != value]
@@ -103,16 +103,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def last_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that was written to its end: the trainer's state is the last file of one."""
+    """The newest complete checkpoint: the trainer's state is its last file."""
     found = [path.parent for path in checkpoints.glob(f"checkpoint-*/{STATE}") if _is_json(path)]
     return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def go_on_from(checkpoints: Path) -> Path | None:
-    """The newest checkpoint, in which the best one is named by where it is now: `checkpoints` may have been moved.
+    """The newest checkpoint. The path of the best one in it is corrected, since `checkpoints` may have been moved.
 
     Raises:
-        RewardError: if the best one is not there any more.
+        RewardError: if the best one is missing.
     """
     done = last_checkpoint(checkpoints)
     if done is None:

@@ -1,6 +1,6 @@
-"""What a reward model was trained on: ids of its training inputs, in a file beside its weights.
+"""The ids of a reward model's training inputs, in a file beside its weights.
 
-They are content ids (see schemas/ids.py), so that an input is known again in any dataset, under any name.
+They are content ids (see schemas/ids.py), so that an input is recognised in any dataset, under any name.
 """
 
 import json
@@ -28,8 +28,8 @@ TRAIN_INPUTS_FILE = "train_inputs.txt"
 
 
 class Seen(NamedTuple):
-    """What a model was trained on: ids of its inputs; what to say where these are not all, or "" where they are; the
-    cycles that its pairs were of."""
+    """A model's training data: ids of its inputs; a text about what is missing in them, or "" if they are complete; the
+    cycles of its pairs."""
 
     ids: set[str]
     missing: str = ""
@@ -37,7 +37,7 @@ class Seen(NamedTuple):
 
 
 _REPAIR = (
-    ": it lists the inputs that the model was trained on, and is damaged; get it from where the model comes from, or "
+    ": it lists the inputs that the model was trained on, and is damaged; get it again from the model's source, or "
     "delete it to go on without a check for leaks"
 )
 NOT_SAID = "the model does not say what it was trained on"
@@ -45,18 +45,18 @@ NOT_SAID_BEFORE = "the model began with one that does not say what it was traine
 
 
 def write_seen(folder: Path, splits: Iterable[Rankings], before: Iterable[str] = ()) -> None:
-    """Write the ids of all inputs of the splits that a model in `folder` was trained on, and of those that the model it
-    began with had seen `before`, a line each, in order."""
+    """Write the ids of all inputs that the model in `folder` was trained on, those of its start (`before`) included,
+    sorted, one on each line."""
     ids = set(before).union(*map(ids_of, splits))
     (folder / TRAIN_INPUTS_FILE).write_text("".join(f"{id_}\n" for id_ in sorted(ids)), encoding="utf-8")
 
 
 def ids_of(split: Rankings) -> set[str]:
-    """The ids by which the inputs of a split are known: their content ids, and the dataset's own, if it gave any."""
+    """The ids of a split's inputs: their content ids, and the dataset's own ids if it has any."""
     ids = set(split.inputs["input_id"].to_pylist()) if split.ids_given else set()
     if split.cycle.input == "text":
         return ids | set(map(text_id, split.inputs["text"].to_pylist()))
-    # In datasets that a build published, an input's own id is of its content.
+    # In datasets that a build published, an input's own id is its content id.
     return ids if isinstance(split.images, ArrowImages) else ids | _of_images(split)
 
 
@@ -65,17 +65,17 @@ def _of_images(split: Rankings) -> set[str]:
     for row in range(split.inputs.num_rows):
         try:
             ids.add(content_id(decode(split.images.of_input(row))))
-        except (UnreadableImage, LoadError):  # what cannot be read was not learned from
+        except (UnreadableImage, LoadError):  # an unreadable image was not learned from
             continue
     return ids
 
 
 def read_seen(model: str | Path, revision: str | None = None) -> Seen:
-    """What a model in a folder or on the Hub was trained on: from its TRAIN_INPUTS_FILE, or from the datasets that its
-    metrics.json names, where they still are.
+    """The training data of a model in a folder or on the Hub: from its TRAIN_INPUTS_FILE, or else from the datasets
+    that its metrics.json names, if they still exist.
 
     Raises:
-        RewardError: if its TRAIN_INPUTS_FILE is there and lists nothing, or is no text.
+        RewardError: if its TRAIN_INPUTS_FILE exists but is empty or not text.
     """
     try:
         listed, told = _file(model, TRAIN_INPUTS_FILE, revision), _told(model, revision)
@@ -91,7 +91,7 @@ def read_seen(model: str | Path, revision: str | None = None) -> Seen:
     for dataset in datasets if isinstance(datasets, list) else []:
         try:
             ids |= ids_of(open_layout(dataset).read("train"))
-        except LoadError:  # moved or deleted: nothing is known of it
+        except LoadError:  # moved or deleted: its inputs are unknown
             return Seen(set(), NOT_SAID, cycles)
     return Seen(ids, "" if ids else NOT_SAID, cycles)
 
@@ -110,7 +110,7 @@ def _ids_in(file: Path) -> set[str]:
 
 
 def _told(model: str | Path, revision: str | None) -> dict[str, Any]:
-    """The content of a model's metrics.json; empty where it has none, or one that is none of ours."""
+    """The content of a model's metrics.json; empty if it has none, or one that CyclePref did not write."""
     path = _file(model, "metrics.json", revision)
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path else {}
@@ -120,7 +120,7 @@ def _told(model: str | Path, revision: str | None) -> dict[str, Any]:
 
 
 class _NotFetched(Exception):
-    """A file that may be on the Hub, where nobody could look."""
+    """A file that may be on the Hub, which could not be reached."""
 
 
 def _file(model: str | Path, name: str, revision: str | None) -> Path | None:
@@ -129,7 +129,7 @@ def _file(model: str | Path, name: str, revision: str | None) -> Path | None:
         return folder / name if (folder / name).is_file() else None
     try:
         return Path(hf_hub_download(str(model), name, revision=revision))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:  # the first is an EntryNotFoundError too
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:  # before EntryNotFoundError, its base class
         raise _NotFetched(type(error.__cause__ or error).__name__) from error
     except (EntryNotFoundError, HFValidationError):
         return None

@@ -1,4 +1,4 @@
-"""What a reward model's training can be told; imports no torch, so that command lines stay quick."""
+"""The settings of a reward model's training; imports no torch, so that the command line starts quickly."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +14,10 @@ from cyclepref.schemas.settings_file import Settings, read_settings
 class HeadSettings(Section):
     """How the joint state of an image and a text becomes one number; fields of `RewardConfig` of the same name.
 
-    The form of CycleReward is pooling "first", text_mask "bidirectional", head_sizes (1024, 128, 64, 16) and
-    likelihood_weight 0, and needs far more pairs: some 2,000 a cycle of the embedded world, 12% of them turned round,
-    brought such a head to 65-73% agreement with the truth on new inputs, where the captioner's likelihood begins at
-    90%. At weight 1 its odds fit those pairs; at 5 the first epochs go into unlearning its certainty.
+    CycleReward uses pooling "first", text_mask "bidirectional", head_sizes (1024, 128, 64, 16) and likelihood_weight 0.
+    That needs far more pairs: 2,000 a cycle of the embedded world, 12% of them with wrong labels, brought such a head
+    to 65-73% agreement with the truth on new inputs, where the captioner's likelihood alone has 90%. At
+    likelihood_weight 1 the odds fit those pairs; at 5 the model is too certain, and the first epochs only reduce that.
     """
 
     pooling: Literal["first", "last", "mean"] = "mean"
@@ -31,7 +31,7 @@ class HeadSettings(Section):
 
 
 class PairSettings(Section):
-    """Which of a dataset's pairs are learned from; as in `cyclepref.builder.preferences.filters.Filters`."""
+    """Filters on a dataset's pairs; as in `cyclepref.builder.preferences.filters.Filters`."""
 
     min_margin: Annotated[float, Field(ge=0)] | None = None
     max_margin: Annotated[float, Field(ge=0)] | None = None
@@ -43,8 +43,8 @@ class PairSettings(Section):
 class AuxiliarySettings(Section):
     """Lee et al.'s prompt classification (arXiv 2302.12192), added to the loss times `weight`.
 
-    An image with its prompt is told from the same image with up to `prompts` texts that rules made of it (see
-    builder/reward/training/perturb.py), by a softmax of rewards / `temperature`. The numbers are ours.
+    The model learns to tell an image with its prompt from the same image with up to `prompts` perturbed prompts (see
+    builder/reward/training/perturb.py), by a softmax of rewards / `temperature`. The default numbers are ours.
     """
 
     weight: Annotated[float, Field(gt=0)] = 0.5
@@ -55,23 +55,23 @@ class AuxiliarySettings(Section):
 class TrainSettings(Section):
     """Settings of one training run. The defaults suit the embedded world, in well under a minute.
 
-    About 120 inputs a cycle are too few to move a captioner's towers, which forget more than they learn, so all their
-    layers are frozen; what learns are the reward's head, the decoder's language model head and the last normalisation.
-    CycleReward (arXiv 2506.02095) trains BLIP-large with fix_rate 0.7, learning rate 2e-5, cosine without warm-up,
-    2 epochs, 2,048 pairs a step, and image_weight 1 in its Combo form.
+    About 120 inputs a cycle are too few to train a captioner's towers, which forget more than they learn. So all their
+    layers are frozen; the reward's head, the decoder's language model head and the last normalisation are trained.
+    CycleReward (arXiv 2506.02095) trains BLIP-large with fix_rate 0.7, learning rate 2e-5, cosine without warm-up, 2
+    epochs, 2,048 pairs a step, and image_weight 1 in its Combo form.
 
-    A step holds all candidates and all pairs of its inputs: `inputs_per_step` of them, or so many that it has about
-    `pairs_per_step` pairs on average. `inputs_per_pass` is how many a device reads at once, for its memory: a step
-    takes as many passes as it needs, and is the same step, whatever the number of passes and workers.
-    `loss` is "bradley-terry", "margin" (with `margin_weight` times the margin), or "mse" (Lee et al.'s; give the head
-    the output "sigmoid"). `image_weight` is the lambda of L_text + lambda * L_image. `fix_rate` freezes the embeddings
-    and that share of the first layers of both towers. What the frozen layers make of each image is kept on disk as
-    `prefix_cache` numbers; null computes it in every pass. `precision` is that of training: fp32, bf16 or fp16 with
-    weights in fp32. `save_steps` is the number of steps from one checkpoint to the next; null makes one after each
-    epoch. `patience` is how many epochs without a better validation accuracy end the run; null trains every epoch.
-    `pixel_cache_mb` bounds the memory for images whose frozen part is not kept; `loaders` are processes that make
-    batches beside the model, which brings something where a GPU would wait for images.
-    `head` describes a model that starts from a captioner; a reward model that is trained on keeps its own.
+    A step holds all candidates and all pairs of its inputs: `inputs_per_step` inputs, or as many as have about
+    `pairs_per_step` pairs on average. `inputs_per_pass` is how many a device reads at once, limited by its memory; the
+    number of passes and workers does not change a step's result. `loss` is "bradley-terry", "margin" (with
+    `margin_weight` times the margin), or "mse" (Lee et al.'s; give the head the output "sigmoid"). `image_weight` is
+    the lambda of L_text + lambda * L_image. `fix_rate` freezes the embeddings and that share of the first layers of
+    both towers. The frozen layers' output for each image is cached on disk in the dtype `prefix_cache`; null computes
+    it in every pass. `precision` is that of training: fp32, bf16 or fp16 with weights in fp32. `save_steps` is the
+    number of steps from one checkpoint to the next; null makes one after each epoch. `patience` is how many epochs
+    without a better validation accuracy end the run; null trains every epoch. `pixel_cache_mb` bounds the memory for
+    images whose frozen part is not kept; `loaders` is the number of processes that make batches in parallel to the
+    model, which helps if a GPU would wait for images. `head` describes the head of a new reward model; training that
+    starts from a reward model keeps its head.
     """
 
     seed: int = 0
@@ -105,7 +105,7 @@ class TrainSettings(Section):
 
 
 class TrainRecipe(TrainSettings):
-    """A file of training settings, and what training starts from: a Hub id or a folder, at a revision."""
+    """Training settings, and the start of training: a Hub id or a folder, at a revision."""
 
     start: Annotated[
         str, Field(description="what training starts from, a Hub id or a folder (--start, or in a recipe)")
@@ -114,9 +114,9 @@ class TrainRecipe(TrainSettings):
 
 
 def load_train_recipe(path: str | Path | None, changes: dict[str, Any] | None = None) -> TrainRecipe:
-    """Read and check a recipe for training; `changes` ("head.pooling": value) replace what it says.
+    """Read and check a recipe for training; `changes` ("head.pooling": value) replace its settings.
 
-    Without a path all settings are the defaults, but `start`, which has none.
+    Without a path all settings have their defaults, except `start`, which has none.
 
     Raises:
         RewardError: one message with every problem: where, what was given, what is allowed.

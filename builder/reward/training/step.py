@@ -1,4 +1,4 @@
-"""From a batch to its rewards, and from these to a loss."""
+"""The rewards of a batch, and their loss."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ Batch = dict[str, torch.Tensor]
 
 
 class TrainingView(nn.Module):
-    """A reward model as training calls it: `reader(**batch)` are the rewards of a batch of `Collate`.
+    """A reward model for training: calling it with a batch of `Collate` gives the batch's rewards.
 
-    `image_half` and `text_half` say what of its towers is frozen, where batches hold what these made.
+    `image_half` and `text_half` are the frozen halves of its towers, whose output batches may hold.
     """
 
     def __init__(self, reward: Any, image_half: Half | None = None, text_half: Half | None = None):
@@ -23,7 +23,7 @@ class TrainingView(nn.Module):
         self.reward, self.image_half, self.text_half = reward, image_half, text_half
 
     def forward(self, **batch: torch.Tensor) -> torch.Tensor:
-        """Rewards of all candidates, and of all rows that were perturbed."""
+        """Rewards of all candidates, and of all perturbed rows."""
         model = self.reward
         if "image_prefix" in batch:
             images = finish_images(model, self.image_half, batch["image_prefix"].to(model.dtype))
@@ -42,16 +42,16 @@ class TrainingView(nn.Module):
 
 
 def counts(batch: Batch) -> torch.Tensor:
-    """How many text pairs, image pairs and examples of the auxiliary loss a batch has: (3,)."""
+    """The numbers of text pairs, image pairs and examples of the auxiliary loss in a batch: (3,)."""
     examples = len(batch["examples"]) if "examples" in batch else 0
     images = int(batch["of_images"].sum())
     return torch.tensor([len(batch["of_images"]) - images, images, examples])
 
 
 def loss_of(rewards: torch.Tensor, batch: Batch, settings: TrainSettings, of: torch.Tensor) -> torch.Tensor:
-    """The loss of one pass, as its share of a step that has `of` pairs and examples in all (see `counts`).
+    """The loss of one pass as its share of a step; `of` are the step's numbers of pairs and examples (see `counts`).
 
-    The shares of a step's passes add up to the loss of the step read in one go.
+    The shares of a step's passes add up to the loss of the whole step.
     """
     rewards = rewards.float()
     chosen, rejected = rewards[batch["chosen"]], rewards[batch["rejected"]]
@@ -67,5 +67,5 @@ def loss_of(rewards: torch.Tensor, batch: Batch, settings: TrainSettings, of: to
         of_texts = rewards[places.clamp(min=0)].masked_fill(places < 0, float("-inf"))
         picked = losses.prompt_classification(of_texts, settings.auxiliary.temperature)
         loss = loss + settings.auxiliary.weight * picked.sum() / of[2]
-    # A pass without pairs takes part in the step all the same: workers wait for each other's gradients.
+    # A pass without pairs still takes part in the step, since workers wait for each other's gradients.
     return loss + 0 * rewards.sum()

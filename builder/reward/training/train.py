@@ -1,4 +1,4 @@
-"""Training a reward model on preference datasets: the table of contents of a run."""
+"""Training a reward model on preference datasets; `train_reward` lists the steps of a run."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ Splits = list[dict[str, PreferenceSplit]]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training run made: a folder with the model, and the content of its metrics.json."""
+    """The result of a training run: the model's folder, and the content of its metrics.json."""
 
     path: Path
     metrics: dict[str, Any]
@@ -58,27 +58,27 @@ def train_reward(
 ) -> TrainResult:
     """Train a reward model on the train splits of preference datasets; the checkpoint best on validation is kept.
 
-    `datasets` are what `load_preferences` reads, at most one of each cycle: both make a Combo. `start` is a BLIP, CLIP
-    or SigLIP, or a reward model, as a folder, as the name of weights that come with the package (shapeworld/blip), or
-    as a Hub id at `revision`: what a branch means is settled when training begins, and metrics.json names the commit.
-    `out` receives the model, its processor, a model card and metrics.json: pairwise accuracy and pair counts for each
-    cycle and split, settings, seconds. `out/work` holds checkpoints, from which the same call goes on after it was
-    stopped, and, unless `cache` names another folder, what the frozen layers made of the images. With `replace`,
-    another training's model in `out` makes room for this.
+    `datasets` are read by `load_preferences`, at most one of each cycle; with both the loss is a Combo. `start` is a
+    BLIP, CLIP or SigLIP, or a reward model, as a folder, as the name of weights that come with the package
+    (shapeworld/blip), or as a Hub id at `revision`. A branch is resolved to a commit when training begins, and
+    metrics.json names it. `out` receives the model, its processor, a model card and metrics.json: pairwise accuracy and
+    pair counts for each cycle and split, settings, seconds. `out/work` holds checkpoints, from which the same call
+    resumes after a stop, and the cache of the frozen layers' output, unless `cache` names another folder. With
+    `replace`, another training's model in `out` is replaced.
 
-    Sets the global random seeds: on one CPU type and thread count, equal arguments give equal weights. With the loss of
-    Bradley and Terry rewards are shifted so that the mean over the training candidates is 0, which changes no
-    difference. `progress` is given a label and a number of steps, and yields what is told of each.
+    Sets the global random seeds: on one CPU type and thread count, equal arguments give equal weights. With the
+    Bradley-Terry loss, rewards are shifted so that their mean over the training candidates is 0, which changes no
+    difference. `progress` takes a label and a number of steps, and yields a function that counts them.
 
     Within a `torch.distributed` group (see builder/reward/training/workers.py) the workers share each step.
 
     Raises:
-        LoadError: if a dataset cannot be read (PreferenceError: if it is broken, two are of one cycle, or one has no
-            pairs in its train split).
-        RewardError: if `start` is a model of another architecture, or `out` holds the model or the
+        LoadError: if a dataset cannot be read (PreferenceError: if it is inconsistent, two have the same cycle, or one
+        has no pairs in its train split). RewardError: if `start` is a model of another architecture, or `out` holds the
+        model or the
             checkpoints of another training, without `replace`, or the disk is full.
-        UnreadableImage: for an image that does not decode; the message names it.
-        Interrupted: if it was asked to stop, by Ctrl-C or SIGTERM, and has saved the step it was at.
+        UnreadableImage: if an image does not decode; the message names it. Interrupted: after Ctrl-C or SIGTERM, when
+            the current step is saved.
     """
     began, out = time.monotonic(), Path(out)
     splits = _load(datasets, settings, progress)
@@ -130,7 +130,7 @@ def train_reward(
 
 
 def run_identity(splits: Splits, start: str | Path, revision: str | None, settings: TrainSettings) -> dict[str, str]:
-    """What makes two runs the same: their pairs, what they start from, and the settings that change the result."""
+    """The identity of a run: its pairs, its start, and the settings that change the result."""
     pairs = [
         digest(name, *split.generation_ids, *(str(each) for each in zip(split.pairs, split.margins, strict=True)))
         for by_name in splits
@@ -145,7 +145,7 @@ def run_identity(splits: Splits, start: str | Path, revision: str | None, settin
 
 
 def _identity_of_start(folder: Path) -> str:
-    """Of a folder what its files hold, wherever it lies."""
+    """An id of a folder's content, which does not depend on its path."""
     parts = []
     for file in sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".txt")):
         with file.open("rb") as opened:
@@ -171,13 +171,15 @@ def _load(datasets: Sequence[str | Path], settings: TrainSettings, progress: Sta
 
 
 def _start(start: str | Path, revision: str | None, settings: TrainSettings) -> tuple[RewardModel, Seen]:
-    """The model at the start of training, without what `fix_rate` freezes; what it was trained on as a reward model."""
+    """The model at the start of training, with frozen layers, and what it was trained on before as a reward model."""
     seen = Seen(set())
     if read_config(start, revision).model_type == RewardConfig.model_type:
         model = RewardModel.from_pretrained(start, revision=revision or "main", dtype=torch.float32)
         seen = read_seen(start, revision)
         if seen.missing:
-            console.print(plain(f"leaks of what {start} saw may be overlooked: {seen.missing}"), soft_wrap=True)
+            console.print(
+                plain(f"leaks of {start}'s training inputs may be overlooked: {seen.missing}"), soft_wrap=True
+            )
     else:
         model = RewardModel.from_backbone(start, revision=revision, **settings.head.model_dump())
     model.freeze(settings.fix_rate)
@@ -210,7 +212,7 @@ def _rewards(
 def _shared_rewards(
     reader: TrainingView, split: PreferenceSplit, collate: Collate, progress: Stage
 ) -> list[torch.Tensor]:
-    """As `input_rewards`; each worker scores its share, and all have the whole."""
+    """As `input_rewards`; each worker scores its share, and all workers get the result."""
     rank, count = worker()
     rows = range(rank, len(split), count)
     with progress(f"reward model: {split.cycle} {split.name} scored", len(rows)) as tick:
@@ -238,8 +240,8 @@ def _accuracy_table(
 
 
 def _epochs(log: list[dict[str, float]], every: int) -> list[dict[str, float]]:
-    """Mean training loss of each epoch, or of so many steps, and the accuracy on validation after it, if there was one
-    to measure. Where a run was stopped between, its loss up to there was logged, and is part of the mean."""
+    """The mean training loss of each epoch, or of `every` steps, and the validation accuracy after it, if measured. If
+    a run was stopped in between, the loss logged until then is part of the mean."""
     epochs: dict[float, dict[str, float]] = {}
     total, last = 0.0, 0.0
     for entry in log:
@@ -256,7 +258,7 @@ def _epochs(log: list[dict[str, float]], every: int) -> list[dict[str, float]]:
 
 
 def _save(model: RewardModel, out: Path, metrics: dict[str, Any], train: list[Rankings], before: Seen) -> None:
-    """The model with its card, and last of all metrics.json: its being there means that training has ended."""
+    """Save the model with its card, and metrics.json last: its existence means that training has ended."""
     with writing(out):
         model.save_pretrained(out)
         write_card(out, metrics)

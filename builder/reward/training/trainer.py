@@ -34,7 +34,7 @@ class RewardTrainer(Trainer):
     """Trains the reward model of a `TrainingView` on `Passes`; each checkpoint is a reward model of its own.
 
     Raises:
-        RewardError: for a loss that is no finite number, or a checkpoint of another shape.
+        RewardError: if the loss is not a finite number, or a checkpoint has another shape.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class RewardTrainer(Trainer):
         super().__init__(
             reader, arguments, data_collator=collate.one_pass, train_dataset=passes, eval_dataset=validation or None
         )
-        # Losses arrive as shares of a step (see `loss_of`), which a mean over passes would make smaller.
+        # Losses are already shares of a step (see `loss_of`); a mean over passes would make them smaller.
         self.loss_is_scaled_for_ga = True
         for unwanted in (PrinterCallback, ProgressCallback):
             self.remove_callback(unwanted)
@@ -61,21 +61,21 @@ class RewardTrainer(Trainer):
         self.add_callback(Patience(settings.patience))
 
     def go_on(self, done: Path | None) -> None:
-        """Train to the end, from a checkpoint if there is one, and hold what is kept.
+        """Train to the end, from a checkpoint if there is one, and load the kept weights.
 
         Raises:
             Interrupted: after a first Ctrl-C or SIGTERM, when the step in flight is in a checkpoint.
         """
         if done is not None:
             state = TrainerState.load_from_json(str(done / STATE))
-            if patience_is_over(state, self.settings.patience):  # `train` would take one more step before it looked
+            if patience_is_over(state, self.settings.patience):  # `train` would make one more step before checking it
                 self.state = state
                 self._load_best_model()
                 return
-        # Workers that step together would have to agree on where to stop.
+        # Only for a single process: several workers would have to agree on the step at which to stop.
         with stop_requests(self.stop.set) if self.args.world_size == 1 else nullcontext():
             self.train(resume_from_checkpoint=str(done) if done is not None else None)
-        if self.stop.is_set():  # all steps are done, and saved
+        if self.stop.is_set():  # all steps are done and saved
             raise Interrupted
 
     # ---- one step ------------------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ class RewardTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], torch.Tensor]:
-        """The passes of one step, and how many pairs and examples all workers have in it (see `counts`)."""
+        """The passes of one step, and its numbers of pairs and examples over all workers (see `counts`)."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         mine = torch.stack([counts(batch) for batch in batches]).sum(0) if batches else torch.zeros(3)
         return batches, self.accelerator.reduce(mine.to(device), "sum")
@@ -98,7 +98,7 @@ class RewardTrainer(Trainer):
         """The loss of one pass, as its share of its step."""
         of = counts(inputs).to(inputs["chosen"].device) if num_items_in_batch is None else num_items_in_batch
         rewards = model(**inputs)
-        # Workers' gradients are averaged, and these are shares of a sum.
+        # Gradients are averaged over workers, but the losses are shares of a sum.
         loss = loss_of(rewards, inputs, self.settings, of) * self.accelerator.num_processes
         return (loss, rewards) if return_outputs else loss
 
@@ -108,8 +108,8 @@ class RewardTrainer(Trainer):
     # ---- validation ----------------------------------------------------------------------------------------------
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Pairwise accuracy on validation: the mean over cycles, so that the larger one does not decide alone. Each
-        worker reads its share."""
+        """Pairwise accuracy on validation: the mean over cycles, so that the larger cycle does not dominate. Each
+        worker scores its share."""
         reader = self.accelerator.unwrap_model(self.model)
         right = torch.zeros(len(self.validation), 2, dtype=torch.float64, device=self.args.device)
         for at, split in enumerate(self.validation):
@@ -145,7 +145,7 @@ def training_arguments(
     """Our settings in transformers' words: one example is one pass.
 
     Raises:
-        RewardError: for a precision that this machine does not have.
+        RewardError: if this machine does not support the precision.
     """
     if settings.precision == "fp16" and not torch.cuda.is_available():
         raise RewardError("precision fp16 needs a GPU: set it to fp32 or bf16")
@@ -180,7 +180,7 @@ def training_arguments(
         disable_tqdm=True,
         report_to="none",
     )
-    # Several GPUs are used by as many workers; transformers would split a pass among them.
+    # Each GPU has a worker of its own; transformers would split a pass among the GPUs.
     arguments._n_gpu = min(1, arguments.n_gpu)
     arguments.gradient_accumulation_steps = passes.passes_per_step // arguments.world_size
     return arguments
@@ -190,15 +190,15 @@ def load_weights(reward: Any, checkpoint: Path) -> None:
     """Put a checkpoint's weights into a reward model.
 
     Raises:
-        RewardError: if they are of a model of another shape.
+        RewardError: if they belong to a model of another shape.
     """
     weights, own = load_file(checkpoint / WEIGHTS), reward.state_dict()
     different = [name for name in {**own, **weights} if _shape(own, name) != _shape(weights, name)]
     if different:
         name = different[0]
         raise RewardError(
-            f"{checkpoint} is of a model of another shape: {name} is {_shape(weights, name)} there and "
-            f"{_shape(own, name)} here ({len(different)} in all): train with the settings that it was made with, or "
+            f"{checkpoint} belongs to a model of another shape: {name} is {_shape(weights, name)} there and "
+            f"{_shape(own, name)} here ({len(different)} in all): train with the checkpoint's settings, or "
             "into another folder"
         )
     reward.load_state_dict(weights)
@@ -209,8 +209,8 @@ def _shape(weights: dict[str, torch.Tensor], name: str) -> tuple[int, ...] | str
 
 
 def patience_is_over(state: TrainerState, patience: int | None) -> bool:
-    """Whether at the last validation so many epochs had gone by since the best one: of the state alone, so that a
-    training that goes on from a checkpoint ends where it would have ended."""
+    """Whether at the last validation `patience` epochs had passed since the best one. It depends on the state alone, so
+    that a resumed training ends where it would have ended without the stop."""
     validated = [entry["step"] for entry in state.log_history if "eval_accuracy" in entry]
     if patience is None or not validated:
         return False
@@ -219,47 +219,47 @@ def patience_is_over(state: TrainerState, patience: int | None) -> bool:
 
 
 class Patience(TrainerCallback):
-    """Ends a training that gets no better; looks when the best one is known, which is after an evaluation."""
+    """Ends a training that no longer improves. It checks at each save, when the best checkpoint is known."""
 
     def __init__(self, patience: int | None):
         self.patience = patience
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop here, if it is time."""
+        """Stop if patience is over."""
         control.should_training_stop = control.should_training_stop or patience_is_over(state, self.patience)
 
 
 class Watch(TrainerCallback):
-    """Counts steps, and stops when it is asked to, or at a loss that is no number."""
+    """Counts steps, and stops the training on request, or if the loss is not finite."""
 
     def __init__(self, tick: Tick, stop: threading.Event):
         self.tick, self.stop = tick, stop
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Steps of an earlier run count as done."""
+        """Count the steps of an earlier run as done."""
         if state.global_step:
             self.tick(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """One more; the last, if a stop was asked for, is saved. The end of an epoch is saved anyway, once it has been
-        validated."""
+        """Count a step, and save it if a stop was requested. The last step of an epoch is saved anyway, after
+        validation."""
         self.tick(1)
         saved_soon = args.save_strategy == "epoch" and state.global_step * state.num_train_epochs % state.max_steps == 0
         if self.stop.is_set() and not saved_soon:
             control.should_save = control.should_log = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """End here, if a stop was asked for: on the way out of `train` the model would be validated within an epoch.
+        """End the training if a stop was requested, by raising: `train` would first validate the model within an epoch.
 
         Raises:
-            Interrupted: then.
+            Interrupted: if a stop was requested.
         """
         if self.stop.is_set():
             console.print(plain(f"step {state.global_step} of {state.max_steps} is saved"), soft_wrap=True)
             raise Interrupted
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Say what was logged.
+        """Log the loss.
 
         Raises:
             RewardError: if the loss is not finite.

@@ -1,8 +1,7 @@
 """Training with several workers: Ray Train starts them and joins them in a `torch.distributed` group.
 
-Beside builder/engine/ the only file that imports ray. What a worker runs is
-`cyclepref.builder.reward.training.train.train_reward`, which shares out each step among however many there are: one
-worker or eight make the same model, up to rounding.
+Only this file and builder/engine/ import ray. Each worker runs `cyclepref.builder.reward.training.train.train_reward`,
+which divides each step among the workers: one worker or eight make the same model, up to rounding.
 """
 
 import json
@@ -37,9 +36,9 @@ from cyclepref.builder.reward.training.settings import TrainRecipe
 from cyclepref.builder.reward.training.writing import replace_text
 from cyclepref.schemas.errors import CyclePrefError
 
-# Beside the checkpoints, in the folder that all nodes see.
+# In the folder that all nodes see, beside the checkpoints.
 STEPS, ERROR, RAY = "steps.json", "error.txt", "ray"
-# A worker that dies takes the others with it; all start again from the last checkpoint.
+# If a worker dies, all workers are stopped and start again from the last checkpoint.
 MAX_FAILURES = 2
 LOOK_EVERY_S = 1.0
 
@@ -47,14 +46,14 @@ LOOK_EVERY_S = 1.0
 def train_with_workers(
     sources: list[str], recipe: TrainRecipe, out: Path, workers: int, cache: Path | None = None
 ) -> dict[str, Any]:
-    """As `train_reward`, with so many workers, each on a GPU where the cluster has any; returns the metrics.
+    """As `train_reward`, with several workers, each on a GPU if the cluster has any; returns the metrics.
 
     Joins the cluster that RAY_ADDRESS or a Ray job names, or starts Ray on this machine. `sources` that are folders,
     `out` and `cache` must be folders that all nodes see.
 
     Raises:
-        RewardError: if the cluster has too few GPUs or cores, a step too few inputs, or a worker failed; what it said
-            ends the message.
+        RewardError: if the cluster has too few GPUs or cores, a step has too few inputs, or a worker failed; the
+            message ends with the worker's error.
     """
     from cyclepref.builder.reward.training.train import WORK
 
@@ -96,26 +95,26 @@ def train_with_workers(
 class OnLoopback(TorchConfig):
     """A process group on one machine whose workers meet by a file in `folder`, and then talk over loopback.
 
-    By default the first worker would serve a store that listens on all interfaces, and that asks nobody who he is.
+    By default the first worker would serve a store that listens on all interfaces, without authentication.
     """
 
     folder: str = ""
 
     @property
     def backend_cls(self) -> type:
-        """What sets the group up."""
+        """The class that sets up the process group."""
         return _Meeting
 
 
 class _Meeting(_TorchBackend):
-    """As Ray's own, but for how the workers find one another."""
+    """Ray's own backend, except for how the workers find one another."""
 
     def on_start(self, worker_group: Any, backend_config: OnLoopback) -> None:
         workers = range(len(worker_group))
         group = {
             "backend": "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo",
             "world_size": len(workers),
-            # A new file for each start: one that an earlier start left behind names workers that are gone.
+            # A new file for each start, since the file of an earlier start names workers that are gone.
             "init_method": f"file://{backend_config.folder}/{uuid.uuid4().hex}",
             "timeout_s": backend_config.timeout_s,
         }
@@ -131,16 +130,16 @@ def _talk_over_loopback() -> None:
 
 
 def _check_room(workers: int, gpus: float, cpus: int) -> None:
-    """Ray would wait for ever for what it does not have."""
+    """Refuse more workers than the cluster has room for, since Ray would wait for ever."""
     have, what = (int(gpus), "GPUs") if gpus else (cpus, "CPU cores")
     if workers > have:
         raise RewardError(
-            f"--workers {workers} needs as many {what}, and the cluster has {have}: ask for {have} or less"
+            f"--workers {workers} needs as many {what}, but the cluster has {have}: ask for {have} or less"
         )
 
 
 def cores_each(cluster: Cluster, workers: int) -> int:
-    """The most cores that each of so many workers can have, all of a worker's on one node."""
+    """The most cores that each of `workers` workers can have, if all cores of a worker are on one node."""
     most = max(node.cpus for node in cluster.nodes)
     return next(
         (cores for cores in range(most, 1, -1) if sum(node.cpus // cores for node in cluster.nodes) >= workers), 1
@@ -148,7 +147,7 @@ def cores_each(cluster: Cluster, workers: int) -> int:
 
 
 def _fit(trainer: TorchTrainer, error: Path) -> None:
-    """Run the workers to their end; raise what one of them noted before it stopped."""
+    """Run the workers to their end; raise the error that a failed worker wrote into a file."""
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as failure:
@@ -160,7 +159,7 @@ def _fit(trainer: TorchTrainer, error: Path) -> None:
 
 
 def _work(told: dict[str, Any]) -> None:
-    """What each worker runs."""
+    """The function that each worker runs."""
     import datasets
     import transformers
 
@@ -170,7 +169,7 @@ def _work(told: dict[str, Any]) -> None:
     transformers.utils.logging.disable_progress_bar()
     work = Path(told["out"]) / WORK
     if (work / ERROR).is_file():
-        return  # what is wrong with the data or the settings does not get better by a new start
+        return  # a restart cannot fix an error in the data or the settings
     recipe = TrainRecipe.model_validate(told["recipe"])
     noted = work / STEPS if ray.train.get_context().get_world_rank() == 0 else None
 
@@ -186,23 +185,23 @@ def _work(told: dict[str, Any]) -> None:
         )
     except CyclePrefError as error:
         (work / ERROR).write_text(str(error), encoding="utf-8")
-        raise  # so that the others are stopped, who may wait for this one
+        raise  # so that Ray stops the other workers, which may wait for this one
 
 
 class _Note:
-    """Progress as a small file that the driver reads."""
+    """Writes the progress into a small file that the driver reads."""
 
     def __init__(self, path: Path | None, label: str, total: int):
         self.path, self.label, self.total, self.done, self.said = path, label, total, 0, 0.0
 
     def tick(self, count: int) -> None:
-        """So many more are done."""
+        """Count rows or steps as done."""
         self.done += count
         if time.monotonic() - self.said >= LOOK_EVERY_S:
             self.write()
 
     def write(self) -> None:
-        """Write it down, whole or not at all."""
+        """Write the file completely or not at all."""
         self.said = time.monotonic()
         if self.path is not None:
             replace_text(self.path, json.dumps([self.label, self.total, self.done]))
@@ -210,7 +209,7 @@ class _Note:
 
 @contextmanager
 def _shown(path: Path) -> Iterator[None]:
-    """Show what the first worker notes, while it works."""
+    """Show the first worker's progress while it works."""
     ended = threading.Event()
     watcher = threading.Thread(target=_watch, args=(path, ended), daemon=True)
     watcher.start()
@@ -245,7 +244,7 @@ def _read(path: Path) -> list[Any] | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ray Train's own reports, which ours stand for; what fails still raises."""
+    """Silence Ray Train's own reports, since ours replace them. Failures still raise."""
     loggers = [logging.getLogger(name) for name in ("ray.train", "ray.tune")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""Writing what a training makes: whole or not at all, and with one clear error where the disk does not take it."""
+"""Writing a training's files completely or not at all, with one clear error if the disk refuses them."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from cyclepref.builder.reward.errors import RewardError
 
-# How safetensors and tokenizers (Rust), and torch's writer of archives, tell of a write that failed.
+# The texts with which safetensors and tokenizers (Rust), and torch's archive writer, report a failed write.
 WORDS = ("(os error ", "inline_container")
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     scratch = path.with_suffix(".tmp")
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(path)
@@ -20,10 +20,10 @@ def replace_text(path: Path, text: str) -> None:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """While files are written into a folder, by whatever library.
+    """Turn write errors of any library in this block into a RewardError.
 
     Raises:
-        RewardError: if the disk is full, or does not take them for another reason.
+        RewardError: if the disk is full, or refuses the files for another reason.
     """
     try:
         yield
@@ -38,6 +38,6 @@ def _refused(folder: Path, error: Exception) -> RewardError:
     free = shutil.disk_usage(here).free / 2**20
     said = " ".join(str(error).split())
     return RewardError(
-        f"{folder} does not take what is written there ({said:.200}; {free:,.0f} MB free): make room, and say the same "
-        "again: it goes on from the last checkpoint and part of the cache"
+        f"cannot write to {folder} ({said:.200}; {free:,.0f} MB free): make room and run the same again, which resumes "
+        "from the last checkpoint and part of the cache"
     )

@@ -1,1 +1,1 @@
-"""How each of the tiny models is trained: one file per kind of model, over one loop and one source of data."""
+"""The training of the tiny models: one file per kind of model, with a common loop and source of data."""

@@ -12,7 +12,7 @@ from cyclepref.builder.shapeworld.training import data
 from cyclepref.builder.shapeworld.training.loop import Job, Progress, Run, fit
 
 NAME = "autoencoder"
-STEPS, BATCH = 3600, 8  # many small steps: it is the number of steps that sharpens edges
+STEPS, BATCH = 3600, 8  # many small steps, since the number of steps sharpens edges
 LATENT_SIZE, LATENT_CHANNELS = 16, 4
 _WIDTHS = {"encoder": 32, "decoder": 48}
 
@@ -29,9 +29,9 @@ def build() -> AutoencoderTiny:
 
 
 def loss(model: AutoencoderTiny, step: int) -> torch.Tensor:
-    """L1 + MSE of pictures through noisy latents, and a pull of the latents to unit size.
+    """L1 + MSE of pictures decoded from noisy latents, plus a term that keeps the latents at unit size.
 
-    The noise makes the decoder forgive what a diffusion model gets slightly wrong.
+    The noise makes the decoder robust to small errors of a diffusion model.
     """
     scenes = data.training_scenes(NAME, step, BATCH)
     target = data.pictures(NAME, step, scenes).to(model.device, memory_format=torch.channels_last) * 2 - 1
@@ -44,7 +44,7 @@ def loss(model: AutoencoderTiny, step: int) -> torch.Tensor:
 
 @torch.no_grad()
 def export(model: AutoencoderTiny, progress: Progress, run: Run) -> None:
-    """Save to the work folder with the scale that makes its latents of unit size; pipelines carry copies.
+    """Save to the work folder, with the scale that gives its latents unit size; pipelines contain copies.
 
     The loss keeps their mean near 0, so there is no shift: StableDiffusionPipeline would not apply one.
     """
@@ -71,7 +71,7 @@ def load(work: Path, dtype: torch.dtype = torch.float32) -> AutoencoderTiny:
 
 
 def encoder_hash(work: Path) -> str:
-    """A hash of the encoder's weights: latents kept on disk are of one encoder."""
+    """A hash of the encoder's weights, since cached latents are valid for one encoder only."""
     digest = hashlib.blake2b(digest_size=16)
     for tensor in load(work).encoder.state_dict().values():
         digest.update(tensor.contiguous().numpy().tobytes())

@@ -29,7 +29,7 @@ from cyclepref.builder.shapeworld.training.loop import Job, Progress, Run, fit
 STEPS, BATCH = 3500, 64
 NEW_TOKENS = 16
 QUESTION = "describe the picture"
-# An early sibling is the last checkpoint with no more than this share of attributes right.
+# The early sibling is the last checkpoint with at most this share of attributes right.
 EARLY = {"blip": 0.80, "llava": 0.70}
 _PATCH, _WIDTH = 8, 96
 _HALF = [0.5, 0.5, 0.5]
@@ -113,7 +113,7 @@ def chat(question: str = QUESTION) -> list[dict]:
 
 
 class Lesson:
-    """Turns scenes and pictures into what one of the two models trains on, and its answers into captions."""
+    """Turns scenes and pictures into training inputs of one of the two models, and its answers into captions."""
 
     def __init__(self, name: str, processor: ProcessorMixin):
         self.name, self.tokenizer = name, processor.tokenizer
@@ -125,7 +125,7 @@ class Lesson:
             self.prompt = self.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
 
     def inputs(self, pictures: torch.Tensor, captions: list[str]) -> dict[str, torch.Tensor]:
-        """Model inputs for pictures (n, 3, 64, 64) in [0, 1] with the captions as what is to be learned."""
+        """Model inputs for pictures (n, 3, 64, 64) in [0, 1] with the captions as targets."""
         if self.name == "llava":
             captions = [f"{caption} {self.tokenizer.eos_token}" for caption in captions]
         answer = self.tokenizer(captions, padding=True, padding_side="right", return_tensors="pt")
@@ -158,7 +158,7 @@ def accuracy(lesson: Lesson, model: PreTrainedModel, count: int = 96) -> float:
 
 
 def export(lesson: Lesson, processor, model: PreTrainedModel, progress: Progress, run: Run) -> None:
-    """Save a checkpoint as the model; as its early sibling too, for as long as it is not better than that may be."""
+    """Save a checkpoint as the model, and as its early sibling too if it is not yet better than the sibling may be."""
     right = accuracy(lesson, model)
     print(f"{lesson.name}: {right:.1%} of attributes right after {progress.step} steps", flush=True)
     save(model, processor, run.out / lesson.name)

@@ -1,4 +1,4 @@
-"""What the models learn from: fresh renders of scenes outside the held-out side, and pictures worn on purpose."""
+"""Training data: fresh renders of scenes that are not held out, and deliberately degraded pictures."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def pictures(name: str, step: int, scenes: list[Scene]) -> torch.Tensor:
 
 
 def worn(clean: torch.Tensor) -> torch.Tensor:
-    """Make pictures look like generated ones, so that who learns from them can read those too.
+    """Degrade pictures so that they look like generated ones, and a model trained on them can read those too.
 
     Independently of each other, four in ten are bent by a smooth field of a pixel or so, four in ten lose detail
     (shrunk to between 16 and 48 pixels and enlarged again), four in ten get pixel noise; contrast and tint vary a
-    little. Shape and range stay (n, 3, 64, 64) in [0, 1]. Randomness is torch's own.
+    little. Shape and range stay (n, 3, 64, 64) in [0, 1]. Random numbers come from torch's global generator.
     """
     count = len(clean)
     x = torch.where(_share(count), _bent(clean), clean)

@@ -1,8 +1,9 @@
-"""The LPIPS backbone: AlexNet features trained so that distances between pictures follow what is wrong in them.
+"""The LPIPS backbone: AlexNet features trained so that distances between pictures grow with the number of wrong
+attributes.
 
 LPIPS (Zhang et al. 2018, arXiv 1801.03924) tunes its backbone on human two-alternative choices: which of two pictures
 is nearer to a reference. Here the world makes the choices: the picture with fewer attributes altered is nearer. The
-features learn to tell the attributes besides. The weights load into `lpips.LPIPS(net="alex", pnet_rand=True,
+features also learn to classify the attributes. The weights load into `lpips.LPIPS(net="alex", pnet_rand=True,
 lpips=False)`: the same features, compared without learned layer weights.
 """
 
@@ -23,13 +24,14 @@ from cyclepref.builder.shapeworld.training.loop import Job, Progress, Run, fit, 
 from cyclepref.builder.shapeworld.training.recogniser import attribute_loss
 
 NAME = "lpips"
-STEPS, BATCH = 6000, 24  # references a step; each is compared with a picture of 0, 1, 2 and 3 altered attributes
+STEPS, BATCH = 6000, 24  # references per step; each is compared with pictures with 0, 1, 2 and 3 altered attributes
 _WRONG = range(4)
 _HEADS_SHARE = 0.1  # weight of the attribute loss beside the ranking loss
 
 
 class Features(nn.Module):
-    """LPIPS's own AlexNet, with one linear head an attribute on its deepest features (3x3x256 from 64x64 pixels)."""
+    """LPIPS's own AlexNet, with one linear head for each attribute on its deepest features (3x3x256 from 64x64
+    pixels)."""
 
     def __init__(self):
         super().__init__()
@@ -58,9 +60,10 @@ def distances(first: list[torch.Tensor], second: list[torch.Tensor]) -> torch.Te
 
 
 def loss(model: Features, step: int) -> torch.Tensor:
-    """Logistic loss of every pair of altered pictures being ordered as their wrong attributes are, on worn renders.
+    """Logistic loss for ordering every pair of altered pictures by their number of wrong attributes, on degraded
+    renders.
 
-    Besides, the cross-entropy of all attributes.
+    Plus the cross-entropy of all attributes.
     """
     scenes = data.training_scenes(NAME, step, BATCH)
     seed = step_seed(NAME, step)

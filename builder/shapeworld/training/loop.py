@@ -1,7 +1,6 @@
 """The training loop that every model here shares: bf16 autocast, AdamW, a moving average, checkpoints, progress.
 
-A step is seeded by the name of the job and its number and nothing else, so a run that was interrupted and resumed sees
-the batches and the noise that it would have seen.
+Only the job's name and the step's number seed a step, so an interrupted and resumed run has the same batches and noise.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _REPORT_EVERY = 50
 
 @dataclass(frozen=True)
 class Run:
-    """Where and how a training run works: weights folder, checkpoint folder, device, a factor on all step counts."""
+    """The settings of a training run: weights folder, checkpoint folder, device, a factor on all step counts."""
 
     out: Path
     work: Path
@@ -40,7 +39,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a model had come when it was exported: steps done and planned, examples seen, seconds of training."""
+    """The progress of a model when it was exported: steps done and planned, examples seen, seconds of training."""
 
     step: int
     steps: int
@@ -52,7 +51,7 @@ class Progress:
 class Job:
     """One model to train.
 
-    `loss(model, step)` returns a scalar for a batch of `batch` examples that it draws itself, from `step` alone.
+    `loss(model, step)` returns a scalar for `batch` examples, which it draws itself and which depend on `step` alone.
     `export(model, progress)` is called `exports` times on the way and at the end, with the averaged weights.
     """
 
@@ -72,7 +71,7 @@ def step_seed(name: str, step: int) -> int:
 
 
 def fit(job: Job, run: Run) -> None:
-    """Train a job to its end, from its last checkpoint if there is one; only export it again if it is done."""
+    """Train a job to its end, from its last checkpoint if there is one; a finished job is only exported again."""
     steps = run.steps(job.steps)
     model = job.model.to(run.device)
     averaged = [p.detach().clone() for p in model.parameters()]
@@ -104,7 +103,8 @@ def _step(job: Job, model: nn.Module, averaged, optimizer, step: int, steps: int
     for group in optimizer.param_groups:
         group["lr"] = job.lr * _schedule(step, steps)
     model.train()
-    # The fused attention kernel's backward takes half of a step on CPU, plain matrix products a fraction of that.
+    # On CPU the fused attention kernel's backward pass takes half of a step; plain matrix products take a fraction of
+    # that.
     with sdpa_kernel(SDPBackend.MATH), torch.autocast(device.type, torch.bfloat16):
         value = job.loss(model, step)
     optimizer.zero_grad(set_to_none=True)
@@ -137,7 +137,7 @@ def _save(path: Path, steps, step, seconds, model, averaged, optimizer) -> None:
     state = {"steps": steps, "step": step, "seconds": seconds, "model": model.state_dict(), "averaged": averaged}
     temporary = path.with_suffix(".tmp")
     torch.save(state | {"optimizer": optimizer.state_dict()}, temporary)
-    os.replace(temporary, path)  # a killed writer leaves the last checkpoint whole
+    os.replace(temporary, path)  # if the process is killed, the last checkpoint stays complete
 
 
 def _resume(path: Path, steps: int, model, averaged, optimizer) -> tuple[int, float]:

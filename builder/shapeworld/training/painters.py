@@ -1,7 +1,7 @@
 """The text-to-image pipelines: a UNet StableDiffusionPipeline and a flow-matching StableDiffusion3Pipeline.
 
-Both work on the 16x16x4 latents of one small autoencoder, with text encoders trained along. One example in ten has an
-empty prompt, which is what guidance needs.
+Both work on the 16x16x4 latents of one small autoencoder, and train their text encoders too. One example in ten has an
+empty prompt, as classifier-free guidance needs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cyclepref.builder.shapeworld.training import autoencoder, data, vocabulary
 from cyclepref.builder.shapeworld.training.loop import Job, Progress, Run, fit
 
 STEPS, BATCH = {"sd": 5000, "sd3": 12000}, 32
-EARLY_SHARE = {"sd": 0.375, "sd3": 0.25}  # of the training: where the weaker sibling stops
+EARLY_SHARE = {"sd": 0.375, "sd3": 0.25}  # the share of the training after which the weaker sibling is saved
 POOL, _POOL_BATCH = 40_000, 250
 _DROPPED = 0.1
 _SD_TEXT_WIDTH = 64
@@ -36,7 +36,7 @@ _SD3_TEXT_WIDTH, _SD3_WIDTH = 64, 96
 
 
 class LatentPool:
-    """Latents and prompts of 40,000 renders, made once and kept in the work folder: both pipelines learn from it.
+    """Latents and prompts of 40,000 renders, made once and kept in the work folder; both pipelines are trained on it.
 
     Prompts are kept as the tokens of each tokenizer, the last row being the empty prompt's.
     """
@@ -114,7 +114,8 @@ def t5_config() -> T5Config:
 class Diffusion(nn.Module):
     """A UNet with its text encoder, trained on the velocity (Salimans & Ho 2022, arXiv 2202.00512, section 2.4).
 
-    The noise schedule ends in pure noise (Lin et al. 2023, arXiv 2305.08891), or the few steps would leak brightness.
+    The noise schedule ends in pure noise (Lin et al. 2023, arXiv 2305.08891); otherwise the few steps would leak
+    brightness.
     """
 
     def __init__(self):
@@ -234,7 +235,7 @@ def save(pipeline: DiffusionPipeline, folder: Path) -> None:
 
 
 def forget_place(folder: Path) -> None:
-    """Take out of a pipeline's configurations the path that its modules were loaded from on this machine."""
+    """Remove from a pipeline's configurations the local path that its modules were loaded from."""
     for path in folder.rglob("*.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("_name_or_path", None) is not None:

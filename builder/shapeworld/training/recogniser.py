@@ -21,7 +21,7 @@ def attribute_loss(logits: dict[str, torch.Tensor], wanted: dict[str, torch.Tens
 
 
 def train(run: Run) -> None:
-    """Train the classifier on clean and worn renders, and save it as model.safetensors."""
+    """Train the classifier on clean and degraded renders, and save it as model.safetensors."""
     torch.manual_seed(1)
     model = Recogniser().to(memory_format=torch.channels_last)
 

@@ -11,12 +11,13 @@ from transformers import BertTokenizer, CLIPTokenizer, PreTrainedTokenizerFast, 
 
 from cyclepref.builder.shapeworld.grammar import WORDS
 
-PROMPT_TOKENS = 16  # 12 words at most, start and end, and room for two more
+PROMPT_TOKENS = 16  # at most 12 words, start and end tokens, and room for two more
 _WORDS = tuple(dict.fromkeys(WORDS))
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer with one token a word, prompts cut and padded to 16; letters are tokens too, for other words."""
+    """A CLIP tokenizer with one token per word, prompts cut and padded to 16; letters are tokens too, for other
+    words."""
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
     merges = _merges(_WORDS)
     tokens = ["<|startoftext|>", "<|endoftext|>", "<unk>", *letters, *(letter + "</w>" for letter in letters)]

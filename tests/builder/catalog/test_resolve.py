@@ -20,9 +20,9 @@ def choice(model: str, **changes) -> ModelChoice:
     [
         (choice("shapeworld-blipp"), "captioner", r"unknown captioner 'shapeworld-blipp' \(did you mean"),
         (choice("nothing"), "captioner", "unknown captioner 'nothing': `cyclepref models --kind captioner` lists"),
-        (choice("sdxl"), "captioner", "sdxl is a text-to-image model, and this place needs a captioner"),
+        (choice("sdxl"), "captioner", "sdxl is a text-to-image model, but this place needs a captioner"),
         (choice("sdxl", settings={"step": 3}), "text-to-image", r"step: unknown setting \(did you mean 'steps'"),
-        (choice("sdxl", settings={"name": "x"}), "text-to-image", "settings.name: is what the model is, and"),
+        (choice("sdxl", settings={"name": "x"}), "text-to-image", "settings.name: belongs to the model and"),
         (choice("sdxl", settings={"steps": 0}), "text-to-image", "settings.steps: must be 1 or more, got 0"),
         (choice("org/painter"), "text-to-image", "settings.steps: is missing"),
         (choice("shapeworld-blip", samples=2), "captioner", "samples: is 2, but greedy decoding gives one caption"),
@@ -47,7 +47,7 @@ def test_a_wrong_metric_is_explained(metric, modality, message):
 
 def test_a_recipe_cannot_turn_a_metrics_direction():
     settings = {"higher_is_better": True}
-    with pytest.raises(RecipeError, match=r"settings.higher_is_better: is what the model is, and no setting"):
+    with pytest.raises(RecipeError, match=r"settings.higher_is_better: belongs to the model and cannot be set"):
         metric_spec(MetricChoice(metric="lpips-alex", settings=settings), "image")
 
 

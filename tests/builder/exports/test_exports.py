@@ -96,7 +96,7 @@ def test_a_place_that_cannot_be_written_to_is_one_clear_error(runs, tmp_path):
 
 def test_an_export_is_for_its_trainer_and_not_read_as_a_dataset_of_ours(runs, tmp_path):
     export(runs["i2t2i"], "trl-reward", tmp_path / "out", "train")
-    with pytest.raises(LoadError, match="has no config `rankings`, only default: it is no dataset of CyclePref"):
+    with pytest.raises(LoadError, match="has no config `rankings`, only default: CyclePref did not write it"):
         load_pairs(tmp_path / "out")
 
 

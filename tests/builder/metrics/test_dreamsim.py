@@ -129,7 +129,7 @@ def test_weights_that_cannot_be_downloaded_are_told_with_the_folder(tmp_path, mo
     """An address on this machine where nothing listens stands for a machine without a network."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setitem(load_module().dreamsim_weights, "clip_vitb32", "http://127.0.0.1:9/none.zip")
-    with pytest.raises(ModelError, match=r"clip_vitb32 is not whole in .*hub/dreamsim and could not be downloaded"):
+    with pytest.raises(ModelError, match=r"clip_vitb32 is incomplete in .*hub/dreamsim and could not be downloaded"):
         load_metric(CATALOG["dreamsim-clip"])
 
 

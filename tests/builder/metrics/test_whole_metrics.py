@@ -90,7 +90,7 @@ def test_a_metric_or_safety_model_with_a_damaged_tensor_is_refused(kind, tmp_pat
         with pytest.raises(ModelError, match=f"mine: .* {said} .*random numbers"):
             load()
     file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(ModelError, match=r"mine: cannot load .*(damaged or cut short|is not whole)"):
+    with pytest.raises(ModelError, match=r"mine: cannot load .*(damaged or cut short|is incomplete)"):
         load()
 
 

@@ -117,7 +117,7 @@ def test_a_row_that_fails_says_why_and_no_other_is_asked_for_again(server):
     assert results[0] == "picture 0"
     assert results[10] == "picture 10"
     assert results[1] == f"EndpointError: {at} answered 400 Bad Request: image too small"
-    assert results[2] == f"EndpointError: {at} answered with what is no chat completion: <html>a captive portal</html>"
+    assert results[2] == f"EndpointError: {at} gave no chat completion: <html>a captive portal</html>"
     assert "no chat completion" in results[3]
     assert results[4] == f"NoCaption: {at} answered without a text (finish_reason 'content_filter')"
     assert "raise max_new_tokens, or turn thinking off in extra_body" in results[5]

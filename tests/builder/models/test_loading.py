@@ -49,7 +49,7 @@ def test_a_folder_of_the_other_kind_is_explained(tmp_path):
         ({"dtype": "int8"}, "settings.dtype: must be float32, bfloat16 or float16, got 'int8'"),
         ({"prompt_style": "none"}, "prompt_style none never reads the prompt"),
         ({"prompt_style": "prefix", "prompt": ""}, "prompt_style prefix needs a prompt"),
-        ({"evidence": "tested"}, "settings.evidence: is what the model is, and no setting"),
+        ({"evidence": "tested"}, "settings.evidence: belongs to the model and cannot be set"),
     ],
 )
 def test_a_wrong_setting_is_found_before_anything_is_loaded(settings, message):

@@ -250,5 +250,5 @@ def test_a_cache_that_cannot_be_written_to_is_one_clear_error(runs, tmp_path, mo
     rankings = open_pairs(runs["i2t2i"]).read("train")
     (tmp_path / "file").touch()
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file")
-    with pytest.raises(LoadError, match=r"cannot write pairs to .*name another place in the .* HF_DATASETS_CACHE"):
+    with pytest.raises(LoadError, match=r"cannot write pairs to .*set the environment variable HF_DATASETS_CACHE"):
         as_dataset.as_dataset(rankings, rankings.pairs)

@@ -281,8 +281,8 @@ def test_order_of_generations_and_inputs_changes_no_pair(folder):
         ([{**T2I, "generations": [1, 2, 3]}], "generations must be texts"),
         ([{**T2I, "generations": list("abc")}], "must be paths of images .* and neither are"),
         ([{**T2I, "input": "a.png"}], "must be paths of images .* and both are"),
-        ([{**T2I, "generation_ids": list("abc"), "pairs": [[0, 7]]}], r"\[0, 7\] is no pair of two of its"),
-        ([{**T2I, "generation_ids": list("abc"), "pairs": [3]}], "3 is no pair of two of its"),
+        ([{**T2I, "generation_ids": list("abc"), "pairs": [[0, 7]]}], r"\[0, 7\] is not a pair of its"),
+        ([{**T2I, "generation_ids": list("abc"), "pairs": [3]}], "3 is not a pair of its"),
         ([{**T2I, "pairs": [[0, 1]]}], "pairs must be a list, and go with generation_ids"),
         ([{**T2I, "generation_ids": list("aab")}], "an id of its own for each generation"),
         ([{**T2I, "models": [["a"]]}], "models must be a list of names for each generation"),
@@ -296,7 +296,7 @@ def test_lines_that_are_not_the_layouts_are_told_with_their_place(folder, rows, 
 
 
 def test_what_is_no_json_and_what_the_layout_does_not_say_are_told(folder, tmp_path):
-    with pytest.raises(FilterError, match=r"needs the model of each candidate, and split 'train' of .* does not say"):
+    with pytest.raises(FilterError, match=r"needs the model of each candidate, but split 'train' of .* does not name"):
         load_pairs(folder([T2I]), balance_by_model=True)
     with pytest.raises(LoadError, match="has no split 'test': choose from train"):
         load_pairs(tmp_path, "test")

@@ -100,11 +100,11 @@ def without_ids(rows: list[dict]) -> list[dict]:
 
 def test_without_a_run_a_lower_threshold_needs_to_know_who_is_poor(runs):
     dataset = runs["i2t2i"] / "dataset"
-    with pytest.raises(LoadError, match=r"does not say which .* were too poor\. Say poor_chosen too"):
+    with pytest.raises(LoadError, match=r"does not say which .* were too poor\. Give poor_chosen too"):
         load_pairs(dataset, min_margin=0.01)
     kept = load_pairs(dataset, min_margin=0.01, poor_chosen=None)
     assert len(kept) > len(load_pairs(runs["i2t2i"], min_margin=0.01))
-    with pytest.raises(LoadError, match="does not say from which margin on: say min_margin"):
+    with pytest.raises(LoadError, match="does not say from which margin on: give min_margin"):
         load_pairs(dataset, poor_chosen=None)
 
 
@@ -133,7 +133,7 @@ def test_a_rule_in_a_card_that_cannot_be_read_is_one_clear_error(runs, tmp_path,
     dataset = shutil.copytree(runs["t2i2t"] / "dataset", tmp_path / "dataset")
     card = (dataset / "README.md").read_text().replace("cyclepref:\n", "cyclepref:\n  pairs: {min_margin: low}\n")
     (dataset / "README.md").write_text(card)
-    with pytest.raises(LoadError, match=r"names a rule of pairs that cannot be read: .*min_margin"):
+    with pytest.raises(LoadError, match=r"has a rule for pairs that cannot be read: .*min_margin"):
         load_pairs(dataset)
 
 
@@ -142,7 +142,7 @@ def test_noise_that_rankings_cannot_tell_of_is_said(runs, tmp_path):
     content = Store(run).read_json("run.json")
     content["recipe"]["pairs"]["min_margin_sd"] = 2.0
     Store(run).write_json("run.json", content)
-    with pytest.raises(LoadError, match=r"rule on noise \(min_margin_sd\)"):
+    with pytest.raises(LoadError, match="with min_margin_sd too"):
         load_pairs(run, min_margin=0.01)
 
 
@@ -210,9 +210,9 @@ def test_a_run_that_is_not_finished_is_refused(runs, tmp_path, damage, message):
         (
             "org/repo-nobody-has",
             r"cannot read the dataset org/repo-nobody-has \(there is no folder org/repo-nobody-has on this machine, "
-            r"and the Hub gave none of that name: .*that can be reached",
+            r"and the Hub did not give it: .*that can be reached",
         ),
-        (__file__, "test_load.py is no folder"),
+        (__file__, "test_load.py is not a folder"),
         ("s3://bucket/run", "is an address: pairs are read from this machine or the Hub"),
     ],
 )
@@ -231,7 +231,7 @@ def test_a_misspelt_run_is_told_with_the_one_that_is_here(tmp_path, monkeypatch)
 
 
 def test_a_folder_without_a_dataset_and_a_split_that_is_not_there_are_told(runs, tmp_path):
-    with pytest.raises(LoadError, match="is no run directory and holds no dataset"):
+    with pytest.raises(LoadError, match="is not a run directory and holds no dataset"):
         load_pairs(tmp_path)
     with pytest.raises(LoadError, match="has no split 'dev': choose from train, validation, test"):
         load_pairs(runs["i2t2i"], "dev")
@@ -250,6 +250,8 @@ def test_a_dataset_without_any_pair_says_so(tmp_path, own_cache):
     with pytest.raises(FilterError, match="no pair left: it was built without any"):
         load_pairs(run)
     assert len(load_pairs(run, min_margin=0.1)) > 0  # the run says which way is better
-    with pytest.raises(LoadError, match="has no pair that shows if a higher score is better: say higher_is_better"):
+    with pytest.raises(
+        LoadError, match="has no pair that shows whether a higher score is better: give higher_is_better"
+    ):
         load_pairs(run / "dataset", min_margin=0.1, poor_chosen=None)
     assert len(load_pairs(run / "dataset", min_margin=0.1, poor_chosen=None, higher_is_better=True)) > 0

@@ -189,7 +189,7 @@ def test_the_best_k_come_first_and_k_must_fit(model):
 
 
 def test_a_folder_that_is_no_whole_reward_model_is_refused(model, captioner, tmp_path):
-    with pytest.raises(RewardError, match="is no reward model but 'blip'"):
+    with pytest.raises(RewardError, match="is not a reward model but 'blip'"):
         RewardModel.from_pretrained(captioner)
     with pytest.raises(RewardError, match="no model that transformers can read"):
         RewardModel.from_pretrained(tmp_path)

@@ -97,8 +97,8 @@ def test_folders_without_what_is_needed_are_refused(folder, tmp_path, model):
     for line, message in [
         ("no json", "line 1: not JSON"),
         ('{"file_name": "red/0.png"}', "line 1: not JSON with file_name and prompt"),
-        ('{"file_name": "../secret.png", "prompt": "a"}', "line 1: '../secret.png' is no picture in the folder"),
-        ('{"file_name": "red/0.png", "prompt": 3}', "its prompt is no text"),
+        ('{"file_name": "../secret.png", "prompt": "a"}', "line 1: '../secret.png' is not a picture here"),
+        ('{"file_name": "red/0.png", "prompt": 3}', "its prompt is not a text"),
         ('{"file_name": "red/0.png", "prompt": "a"}', "has no prompt for 7 pictures, 'blue/0.png' among them"),
     ]:
         (folder / "metadata.jsonl").write_text(line)

@@ -158,7 +158,7 @@ def test_a_holder_that_was_taken_over_notices_and_stops(tmp_path, monkeypatch):
         deadline = time.monotonic() + 20
         while not held.lost and time.monotonic() < deadline:
             time.sleep(0.05)
-        with pytest.raises(LockError, match="was given to another build"):
+        with pytest.raises(LockError, match="was taken over by another build"):
             held.check()
 
 

@@ -44,7 +44,7 @@ def test_what_the_latest_build_did_not_ask_for_is_unused_and_pruned(store):
 def test_pruning_waits_until_a_build_has_finished(store):
     build(store, {"a": ["1"]})
     store.write_json("progress.json", {**store.read_json("progress.json"), "state": "stopped"})
-    with pytest.raises(UpkeepError, match="before a build in it has finished"):
+    with pytest.raises(UpkeepError, match="known only after a finished build"):
         unused(store)
 
 
@@ -165,7 +165,7 @@ def test_two_runs_become_one_in_which_a_build_makes_only_what_neither_has(store,
     assert texts(both) == ["1", "2", "3"]
     assert texts(store) == ["1", "2"]
     assert merge(store, other, both).copied == 0
-    with pytest.raises(UpkeepError, match="before a build in it has finished"):
+    with pytest.raises(UpkeepError, match="known only after a finished build"):
         unused(both)
 
 
@@ -190,7 +190,7 @@ def test_runs_that_resolved_a_model_differently_are_not_merged_and_it_is_named(s
 
 def test_what_is_no_run_is_not_merged(store, tmp_path):
     build(store, {"a": ["1"]})
-    with pytest.raises(UpkeepError, match="nothing is no run directory"):
+    with pytest.raises(UpkeepError, match="nothing is not a run directory"):
         merge(store, Store(tmp_path / "nothing"), store)
     with pytest.raises(UpkeepError, match="cannot be merged into itself"):
         merge(store, store, Store(tmp_path / "both"))
@@ -209,7 +209,7 @@ def test_a_run_that_is_being_built_is_neither_merged_nor_pruned(store, tmp_path)
     [
         ("s3://key:secret@bucket/run", "carries credentials"),
         ("s3://bucket", "names no folder"),
-        ("s3://bucket/run?acess_key=1", "acess_key: no option of a run directory's address; choose from endpoint_over"),
+        ("s3://bucket/run?acess_key=1", "acess_key: not an option of a run directory's address; choose from endpoint"),
         ("ftp2://bucket/run", "cannot open ftp2://bucket/run"),
     ],
 )

@@ -85,7 +85,7 @@ def changed(path: Path, name: str, value, sealed_as: str | None = None) -> None:
     [
         ("id", "generations", "content_id", "0" * 32, "another text|another picture"),
         ("id", "generations", "source_id", "0" * 32, "not the id of its source_id, fingerprint, seed"),
-        ("id", "inputs", "image", b"x", "no picture"),
+        ("id", "inputs", "image", b"x", "not a picture"),
         ("id", "similarities", "input_id", "0" * 32, "not the id of its input_id"),
         ("id", "models", "identity", "{}", "another identity"),
         ("view", "similarities", "value", 7.5, "has another score by lpips-shapeworld than its similarities give"),
@@ -135,7 +135,7 @@ def test_other_files_that_are_wrong_and_files_that_are_no_parts_are_told(run, ca
     (run / "store" / "inputs" / "notes.txt").write_text("mine")
     assert main(["verify", str(run)]) == 1
     said = capsys.readouterr().out
-    for name in ("lock.json", "groups.parquet", "wanted/scores.parquet", "notes.txt is no part: nothing reads it"):
+    for name in ("lock.json", "groups.parquet", "wanted/scores.parquet", "notes.txt is not a part: nothing reads it"):
         assert name in said
 
 

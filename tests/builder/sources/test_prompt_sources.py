@@ -84,7 +84,7 @@ def test_a_row_with_a_stray_tab_or_bytes_that_are_not_utf8_is_an_error_in_its_ow
     good, stray, broken = everything(tsv(tmp_path, b"Prompt\tCategory\na\tx\na\tcat\tx\n\xff\tx\n"))
     assert good == "a"
     assert isinstance(stray, WrongRow)
-    assert str(stray) == "line 3 has 3 cells, and the header names 2 columns"
+    assert str(stray) == "line 3 has 3 cells, but the header names 2 columns"
     assert isinstance(broken, UnicodeDecodeError)
 
 
@@ -131,5 +131,7 @@ def test_compositional_prompts_are_their_own_names_and_a_limit_takes_the_first(t
 
 def test_more_compositional_prompts_than_there_are_is_an_error_with_their_number():
     spec = CompositionalPrompts(source="compositional", kinds=["colour"], limit=1000)
-    with pytest.raises(RecipeError, match=r"limit is 1000, and these kinds with held_out 'exclude' give 180 prompts"):
+    with pytest.raises(
+        RecipeError, match=r"limit is 1000, but these kinds with held_out 'exclude' give only 180 prompts"
+    ):
         open_source(spec, "text").items()

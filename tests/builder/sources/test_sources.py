@@ -117,7 +117,7 @@ def test_a_cell_of_the_wrong_kind_is_an_error_in_its_own_row_only(tmp_path):
     good, bad = everything(source)
     assert good == png("red")
     assert isinstance(bad, TypeError)
-    assert str(bad) == "this row holds nothing (null), and no encoded image"
+    assert str(bad) == "this row holds nothing (null), not an encoded image"
 
 
 @pytest.mark.parametrize("saved", [True, False])
@@ -303,7 +303,7 @@ def test_a_damaged_row_group_fails_its_own_rows_only(tmp_path):
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"no parquet at all"])
 def test_a_file_that_is_no_parquet_is_named(tmp_path, data):
     (tmp_path / "x.parquet").write_bytes(data)
-    with pytest.raises(RecipeError, match=r"x\.parquet is no parquet file"):
+    with pytest.raises(RecipeError, match=r"x\.parquet is not a parquet file"):
         open_source(ParquetColumn(source="parquet", path=str(tmp_path), column="x"), "text").items()
 
 

@@ -160,7 +160,7 @@ def _lose_shard(folder: Path) -> None:
     [
         (_remove_component, "has no vae/, which its model_index.json names"),
         (_cut, r"diffusion_pytorch_model.safetensors in unet/ has \d+ bytes of \d+"),
-        (_break_header, "in unet/ is cut short or no safetensors file"),
+        (_break_header, "in unet/ is cut short or not a safetensors file"),
         (_lose_shard, r"has no m-2-of-2.safetensors \(1 of 2 shards\) in unet/"),
         (lambda folder: (folder / "model_index.json").unlink(), r"has no model_index\.json"),
         (lambda folder: (folder / "model_index.json").write_text("{"), r"model_index\.json that is not JSON"),
@@ -182,7 +182,7 @@ def test_files_of_another_variant_are_not_looked_at(tmp_path):
     (tmp_path / "sd" / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"cut")
     assert lacking(tmp_path / "sd", spec) == []
     assert lacking(tmp_path / "sd", spec.model_copy(update={"variant": "fp16"})) == [
-        "diffusion_pytorch_model.fp16.safetensors in unet/ is cut short or no safetensors file"
+        "diffusion_pytorch_model.fp16.safetensors in unet/ is cut short or not a safetensors file"
     ]
     assert cut_short(tmp_path / "sd" / "unet" / "diffusion_pytorch_model.safetensors") is None
 

@@ -193,7 +193,12 @@ def test_what_is_no_layout_lists_those_that_are(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[]", "is empty"), ('{"a": 1}', "no list of objects"), ("[1]", "no list of objects"), ("[{", "cannot be read")],
+    [
+        ("[]", "is empty"),
+        ('{"a": 1}', "not a list of objects"),
+        ("[1]", "not a list of objects"),
+        ("[{", "cannot be read"),
+    ],
 )
 def test_files_without_rows_say_so(tmp_path, content, message):
     (tmp_path / "x.json").write_text(content)

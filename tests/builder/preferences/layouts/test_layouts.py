@@ -188,7 +188,7 @@ def test_what_we_export_for_trl_is_read_back_split_by_split(tmp_path):
 
 def test_trls_layout_without_images_is_none_to_train_on(tmp_path):
     export(tiny_dataset(tmp_path, "i2t2i"), "trl-reward", tmp_path / "out")
-    with pytest.raises(JudgedError, match="in no layout that is known: its first row has the keys chosen, margin"):
+    with pytest.raises(JudgedError, match="has no known layout: its first row has the keys chosen, margin"):
         load_preferences(tmp_path / "out")
 
 

@@ -273,9 +273,9 @@ def test_another_reward_model_can_be_compared_with(model, judged, tmp_path):
 def test_an_unknown_name_lists_what_there_is(model, captioner):
     with pytest.raises(EvaluationError, match=r"'lenght' to compare with. Choose from: cycle, length, random, clip:"):
         make_judges(("lenght",), 2, CPU)
-    with pytest.raises(EvaluationError, match=r"has no CLIP or SigLIP to read: the weights of .* do not fit"):
+    with pytest.raises(EvaluationError, match=r"has no readable CLIP or SigLIP: the weights of .* do not fit"):
         make_judges((f"clip:{captioner}",), 2, CPU)
-    with pytest.raises(EvaluationError, match="has no CLIP or SigLIP to read"):
+    with pytest.raises(EvaluationError, match="has no readable CLIP or SigLIP"):
         make_judges(("clip:/nowhere",), 2, CPU)
 
 

@@ -110,18 +110,18 @@ def _candidate(score):
 BROKEN = {
     "a NaN margin": (_set("pairs", "train", 0, margin=math.nan), "has the margin nan"),
     "a missing margin": (_set("pairs", "train", 0, margin=None), "has the margin None"),
-    "an infinite score": (_candidate(math.inf), "a candidate has no score, or one that is no finite number"),
-    "a NaN score": (_candidate(math.nan), "a candidate has no score, or one that is no finite number"),
+    "an infinite score": (_candidate(math.inf), "a candidate has no score, or one that is not a finite number"),
+    "a NaN score": (_candidate(math.nan), "a candidate has no score, or one that is not a finite number"),
     "an unknown candidate": (_set("pairs", "train", 1, rejected_id="nobody"), "name the candidate nobody as rejected"),
     "another input's candidate": (_set("pairs", "train", 0, rejected_id="i2t2i-1-0"), "candidates of two inputs"),
     "a pair twice": (lambda rows: rows["pairs"]["train"].append(rows["pairs"]["train"][0]), "were compared before"),
     "an input twice": (
         lambda rows: rows["rankings"]["train"].append(rows["rankings"]["train"][0]),
-        "a generation_id stands there twice",
+        "two candidates have the same generation_id",
     ),
     "a candidate twice": (
         lambda rows: rows["rankings"]["train"][0]["candidates"].append(rows["rankings"]["train"][0]["candidates"][0]),
-        "a generation_id stands there twice",
+        "two candidates have the same generation_id",
     ),
 }
 

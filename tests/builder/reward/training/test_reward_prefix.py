@@ -211,7 +211,7 @@ def test_an_image_that_does_not_decode_is_named(build, captioner, tmp_path):
 
     split = load_preferences(build("i2t2i", edit=spoil, train=2))["train"]
     model = make("blip", captioner, 0.5)
-    with pytest.raises(UnreadableImage, match=r"input i2t2i-1 of split 'train' of .* is no image that can be read"):
+    with pytest.raises(UnreadableImage, match=r"input i2t2i-1 of split 'train' of .* cannot be read"):
         cached(model, [split], tmp_path, "float16")
-    with pytest.raises(UnreadableImage, match=r"input i2t2i-1 of split 'train' of .* is no image that can be read"):
+    with pytest.raises(UnreadableImage, match=r"input i2t2i-1 of split 'train' of .* cannot be read"):
         Collate(model.processor, 16, cache_mb=0)([split[1]])

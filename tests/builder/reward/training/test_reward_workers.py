@@ -43,7 +43,7 @@ def test_a_worker_s_error_is_the_command_s(ray_local, build, captioner, tmp_path
 
 
 def test_more_workers_than_cores_are_refused(ray_local, build, captioner, tmp_path):
-    with pytest.raises(RewardError, match="64 needs as many CPU cores, and the cluster has 2: ask"):
+    with pytest.raises(RewardError, match="64 needs as many CPU cores, but the cluster has 2: ask"):
         train_with_workers(["anything"], recipe(captioner), tmp_path / "out", 64)
 
 
