@@ -22,8 +22,9 @@ from cyclepref.builder.run.groups import GROUPS_FILE, read_groups
 from cyclepref.builder.run.lock import FOLDER, holders
 from cyclepref.builder.run.record import PROGRESS_FILE, wanted_of
 from cyclepref.builder.run.seal import UNREADABLE, in_a_line
-from cyclepref.builder.run.store import TABLES, VIEWS, Store, StoreError
+from cyclepref.builder.run.store import TABLES, Store, StoreError
 from cyclepref.builder.run.verify_store import CANDIDATE, Held, gist, read_store, wrong_content
+from cyclepref.builder.run.view_folder import VIEWS
 from cyclepref.schemas.ids import similarity_id
 from cyclepref.schemas.recipe import MIX
 from cyclepref.schemas.run_files import InFlight, LockFile, ProgressFile, RunJson

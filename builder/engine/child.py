@@ -1,13 +1,13 @@
 """A host's process as its parent sees it: it answers requests, gives signs of life, dies, or hangs and is killed."""
 
 import multiprocessing as mp
-import pickle
 import queue
 import signal
 import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
+from multiprocessing.reduction import ForkingPickler
 
 import pyarrow as pa
 
@@ -79,13 +79,13 @@ class Child:
             self._open[self._number] = (future, task.spec)
             if name not in self._sent:
                 self._sent.add(name)
-                self._to_send.put(("task", (name, pickle.dumps(task))))
-            self._to_send.put(Asked(self._number, what, name, rows, errors))
+                self._to_send.put(ForkingPickler.dumps(("task", (name, task))))
+            self._to_send.put(ForkingPickler.dumps(Asked(self._number, what, name, rows, errors)))
         return future
 
     def drop(self) -> None:
         """Answer what has not begun with Dropped from now on."""
-        self._to_send.put(("drop", True))
+        self._to_send.put(ForkingPickler.dumps(("drop", True)))
 
     def kill(self) -> None:
         """End the process."""
@@ -97,7 +97,7 @@ class Child:
         """In a thread, since a process that hangs does not read either."""
         with suppress(OSError):  # the process has ended, which `_listen` tells
             while (what := self._to_send.get()) is not None:
-                self._pipe.send(what)
+                self._pipe.send_bytes(what)
 
     def _listen(self) -> None:
         why = None

@@ -9,8 +9,8 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from functools import cached_property, partial
 from typing import Any
 
@@ -19,19 +19,19 @@ import ray
 import ray.exceptions
 
 from cyclepref.builder.common.stopping import Interrupted, stop_requests
-from cyclepref.builder.engine.cluster import EngineError, connected, last_line
+from cyclepref.builder.engine.answers import Step, believed, ray_errors, through
+from cyclepref.builder.engine.cluster import connected, last_line
+from cyclepref.builder.engine.crew_state import LOAD_S, ROW_S, Start, Work
 from cyclepref.builder.engine.flow import Block, Flow, Lane
 from cyclepref.builder.engine.hosts import IMPORTS, SLOTS, Seat
 from cyclepref.builder.engine.nodes import launcher_workers, node_of, waiting_told
-from cyclepref.builder.engine.plan import Cluster, Crew, Node
-from cyclepref.builder.engine.schedule import LOAD_S, ROW_S, Schedule, Start, Work, crews
-from cyclepref.builder.engine.task import Done, Dropped, Task, Trouble, key_of, name_of
+from cyclepref.builder.engine.plan import Cluster, Crew, Node, crews
+from cyclepref.builder.engine.schedule import Schedule
+from cyclepref.builder.engine.task import Done, Dropped, Task, key_of, name_of
 from cyclepref.builder.engine.watch import Watch
 from cyclepref.schemas.specs import Spec
 
 log = logging.getLogger("cyclepref.engine")
-
-Step = Callable[[pa.Table], pa.Table]
 
 # A model's death is not a host's (see builder/engine/supervisor.py): these are for hosts that are killed themselves, or
 # lost with their node. So often in a row, with nothing done between, it is no accident.
@@ -103,15 +103,15 @@ class Engine:
         # They reserve no core, so that on a small machine the models get them all.
         strategy = "SPREAD" if len(self.cluster.nodes) > 1 else "DEFAULT"
         options = {"num_cpus": 0, "max_retries": MAX_TASK_RETRIES, "scheduling_strategy": strategy}
-        task, through = ray.remote(**options)(_through), ray.put(steps)
+        task, put = ray.remote(**options)(through), ray.put(steps)
         waiting, running, asked = deque(blocks), [], []
-        with _ray_errors(), stop_requests(lambda: asked.append(True)):
+        with ray_errors(), stop_requests(lambda: asked.append(True)):
             while running or (waiting and not asked):
                 while waiting and len(running) < window and not asked:
-                    running.append(task.remote(waiting.popleft(), through))
+                    running.append(task.remote(waiting.popleft(), put))
                 done, running = ray.wait(running, timeout=TICK_S)
                 for answer in ray.get(done):
-                    yield _believed(answer)
+                    yield believed(answer)
         if asked:
             raise Interrupted("stopped as asked")
 
@@ -155,7 +155,7 @@ class Engine:
             self._watch.before_end = flow.forgive
         try:
             missing = partial(_missing, [crew for crew in self._crews() if flow.offered().keys() & set(crew.models)])
-            with _ray_errors(), waiting_told(missing), stop_requests(stop):
+            with ray_errors(), waiting_told(missing), stop_requests(stop):
                 while self._in_flight() if asked else flow.left():
                     if not asked:
                         self._decide(schedule, flow)
@@ -243,7 +243,7 @@ class Engine:
                 if seat.id not in schedule.hosts:
                     schedule.host_up(seat.id, seat.crew, time.monotonic())
             else:
-                yield from self._settled(seat, seat.in_flight.pop(ref), _believed(answer), schedule, flow)
+                yield from self._settled(seat, seat.in_flight.pop(ref), believed(answer), schedule, flow)
 
     def _settled(self, seat: Seat, block: Block, answer: Any, schedule: Schedule, flow: Flow) -> Iterator[Any]:
         """Take note of a host's answer; yields it, if something was done."""
@@ -324,37 +324,3 @@ def _fits(old: Crew, new: Crew) -> bool:
     """Whether a host of one crew can be one of the other."""
     same = (old.num_cpus, old.num_gpus, old.most) == (new.num_cpus, new.num_gpus, new.most)
     return same and set(old.models) <= set(new.models)
-
-
-def _through(block: pa.Table, steps: tuple[Step, ...]) -> pa.Table | Trouble:
-    """A block through its steps; an error is data."""
-    try:
-        for step in steps:
-            block = step(block)
-        return block
-    except Exception as error:
-        return Trouble.of(error)
-
-
-def _believed(answer: Any) -> Any:
-    """An answer that is no trouble."""
-    if isinstance(answer, Trouble):
-        log.info("%s", answer.trace)
-        raise EngineError(f"a worker failed: {answer.message}", answer.kind)
-    return answer
-
-
-@contextmanager
-def _ray_errors() -> Iterator[None]:
-    """What Ray raises, as an EngineError."""
-    try:
-        yield
-    except ray.exceptions.RayActorError as error:
-        log.info("the cause, as Ray tells it:", exc_info=error)
-        raise EngineError(
-            f"a worker or its node was lost and did not come back ({type(error).__name__}): what was finished is "
-            "saved; run the same command again"
-        ) from error
-    except ray.exceptions.RayError as error:
-        log.info("the cause, as Ray tells it:", exc_info=error)
-        raise EngineError(f"a worker failed: {last_line(error)}") from error

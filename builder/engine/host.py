@@ -9,7 +9,6 @@ Its parent (builder/engine/supervisor.py) sees it live, die and hang.
 import importlib
 import multiprocessing as mp
 import os
-import pickle
 import queue
 import signal
 import threading
@@ -64,7 +63,8 @@ class _Host:
 
     def __init__(self, pipe: Connection):
         self._pipe, self._pipe_free = pipe, threading.Lock()
-        self._tasks: dict[str, Task | Exception] = {}
+        self._tasks: dict[str, Task] = {}
+        self._unreadable: Exception = LookupError("a task that was never sent")
         self._workers: dict[str, Worker] = {}
         self._to_run: queue.SimpleQueue[tuple[Asked, Any] | None] = queue.SimpleQueue()
         self._to_write: queue.SimpleQueue[tuple[Asked, Callable[[], Any]]] = queue.SimpleQueue()
@@ -96,13 +96,18 @@ class _Host:
 
     def _read(self) -> None:
         """Take what the parent sends; read the content of rows as soon as they are here."""
-        with suppress(EOFError, OSError):
-            while True:
+        while True:
+            try:
                 asked = self._pipe.recv()
-                if isinstance(asked, Asked):
-                    self._answered_by(asked, lambda asked=asked: self._to_run.put((asked, self._content(asked))))
-                else:
-                    self._told(*asked)
+            except (EOFError, OSError):
+                break
+            except Exception as error:  # a task whose code is not on this node
+                self._unreadable = error
+                continue
+            if isinstance(asked, Asked):
+                self._answered_by(asked, lambda asked=asked: self._to_run.put((asked, self._content(asked))))
+            else:
+                self._told(*asked)
         self._to_run.put(None)
 
     def _content(self, asked: Asked) -> Any:
@@ -141,18 +146,14 @@ class _Host:
         """What needs no answer."""
         if what == "task":
             name, task = content
-            try:
-                self._tasks[name] = pickle.loads(task)
-            except Exception as error:  # its code is not on this node
-                self._tasks[name] = error
+            self._tasks[name] = task
         elif what == "drop":
             self._dropping = content
 
     def _task(self, asked: Asked) -> Task:
-        task = self._tasks[asked.task]
-        if isinstance(task, Exception):
-            raise task
-        return task
+        if asked.task not in self._tasks:
+            raise self._unreadable
+        return self._tasks[asked.task]
 
     def _loaded(self, task: Task) -> float:
         """Load a task's model if it is not there; returns the seconds that it took."""

@@ -12,8 +12,7 @@ in them is wanted again.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from cyclepref.builder.run.blocks import Blocks, Piece
-from cyclepref.builder.run.folder import TEMPORARY, Folder, StoreError
+from cyclepref.builder.run.folder import TEMPORARY, StoreError
 from cyclepref.builder.run.ids import IdSet, pack
-from cyclepref.builder.run.seal import UNREADABLE, Damaged, Seal, SealedWriter, in_a_line, write_sealed
+from cyclepref.builder.run.seal import UNREADABLE, Damaged, Seal, in_a_line, write_sealed
+from cyclepref.builder.run.view_folder import ViewFolder
 from cyclepref.schemas import records
 from cyclepref.schemas.ids import digest
 
@@ -40,13 +39,10 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
     "verdicts": (records.VERDICT, "verdict_id"),
     "failures": (records.FAILURE, "id"),
 }
-VIEWS: dict[str, pa.Schema] = {"candidates": records.CANDIDATE, "scores": records.SCORE, "pairs": records.PAIR}
 
 # Small row groups, about a megabyte and never more than 64 images, so that fetching one image reads little else; larger
 # ones where there is no image, so that reading one column of ten million rows does not open as many places.
 ROW_GROUP, ROW_GROUP_BYTES, ROW_GROUP_WITHOUT_IMAGES = 64, 2**20, 4096
-# Views are read back some inputs at a time.
-ROW_GROUP_OF_VIEWS = 2**17
 # The ending of a part that carries digests; one without it was written by an earlier version, and is believed.
 PART, SEALED = ".parquet", ".sealed.parquet"
 # Where damaged parts go: nothing reads there.
@@ -71,7 +67,7 @@ class DamagedPart(StoreError):
         )
 
 
-class Store(Folder):
+class Store(ViewFolder):
     """One run directory. Cheap to make and to pickle: it holds a path, and caches what it has read of parts."""
 
     def __init__(self, root: str | Path):
@@ -266,78 +262,6 @@ class Store(Folder):
             cached = cached.append_column("row", pa.array(np.arange(cached.num_rows)))
             self._read_parts[table, part, columns] = cached
         return cached
-
-    # ---- views -------------------------------------------------------------------------------------------------
-
-    def write_view(self, view: str, rows: pa.Table) -> None:
-        """Replace a view as a whole."""
-        path = f"{self._base}/{view}/part-0.parquet"
-        self._publish(path, lambda sink: write_sealed(rows.cast(VIEWS[view]), view, sink, ROW_GROUP_OF_VIEWS))
-
-    @contextmanager
-    def new_views(self) -> Iterator[dict[str, SealedWriter]]:
-        """Writers of every view, some rows at a time. The views are replaced together when the block of code ends, and
-        stay as they are if it raises."""
-        with ExitStack() as files:
-            writers = {}
-            for view, schema in VIEWS.items():
-                sink = files.enter_context(self._publishing(f"{self._base}/{view}/part-0.parquet"))
-                # Every pair's id is another, and a dictionary of them of no use.
-                often = [name for name in schema.names if name != "pair_id"]
-                writers[view] = SealedWriter(sink, view, schema, ROW_GROUP_OF_VIEWS, use_dictionary=often)
-            try:
-                yield writers
-                for writer in writers.values():
-                    writer.close()
-            except BaseException:
-                for writer in writers.values():
-                    writer.abandon()
-                raise
-
-    def view_blocks(self, view: str) -> Blocks:
-        """A view's rows in pieces, each of which is read when it is asked for.
-
-        Raises:
-            StoreError: as `read_view`, also when a piece is read.
-        """
-        with self._opened_view(view) as (file, _):
-            at, pieces = file.schema_arrow.get_field_index("input_id"), []
-            for group in range(file.num_row_groups):
-                about = file.metadata.row_group(group)
-                ends = about.column(at).statistics
-                load = partial(self._view_group, view, group)
-                pieces.append(Piece(about.num_rows, ends.min, ends.max, load))
-        return Blocks(VIEWS[view], pieces)
-
-    def _view_group(self, view: str, group: int, columns: list[str] | None = None) -> pa.Table:
-        with self._opened_view(view) as (file, sealed):
-            return sealed.check(file.read_row_group(group, columns=columns), group)
-
-    def read_view(self, view: str) -> pa.Table:
-        """A view's rows.
-
-        Raises:
-            StoreError: if the run has not come that far, or the view is damaged.
-        """
-        with self._opened_view(view) as (file, sealed):
-            return sealed.check(file.read())
-
-    @contextmanager
-    def _opened_view(self, view: str) -> Iterator[tuple[pq.ParquetFile, Seal]]:
-        path = f"{self._base}/{view}/part-0.parquet"
-        if self._fs.get_file_info(path).type != fs.FileType.File:
-            raise StoreError(f"{self.root} has no {view} yet: run `cyclepref build RECIPE --out {self.root}`")
-        try:
-            with self._fs.open_input_file(path) as source:
-                file = pq.ParquetFile(source)
-                if not file.schema_arrow.remove_metadata().equals(VIEWS[view]):
-                    raise Damaged("its columns are not those of the view")
-                yield file, Seal(file, view)
-        except UNREADABLE as error:
-            raise StoreError(
-                f"{self.address(view)}/part-0.parquet is damaged ({in_a_line(error)}): run `cyclepref build RECIPE "
-                f"--out {self.root}` again, which derives it anew"
-            ) from error
 
 
 def _refuse_foreign(table: str, file: pq.ParquetFile, sealed: Seal) -> None:

@@ -3,10 +3,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulate import I2T, T2I, Simulation, by_kind, cluster_of, lower_bound, spread
+from paper_builds import I2T, T2I, cluster_of, lower_bound
+from simulate import Simulation, by_kind, spread
 
+from cyclepref.builder.engine.crew_state import Start, Stop, Work
 from cyclepref.builder.engine.plan import Cluster, Node, PlanError, crews
-from cyclepref.builder.engine.schedule import Schedule, Start, Stop, Work
+from cyclepref.builder.engine.schedule import Schedule
 from cyclepref.schemas.specs import CaptionerSpec, EndpointSpec
 
 

@@ -15,8 +15,9 @@ from cyclepref.builder.build import build
 from cyclepref.builder.run.lock import hold
 from cyclepref.builder.run.mending import damaged_parts
 from cyclepref.builder.run.seal import read_sealed, seal, write_sealed
-from cyclepref.builder.run.store import ASIDE, JOINED, PART, SEALED, VIEWS, DamagedPart, Store
+from cyclepref.builder.run.store import ASIDE, JOINED, PART, SEALED, DamagedPart, Store
 from cyclepref.builder.run.upkeep import join_small, merge, prune
+from cyclepref.builder.run.view_folder import VIEWS
 from cyclepref.jobs.cli import main
 
 SEEDS = int(os.environ.get("CYCLEPREF_FUZZ", "3"))
