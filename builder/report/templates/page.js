@@ -203,7 +203,7 @@ function draw() {
   }
 }
 function card(at) {
-  const row = state.kept[at], node = make("article", "card");
+  const row = state.kept[at], node = make("div", "card");
   node.setAttribute("role", "listitem");
   node.setAttribute("aria-setsize", state.kept.length);
   node.setAttribute("aria-posinset", at + 1);
