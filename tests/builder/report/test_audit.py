@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
+from cyclepref.builder.dataset.card import _people
 from cyclepref.builder.preferences.layouts.as_rankings import open_layout
 from cyclepref.builder.preferences.layouts.detect import open_judged
 from cyclepref.builder.preferences.layouts.items import JudgedError
@@ -252,3 +253,12 @@ def test_random_answers_agree_with_nobody(store):
     found = result(store)
     assert abs(found["people"]["alpha"]["alpha"]) < 0.4
     assert found["people"]["alpha"]["low"] < 0 < found["people"]["alpha"]["high"]
+
+
+def test_the_card_tells_what_people_say_and_not_who_they_are(store):
+    said(store, "anna", "ccccrr")
+    said(store, "ben", "ccccrt")
+    section = "\n".join(_people(result(store)))
+    assert "2 people labelled 6 pairs" in section
+    assert "| closeness | 66.7% |" in section
+    assert "anna" not in section
