@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 # Commands of the docs that need no model, network or cluster: run as they stand, in a folder with finished runs.
-RUNS_HERE = ("stats", "export", "status", "failures", "models", "recipes", "publish")
+RUNS_HERE = ("stats", "export", "status", "failures", "models", "recipes", "publish", "report")
 
 
 def blocks(language: str) -> list[tuple[str, str]]:

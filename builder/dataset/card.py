@@ -46,7 +46,7 @@ class Facts:
     """What a card tells of a build: `direction` is of the scores that decided the pairs, `counts` are run.json's
     without what was reused, `inputs_licence` is None where it is not known. `safety` is the safety model; `flagged`
     says what it left out (images, inputs, candidates). `grouped` is how many inputs are near-duplicates of another,
-    None where they were not looked for."""
+    None where they were not looked for. `audit` is audit.json, where people were asked."""
 
     recipe: Recipe
     models: list[Resolved]
@@ -58,6 +58,7 @@ class Facts:
     safety: Resolved | None = None
     flagged: dict[str, int] = field(default_factory=dict)
     grouped: int | None = None
+    audit: dict[str, Any] | None = None
 
     @property
     def licences(self) -> dict[str, str | None]:
@@ -75,6 +76,7 @@ class Facts:
         parts = (
             *(self.recipe.model_dump(mode="json"), models, self.direction.metric, self.counts, self.version),
             *(self.licences, self.safety and self.safety.identity, self.flagged, self.grouped),
+            *([self.audit] if self.audit else []),
         )
         return json.dumps(parts, sort_keys=True, default=str)
 
@@ -87,6 +89,7 @@ def card(facts: Facts, statistics: dict[str, Any], pictures: dict[str, str], con
         _making(facts),
         _counts(facts),
         _statistics(facts, statistics, pictures),
+        *([_people(facts.audit)] if facts.audit and facts.audit["scorers"] else []),
         _licence(facts),
     )
     return "\n".join(line for section in sections for line in [*section, ""])
@@ -241,6 +244,32 @@ def _statistics(facts: Facts, found: dict[str, Any], pictures: dict[str, str]) -
         *_picture("How often each model won against each other", pictures.get("wins")),
         *_histogram_table(found["scores"]),
     ]
+
+
+def _people(found: dict[str, Any]) -> list[str]:
+    """What people said of some of the pairs, without their names."""
+    rows = [
+        [escape(name), _share(of["share"]), _span(of), of["pairs"], _quarters(of["by_margin"])]
+        for name, of in found["scorers"].items()
+    ]
+    alpha = (found["people"]["alpha"] or {}).get("alpha")
+    agree = "" if alpha is None else f" Krippendorff's alpha between them is {alpha:.2f}."
+    return [
+        "## What people say",
+        "",
+        f"{len(found['annotators'])} people labelled {found['answered']} pairs without knowing the scores, as many of "
+        f"each margin and each two models; of {found['clear']} they prefer one candidate.{agree}",
+        "",
+        *_table(["scorer", "agrees with people", "95% interval", "pairs", "by margin, smallest quarter first"], rows),
+    ]
+
+
+def _quarters(parts: list[dict[str, Any]]) -> str:
+    return " ".join(_share(part["share"]) for part in parts)
+
+
+def _span(of: dict[str, Any]) -> str:
+    return "one input" if of["low"] is None else f"{of['low']:.1%} to {of['high']:.1%}"
 
 
 def _histogram_table(scores: dict[str, Any]) -> list[str]:

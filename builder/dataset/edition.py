@@ -25,6 +25,7 @@ from cyclepref.builder.dataset.statistics import statistics
 from cyclepref.builder.dataset.views import Views, WritePlan, not_among
 from cyclepref.builder.dataset.write import write_splits
 from cyclepref.builder.engine.engine import Engine
+from cyclepref.builder.run.audit import RESULT_FILE as AUDIT_RESULT
 from cyclepref.builder.run.blocks import Blocks
 from cyclepref.builder.run.folder import Folder
 from cyclepref.builder.run.store import Store
@@ -58,6 +59,7 @@ def release(
     if groups_wanted(recipe):
         groups = group(views.inputs, views.cycle.input, recipe.dataset.largest_group, store, engine)
         facts = replace(facts, grouped=sum(id_ != founder for id_, founder in groups.items()))
+    facts = replace(facts, audit=store.read_json(AUDIT_RESULT))
     plan = WritePlan(recipe.splits, sorted(c.label for c in recipe.forward), groups, recipe.dataset.reconstructions)
     counts["dataset"] = _write(store, views, shown, plan, facts, before and before.get("dataset"))
     return counts

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cyclepref.builder.run.folder import StoreError
-from cyclepref.builder.run.seal import UNREADABLE
+from cyclepref.builder.run.seal import UNREADABLE, in_a_line, read_sealed, write_sealed
 from cyclepref.builder.run.store import Store
 
 FOLDER, RESULT_FILE = "audit", "audit.json"
@@ -71,7 +70,7 @@ def read_audited(store: Store) -> pa.Table:
 
 def write_audited(store: Store, rows: pa.Table) -> None:
     """Keep the pairs, as a whole."""
-    store.write_file(PAIRS_FILE, lambda sink: pq.write_table(rows.cast(AUDITED), sink))
+    store.write_file(PAIRS_FILE, lambda sink: write_sealed(rows.cast(AUDITED), PAIRS_FILE, sink))
 
 
 def add_answers(store: Store, answers: Iterable[Answer]) -> None:
@@ -82,8 +81,9 @@ def add_answers(store: Store, answers: Iterable[Answer]) -> None:
     """
     rows = pa.Table.from_pylist([vars(answer) for answer in answers], schema=ANSWER)
     with _alone(store):
-        told = pa.concat_tables([_log(store), rows])
-        store.write_file(ANSWERS_FILE, lambda sink: pq.write_table(told, sink))
+        # Without the digests of what was read, since these are other rows.
+        told = pa.concat_tables([_log(store), rows]).replace_schema_metadata(None)
+        store.write_file(ANSWERS_FILE, lambda sink: write_sealed(told, ANSWERS_FILE, sink))
 
 
 def read_answers(store: Store) -> list[Answer]:
@@ -121,12 +121,11 @@ def _read(store: Store, name: str, schema: pa.Schema, way_out: str) -> pa.Table:
     if not store.exists(name):
         return schema.empty_table()
     try:
-        found = store.read_file(name, pq.read_table)
+        found = store.read_file(name, lambda file: read_sealed(file, name))
         if not found.schema.equals(schema):
             raise pa.ArrowInvalid("its columns are others")
-        found.validate(full=True)
     except UNREADABLE as error:
-        raise StoreError(f"{store.address(name)} is damaged ({error}): {way_out}") from error
+        raise StoreError(f"{store.address(name)} is damaged ({in_a_line(error)}): {way_out}") from error
     return found
 
 

@@ -103,6 +103,8 @@ class Seal:
     def __init__(self, file: pq.ParquetFile, name: str):
         self.columns: dict[str, list[str]] | None = None
         groups = [file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)]
+        if not any(groups):  # a table without rows is written as one empty group, of which there is no digest
+            groups = []
         self.ends = np.cumsum(groups, dtype=np.int64)
         self.starts = self.ends - groups
         text = (file.metadata.metadata or {}).get(KEY)

@@ -27,7 +27,7 @@ from cyclepref.builder.preferences.load import open_pairs, select
 LAYOUTS = (imagereward, imagerewarddb, hpdv2, hpdv3, pickapic, rlhfv, detailcaps, trl)
 FORMS: dict[str, Form] = {layout.FORM.name: layout.FORM for layout in LAYOUTS}
 OURS = "cyclepref"
-NAMES = (OURS, AUDIT, *FORMS)
+NAMES = (OURS, *FORMS, AUDIT)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ def draw(store: Store, count: int) -> pa.Table:
         raise ReportError(f"{store.root} has no pairs to ask about: lower pairs.min_margin in its recipe")
     known = set(before["audit_id"].to_pylist())
     more = [row for row in stratified(pairs) if row["audit_id"] not in known][: count - before.num_rows]
-    drawn = pa.concat_tables([before, pa.Table.from_pylist(more, schema=AUDITED)])
+    added = pa.Table.from_pylist(more, schema=AUDITED)
+    drawn = pa.concat_tables([before, added]).replace_schema_metadata(None)
     write_audited(store, drawn)
     return drawn
 

@@ -71,10 +71,10 @@ function explain(run, row, a, b) {
     const [chosen, rejected, margin, seeds, noise] = pair;
     const looks = seeds === 1 ? "1 seed, so its noise is not known"
       : seeds ? `${seeds} seeds, noise ${noise === null ? "not known" : number(noise)}` : "the seeds are not recorded";
-    return `${names(run, row.c[chosen])} is chosen over ${names(run, row.c[rejected])}: closer by ${number(margin)}; ${looks}.`
+    return `${brief(run, row.c[chosen])} is chosen over ${brief(run, row.c[rejected])}: closer by ${number(margin)}; ${looks}.`
       + witnesses(run, row.c[chosen], row.c[rejected]);
   }
-  const both = `${names(run, x)} and ${names(run, y)} are no pair`;
+  const both = `${brief(run, x)} and ${brief(run, y)} are no pair`;
   if (!run.finished) return `${both} yet: the build has not come to the pairs.`;
   const [u, v] = [x.v[run.decides], y.v[run.decides]];
   if (u == null || v == null) return `${both}: one of them has no score.`;
@@ -203,7 +203,7 @@ function draw() {
   }
 }
 function card(at) {
-  const row = state.kept[at], node = make("article", "card");
+  const row = state.kept[at], node = make("div", "card");
   node.setAttribute("role", "listitem");
   node.setAttribute("aria-setsize", state.kept.length);
   node.setAttribute("aria-posinset", at + 1);

@@ -47,14 +47,16 @@ HOSTILE = (
 )
 
 
-def synthetic_run(out: Path, cycle_name: str, inputs: int, seeds: int = 2, hostile: bool = False) -> Path:
+def synthetic_run(
+    out: Path, cycle_name: str, inputs: int, seeds: int = 2, hostile: bool = False, first: int = 0
+) -> Path:
     """Write `inputs` inputs with a candidate of each model, `seeds` reconstructions of each, and two metrics. Later
     models are better more often than not."""
     cycle, store, rng = CYCLES[cycle_name], Store(out), random.Random(inputs)
     content = Contents(rng, hostile)
     models = [f"{name} {HOSTILE[at]}" for at, name in enumerate(MODELS)] if hostile else MODELS
     sources, made, back, similar, samples = [], [], [], [], []
-    for at in range(inputs):
+    for at in range(first, first + inputs):
         id_ = digest("input", at)
         name = f"{HOSTILE[at % len(HOSTILE)][:200]}/{at}.png" if hostile else f"folder {at % 5}/{at}.png"
         source = {"input_id": id_, "source": name, "source_key": digest("source", at)}

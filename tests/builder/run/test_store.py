@@ -109,3 +109,9 @@ def test_without_is_a_subtraction_of_ids(wanted, present):
 def test_first_of_each_keeps_the_first_row_of_every_key_in_order(keys):
     table = pa.table({"id": pa.array(keys, pa.string()), "at": range(len(keys))})
     assert first_of_each(table, "id")["at"].to_pylist() == sorted({key: keys.index(key) for key in keys}.values())
+
+
+def test_a_view_without_rows_is_read_as_it_was_written(tmp_path):
+    store = Store(tmp_path)
+    store.write_view("pairs", records.PAIR.empty_table())
+    assert store.read_view("pairs").equals(records.PAIR.empty_table())
