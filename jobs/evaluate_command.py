@@ -14,7 +14,8 @@ EXAMPLES = """examples:
 
 A DATASET is a folder, a file of rows, or a repository on the Hub. It is a run directory, a published dataset or
 CyclePrefDB (format cyclepref), or has human labels in the format of imagereward, imagerewarddb, hpdv2, hpdv3, pickapic,
-rlhf-v, detailcaps or trl, or is what people said of a run's pairs (audit:runs/mine, or runs/mine/audit). Its files and columns tell the format, or you name it: FORMAT:DATASET."""
+rlhf-v, detailcaps or trl, or is what people said of a run's pairs (audit:runs/mine, or runs/mine/audit). Its files
+and columns tell the format, or you name it: FORMAT:DATASET."""
 
 
 def add_evaluate(commands, add: Callable[..., argparse.ArgumentParser]) -> None:
