@@ -19,6 +19,9 @@ from xxhash import xxh3_64
 from cyclepref.schemas.errors import CyclePrefError
 
 KEY = b"cyclepref"
+# In the schema of a file that was written a few rows at a time: a program that writes it again copies this mark and not
+# the digests, and so is found out.
+MARK = b"cyclepref-sealed"
 # Rows of a row group in files that are always read as a whole: parquet's own default.
 GROUP = 2**20
 
@@ -46,7 +49,7 @@ class SealedWriter:
 
     def __init__(self, sink: Any, name: str, schema: pa.Schema, group_rows: int, **options: Any):
         self._name, self._schema, self._group_rows = name, schema, group_rows
-        self._writer = pq.ParquetWriter(sink, schema, **options)
+        self._writer = pq.ParquetWriter(sink, schema.with_metadata({MARK: b"1"}), **options)
         self._digests: dict[str, list[str]] = {column: [] for column in schema.names}
         self._waiting = schema.empty_table()
 
@@ -108,6 +111,8 @@ class Seal:
         self.ends = np.cumsum(groups, dtype=np.int64)
         self.starts = self.ends - groups
         text = (file.metadata.metadata or {}).get(KEY)
+        if text is None and MARK in (file.schema_arrow.metadata or {}):
+            raise Damaged("it was written again by something else: its checksums are gone")
         if text is None:
             return
         try:
@@ -129,7 +134,7 @@ class Seal:
         Raises:
             Damaged: if they differ from what was written.
         """
-        told = {key: value for key, value in (rows.schema.metadata or {}).items() if key != KEY}
+        told = {key: value for key, value in (rows.schema.metadata or {}).items() if key not in (KEY, MARK)}
         rows = rows.replace_schema_metadata(told or None)
         if self.columns is None:
             return rows

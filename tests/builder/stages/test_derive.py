@@ -4,6 +4,7 @@ from itertools import count
 from random import Random
 
 import numpy as np
+import plain_derivation as plain
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +22,6 @@ from cyclepref.schemas import records
 from cyclepref.schemas.ids import digest, similarity_id
 from cyclepref.schemas.recipe import MIX, parse_recipe
 from cyclepref.schemas.resolved import Resolved
-from tests.builder import plain_derivation as plain
 
 CAPTIONS = ["a cat", "A cat ", "a dog", "two dogs", "Ein Haus, groß", "\x1c"]
 FOLDERS = count(1)

@@ -108,7 +108,8 @@ def test_flagged_inputs_and_candidates_leave_every_file_that_is_published(tmp_pa
     run = make_run(tmp_path, cycle, safety=safety(classifier).model_dump())
     model = resolve_safety(run.recipe.safety, {})
     table, key = ("inputs", "input_id") if cycle == "i2t2i" else ("candidates", "content_id")
-    ids = sorted(set(getattr(run.views, table)[key].to_pylist()))
+    rows = run.views.inputs if table == "inputs" else run.views.candidates.table()
+    ids = sorted(set(rows[key].to_pylist()))
     verdicts(run.store, model, {id_: 0.9 if at < 5 else 0.1 for at, id_ in enumerate(ids)})
     counts = release(_with(run.facts, model), run.views, run.accountant(), None, None)
     assert counts["flagged"]["images"] == 5
