@@ -36,10 +36,9 @@ class NoOp:
 class NoOpGenerator(Generator):
     """The stage's own worker, with models that do nothing."""
 
-    def __init__(self, specs: list[CaptionerSpec]):
-        self.specs = {spec.name: spec for spec in specs}
-        models = {spec.name: NoOp(spec) for spec in specs}
-        self.run = {name: Fitting(model, model.caption) for name, model in models.items()}
+    def __init__(self, spec: CaptionerSpec):
+        model = NoOp(spec)
+        self.spec, self.run = spec, Fitting(model, model.caption)
 
 
 def uses_of(models: int, batch_size: int, samples: int) -> list[Use]:
@@ -67,7 +66,7 @@ def write_inputs(store: Store, count: int) -> list[str]:
 
 def wanted(ids: list[str], uses: list[Use]) -> pa.Table:
     """The generations of all inputs, models and samples."""
-    return wanted_generations([(id_, id_) for id_ in ids], uses, 0, "forward")
+    return wanted_generations(pa.table({"source_id": ids, "input_id": ids}), uses, 0, "forward")
 
 
 def make(rows: pa.Table, uses: list[Use], accountant: Accountant, engine: Engine) -> dict[str, Count]:

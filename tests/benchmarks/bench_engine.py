@@ -46,6 +46,7 @@ def measure(place: Path, rows: int, batch: int) -> Row:
     # Here, so that the clock of a first run does not have the imports.
     import _no_op
 
+    from cyclepref.builder.common.time_left import TimeLeft
     from cyclepref.builder.engine.engine import Engine
     from cyclepref.builder.run.record import Notes
     from cyclepref.builder.run.store import Store
@@ -58,9 +59,9 @@ def measure(place: Path, rows: int, batch: int) -> Row:
             super().__init__(store)
             self.times: list[tuple[float, int]] = []
 
-        def tick(self, done: int, failed: int) -> None:
+        def tick(self, done: int, failed: int, left: TimeLeft) -> None:
             self.times.append((time.monotonic(), done))
-            super().tick(done, failed)
+            super().tick(done, failed, left)
 
     store = Store(place)
     ids = _no_op.write_inputs(store, max(1, rows // (SAMPLES * MODELS)))
