@@ -38,7 +38,7 @@ class Child:
 
     def __init__(self, sizes: dict[str, int], imports: tuple[str, ...] = ()):
         self._sizes = sizes
-        self._open: dict[int, tuple[Future, Spec]] = {}
+        self._open: dict[int, tuple[Future, Spec, str]] = {}
         self._lock = threading.Lock()
         self._number = 0
         self._sent: set[str] = set()
@@ -74,9 +74,11 @@ class Child:
                 raise self.end
             if not self._open:
                 self._quiet_since = time.monotonic()
+            if what == "load":  # from now on, since it may still be importing what every model needs
+                self._loading = task.spec, Signs(self.process.pid, [task.spec])
             self._number += 1
             future: Future = Future()
-            self._open[self._number] = (future, task.spec)
+            self._open[self._number] = (future, task.spec, what)
             if name not in self._sent:
                 self._sent.add(name)
                 self._to_send.put(ForkingPickler.dumps(("task", (name, task))))
@@ -85,7 +87,7 @@ class Child:
 
     def drop(self) -> None:
         """Answer what has not begun with Dropped from now on."""
-        self._to_send.put(ForkingPickler.dumps(("drop", True)))
+        self._to_send.put(ForkingPickler.dumps(("drop", None)))
 
     def kill(self) -> None:
         """End the process."""
@@ -114,7 +116,7 @@ class Child:
             self.end = WorkerDied(why or self._how_it_ended())
             left, self._open = self._open, {}
         self._to_send.put(None)
-        for future, _ in left.values():
+        for future, *_ in left.values():
             future.set_exception(self.end)
 
     def _heard(self, said: Said) -> None:
@@ -128,7 +130,9 @@ class Child:
             self._sizes[name] = size
         elif said.what == "answer":
             with self._lock:
-                future, _ = self._open.pop(said.number)
+                future, _, what = self._open.pop(said.number)
+                if what == "load":
+                    self._loading = None
             future.set_result(said.content)
 
     def _look_s(self) -> float:
@@ -136,12 +140,9 @@ class Child:
 
     def _patience_s(self) -> float:
         with self._lock:
-            loading = self._loading
-            return (
-                loading[0].load_patience_s
-                if loading
-                else max((spec.patience_s for _, spec in self._open.values()), default=LOOKING_S * 4)
-            )
+            if self._loading:
+                return self._loading[0].load_patience_s
+            return max((spec.patience_s for _, spec, _ in self._open.values()), default=LOOKING_S * 4)
 
     def _silent_too_long(self) -> str | None:
         """Why the process has to be ended, if it has."""

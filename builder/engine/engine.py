@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
 from typing import Any
@@ -125,7 +125,9 @@ class Engine:
         """
         lanes = [Lane(task, rows) for task, rows in work if rows.num_rows]
         for answer in self._flow(lanes):
-            yield answer.receipts
+            # Seconds of all of the block's rows, by which the time that is left is told.
+            seconds = pa.array([answer.seconds, *[0.0] * (answer.receipts.num_rows - 1)])
+            yield answer.receipts.append_column("seconds", seconds)
 
     def load(self, tasks: Iterable[Task]) -> Iterator[float]:
         """Load each task's model on a host, which keeps it; yields the seconds that each took, 0 if it was there.
@@ -167,7 +169,6 @@ class Engine:
             if not isinstance(end.__cause__, ray.exceptions.RayError):
                 flow.forgive()  # what is in flight now was ended on purpose
             raise
-        self._costs |= {it.name: (it.row_s, it.load_s) for it in schedule.models.values() if it.measured}
 
     def _crews(self) -> list[Crew]:
         return crews(self._specs, self.cluster)
@@ -198,9 +199,9 @@ class Engine:
         now = time.monotonic()
         if now - flow.looked >= NODES_EVERY_S:
             flow.looked = now
-            nodes = max(self.cluster.nodes, tuple(_nodes()), key=_size)
+            nodes = _nodes()
             # Nodes that went may come back: until then hosts wait for their place.
-            if nodes != schedule.cluster.nodes and _size(nodes) > _size(schedule.cluster.nodes):
+            if _size(nodes) > _size(schedule.cluster.nodes):
                 schedule.resize(Cluster.of(nodes))
         for change in schedule.changes(now):
             if isinstance(change, Start):
@@ -258,6 +259,9 @@ class Engine:
             schedule.loaded(seat.id, block.model, loading_s)
         seat.loaded.add(block.model)
         schedule.done(seat.id, block.model, block.size, seconds, time.monotonic())
+        if isinstance(answer, Done):
+            it = schedule.models[block.model]
+            self._costs[block.model] = (it.row_s, it.load_s)
         yield answer
 
     def _lost(self, seat: Seat, schedule: Schedule, flow: Flow, error: ray.exceptions.RayActorError) -> None:
@@ -305,18 +309,17 @@ def _nodes() -> list[Node]:
     return max([node_of(resources) for resources in up], heads + workers, key=_size)
 
 
-def _missing(crews: list[Crew]) -> str:
+def _missing(wanted: list[Crew]) -> str:
     """What hosts need of one node and none that is up has; empty, if there is room for all."""
     up = [node_of(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    for crew in crews:
+    for crew in wanted:
         if not any(node.gpus >= crew.num_gpus and node.cpus >= crew.num_cpus for node in up):
             return f"{crew.num_gpus:g} GPUs and {crew.num_cpus} CPU cores for {', '.join(map(name_of, crew.models))}"
     return ""
 
 
-def _size(nodes: Iterable[Node]) -> tuple[float, int]:
+def _size(nodes: Sequence[Node]) -> tuple[float, int]:
     """GPUs and CPU cores of all of them."""
-    nodes = list(nodes)
     return sum(node.gpus for node in nodes), sum(node.cpus for node in nodes)
 
 

@@ -148,7 +148,7 @@ class _Host:
             name, task = content
             self._tasks[name] = task
         elif what == "drop":
-            self._dropping = content
+            self._dropping = True
 
     def _task(self, asked: Asked) -> Task:
         if asked.task not in self._tasks:

@@ -11,27 +11,18 @@ import pyarrow as pa
 from cyclepref.builder.run.folder import StoreError
 from cyclepref.builder.run.seal import UNREADABLE, in_a_line, read_sealed, write_sealed
 from cyclepref.builder.run.store import Store
+from cyclepref.schemas.records import PAIR
 
 FOLDER, RESULT_FILE = "audit", "audit.json"
 PAIRS_FILE, ANSWERS_FILE = f"{FOLDER}/pairs.parquet", f"{FOLDER}/answers.parquet"
 
-STRING, FLOAT = pa.string(), pa.float64()
+STRING = pa.string()
+DRAWN = (
+    "pair_id", "input_id", "chosen_id", "rejected_id", "chosen_model", "rejected_model", "metric", "margin",
+)  # fmt: skip
 # A pair that people are asked about: a pair of the run with what it was when it was drawn. `stratum` says from which
 # quarter of the margins and which two models; `audit_id` names the two candidates, whichever is chosen.
-AUDITED = pa.schema(
-    [
-        ("audit_id", STRING),
-        ("pair_id", STRING),
-        ("input_id", STRING),
-        ("chosen_id", STRING),
-        ("rejected_id", STRING),
-        ("chosen_model", STRING),
-        ("rejected_model", STRING),
-        ("metric", STRING),
-        ("margin", FLOAT),
-        ("stratum", STRING),
-    ]
-)
+AUDITED = pa.schema([("audit_id", STRING), *(PAIR.field(name) for name in DRAWN), ("stratum", STRING)])
 # One row for each key that was pressed, in order: `better` is the generation_id of the candidate that was preferred,
 # null for a tie, a skip and an undo. `left` is the candidate that stood on the left, null where that is not known.
 ANSWER = pa.schema(
@@ -41,7 +32,7 @@ ANSWER = pa.schema(
         ("answer", STRING),
         ("better", STRING),
         ("left", STRING),
-        ("at", FLOAT),
+        ("at", pa.float64()),
     ]
 )
 PREFERS, TIE, SKIP, UNDO = "prefers", "tie", "skip", "undo"

@@ -8,6 +8,7 @@ Notes only make a row run alone, since most builds end for reasons that have not
 only by the worker that saw it kill its process while it ran alone (see builder/engine/supervisor.py).
 """
 
+import threading
 import uuid
 from collections import Counter
 
@@ -31,18 +32,20 @@ class Journal:
         self.folder = f"store/attempts/{stage}"
         self._notes: dict[str, list[str]] = {}
         self._asked = False
+        self._lock = threading.Lock()  # a host asks for several blocks at a time
 
     def __reduce__(self) -> tuple:
         return Journal, (self.store, self.stage)
 
     def deaths(self, ids: list[str]) -> Counter[str]:
         """How often each row of a block was in flight when its worker went away, from 0 to ALONE_AFTER."""
-        for name in self.store.names(self.folder):
-            if name not in self._notes and (name.startswith(_block(ids)) or not self._asked):
-                # A note that has disappeared belonged to another worker, which has finished the piece.
-                self._notes[name] = (self.store.read_json(f"{self.folder}/{name}", InFlight) or {"ids": []})["ids"]
-        self._asked = True
-        found = Counter(id_ for note in self._notes.values() for id_ in note)
+        with self._lock:
+            for name in self.store.names(self.folder):
+                if name not in self._notes and (name.startswith(_block(ids)) or not self._asked):
+                    # A note that has disappeared belonged to another worker, which has finished the piece.
+                    self._notes[name] = (self.store.read_json(f"{self.folder}/{name}", InFlight) or {"ids": []})["ids"]
+            self._asked = True
+            found = Counter(id_ for note in self._notes.values() for id_ in note)
         return Counter({id_: min(found[id_], ALONE_AFTER) for id_ in ids})
 
     def begin(self, block: list[str], ids: list[str]) -> str:

@@ -4,9 +4,11 @@ Every way reads the same files, uses the same models with the same settings and 
 the same content, so that its rows are a build's rows, and its counts can be held against a build's exactly.
 """
 
+import argparse
 import json
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from _common import Row, command, median
+from _common import Row, Target, arguments, command, finish, machine, median, say_machine
 
 from cyclepref.builder.catalog.resolve import metric_spec, model_spec
 from cyclepref.builder.recipe_check import read_recipe
@@ -146,3 +148,28 @@ def batches(rows: list[Any], size: int) -> Iterator[list[Any]]:
 def say(counts: Counts, **figures: Any) -> None:
     """Print what a way did as its last line."""
     print(json.dumps({"counts": counts.to_dict(), **figures}))
+
+
+def by_cycle(
+    about: str | None,
+    name: str,
+    measure: Callable[[Path, str, argparse.Namespace], Row],
+    show: Callable[[str, Row, argparse.Namespace], dict[str, Target]],
+    **more: dict[str, Any],
+) -> int:
+    """A benchmark of builds, as its main function: `measure` finds the figures of a cycle, `show` prints them and says
+    what they should be. `more` are options of its own, as of `arguments`. 1 if a figure misses its target."""
+    parser = arguments(
+        about, 3,
+        candidates={"type": int, "default": 2000, "help": "about so many (default: %(default)s)"},
+        cycles={"nargs": "+", "choices": CYCLES, "default": CYCLES},
+        **more,
+    )  # fmt: skip
+    given = parser.parse_args()
+    on, figures, targets = machine(), {}, {}
+    say_machine(on)
+    for cycle in given.cycles:
+        with tempfile.TemporaryDirectory() as place:
+            figures[cycle] = measure(Path(place), cycle, given)
+        targets |= show(cycle, figures[cycle], given)
+    return finish({"benchmark": name, "machine": on, "cycles": figures}, given.json, targets)

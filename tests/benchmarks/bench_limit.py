@@ -9,6 +9,7 @@ start-up is in neither; a whole build has it in. Fails if counts differ, or the 
 its steady state or below 0.80 as a whole.
 """
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -17,17 +18,13 @@ from _common import (
     BenchmarkError,
     Row,
     Target,
-    arguments,
-    finish,
     fresh,
     in_turns,
-    machine,
     median,
     same,
-    say_machine,
     table,
 )
-from _work import CYCLES, build, prepare, start_up
+from _work import build, by_cycle, prepare, start_up
 
 STEADY, WHOLE = 0.90, 0.80
 LIMIT = ("--batched", "--reuse", "--in-memory")
@@ -75,24 +72,21 @@ def check(counts: dict[str, Row]) -> None:
             raise BenchmarkError(f"the build{size} did {mine}, and the loop {its}: they cannot be compared")
 
 
+def show(cycle: str, found: Row, given: argparse.Namespace) -> dict[str, Target]:
+    """Print one cycle; what its shares should be."""
+    title = f"{cycle}: {found['counts']['build']['candidates']} candidates, medians of {given.runs}"
+    table(title, [{"way": name, **row} for name, row in found["ways"].items()])
+    return {
+        f"{cycle}, steady state, share of the limit": Target(found["shares"]["steady"], at_least=STEADY),
+        f"{cycle}, whole build, share of the limit": Target(found["shares"]["whole"], at_least=WHOLE),
+    }
+
+
 def main() -> int:
     """Measure and print; 1 if a share is too small."""
-    parser = arguments(
-        __doc__, 3,
-        candidates={"type": int, "default": 2000, "help": "about so many (default: %(default)s)"},
-        cycles={"nargs": "+", "choices": CYCLES, "default": CYCLES},
-    )  # fmt: skip
-    given = parser.parse_args()
-    on, figures, targets = machine(), {}, {}
-    say_machine(on)
-    for cycle in given.cycles:
-        with tempfile.TemporaryDirectory() as place:
-            found = figures[cycle] = measure(Path(place), cycle, given.candidates, given.runs)
-        title = f"{cycle}: {found['counts']['build']['candidates']} candidates, medians of {given.runs}"
-        table(title, [{"way": name, **row} for name, row in found["ways"].items()])
-        targets[f"{cycle}, steady state, share of the limit"] = Target(found["shares"]["steady"], at_least=STEADY)
-        targets[f"{cycle}, whole build, share of the limit"] = Target(found["shares"]["whole"], at_least=WHOLE)
-    return finish({"benchmark": "limit", "machine": on, "cycles": figures}, given.json, targets)
+    return by_cycle(
+        __doc__, "limit", lambda place, cycle, given: measure(place, cycle, given.candidates, given.runs), show
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ nothing, and makes no pairs and no dataset; a build does. Both run whole in fres
 build is slower than the chain.
 """
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -15,17 +16,13 @@ from _common import (
     BenchmarkError,
     Row,
     Target,
-    arguments,
-    finish,
     fresh,
     in_turns,
-    machine,
     median,
     same,
-    say_machine,
     table,
 )
-from _work import CYCLES, build, prepare
+from _work import build, by_cycle, prepare
 
 AT_LEAST = 1.0
 
@@ -57,31 +54,26 @@ def check(chain: Row, built: Row, samples: int) -> None:
         raise BenchmarkError(f"the chain made {found}, and {wanted} were to be made: they cannot be compared")
 
 
+def show(cycle: str, found: Row, given: argparse.Namespace) -> dict[str, Target]:
+    """Print one cycle; how many times as fast the build should be."""
+    parts = ("candidates", "reconstructions", "comparisons", "pairs")
+    rows = [
+        {
+            "way": name,
+            **{kind: found[kind][name] for kind in ("seconds", "processor")},
+            **{part: found["counts"][name][part] for part in parts},
+        }
+        for name in ("chain", "build")
+    ]
+    table(f"{cycle}: medians of {given.runs}", rows)
+    return {f"{cycle}, whole build, times the chain": Target(found["times"], at_least=AT_LEAST)}
+
+
 def main() -> int:
     """Measure and print; 1 if the build is slower."""
-    parser = arguments(
-        __doc__, 3,
-        candidates={"type": int, "default": 2000, "help": "about so many (default: %(default)s)"},
-        cycles={"nargs": "+", "choices": CYCLES, "default": CYCLES},
-    )  # fmt: skip
-    given = parser.parse_args()
-    on, figures, targets = machine(), {}, {}
-    say_machine(on)
-    for cycle in given.cycles:
-        with tempfile.TemporaryDirectory() as place:
-            found = figures[cycle] = measure(Path(place), cycle, given.candidates, given.runs)
-        parts = ("candidates", "reconstructions", "comparisons", "pairs")
-        rows = [
-            {
-                "way": name,
-                **{kind: found[kind][name] for kind in ("seconds", "processor")},
-                **{part: found["counts"][name][part] for part in parts},
-            }
-            for name in ("chain", "build")
-        ]
-        table(f"{cycle}: medians of {given.runs}", rows)
-        targets[f"{cycle}, whole build, times the chain"] = Target(found["times"], at_least=AT_LEAST)
-    return finish({"benchmark": "ray_data", "machine": on, "cycles": figures}, given.json, targets)
+    return by_cycle(
+        __doc__, "ray_data", lambda place, cycle, given: measure(place, cycle, given.candidates, given.runs), show
+    )
 
 
 if __name__ == "__main__":

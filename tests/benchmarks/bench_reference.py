@@ -17,6 +17,7 @@ build's is what a build of a quarter and one of all rows leave when the seconds 
 did other work than the build, or the gain is below 5 times (i2t2i) or 10 times (t2i2t).
 """
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -26,17 +27,13 @@ from _common import (
     BenchmarkError,
     Row,
     Target,
-    arguments,
-    finish,
     fresh,
     in_turns,
-    machine,
     median,
     same,
-    say_machine,
     table,
 )
-from _work import CYCLES, build, prepare, start_up
+from _work import build, by_cycle, prepare, start_up
 
 GAIN = {"i2t2i": 5.0, "t2i2t": 10.0}
 LOOPS = {"reference": (), "+ batches": ("--batched",), "+ reuse": ("--batched", "--reuse")}
@@ -108,32 +105,28 @@ def _ratios(rows: dict[str, Row]) -> Row:
     }
 
 
-def main() -> int:
-    """Measure and print; 1 if a gain is too small."""
-    parser = arguments(
-        __doc__, 3,
-        candidates={"type": int, "default": 2000, "help": "about so many (default: %(default)s)"},
-        reference_candidates={"type": int, "help": "as many for the two slow ways (default: all)"},
-        cycles={"nargs": "+", "choices": CYCLES, "default": CYCLES},
+def show(cycle: str, found: Row, given: argparse.Namespace) -> dict[str, Target]:
+    """Print one cycle; how many times as fast the build should be."""
+    did = found["counts"]
+    table(
+        f"{cycle}: {did['build']['candidates']} candidates, {did['build']['pairs']} pairs, medians of {given.runs}",
+        [{"way": name, **row, "of the build": row["seconds"] / found["ways"]["build"]["seconds"],
+          **{part: did[name][part] for part in ("reconstructions", "comparisons", "embeddings")}}
+         for name, row in found["ways"].items()],
     )  # fmt: skip
-    given = parser.parse_args()
-    on, figures, targets = machine(), {}, {}
-    say_machine(on)
-    for cycle in given.cycles:
-        with tempfile.TemporaryDirectory() as place:
-            fewer = given.reference_candidates or given.candidates
-            found = measure(Path(place), cycle, given.candidates, fewer, given.runs)
-        figures[cycle] = found
-        did = found["counts"]
-        table(
-            f"{cycle}: {did['build']['candidates']} candidates, {did['build']['pairs']} pairs, medians of {given.runs}",
-            [{"way": name, **row, "of the build": row["seconds"] / found["ways"]["build"]["seconds"],
-              **{part: did[name][part] for part in ("reconstructions", "comparisons", "embeddings")}}
-             for name, row in found["ways"].items()],
-        )  # fmt: skip
-        table(f"{cycle}: times as fast", [{"from": name, "times": value} for name, value in found["ratios"].items()])
-        targets[f"{cycle}, whole build, times the reference"] = Target(found["ratios"]["whole"], at_least=GAIN[cycle])
-    return finish({"benchmark": "reference", "machine": on, "cycles": figures}, given.json, targets)
+    table(f"{cycle}: times as fast", [{"from": name, "times": value} for name, value in found["ratios"].items()])
+    return {f"{cycle}, whole build, times the reference": Target(found["ratios"]["whole"], at_least=GAIN[cycle])}
+
+
+def main() -> int:
+    """Measure and print; 1 if the build is not as many times as fast as it should be."""
+
+    def measured(place: Path, cycle: str, given: argparse.Namespace) -> Row:
+        fewer = given.reference_candidates or given.candidates
+        return measure(place, cycle, given.candidates, fewer, given.runs)
+
+    fewer = {"type": int, "help": "as many for the two slow ways (default: all)"}
+    return by_cycle(__doc__, "reference", measured, show, reference_candidates=fewer)
 
 
 if __name__ == "__main__":

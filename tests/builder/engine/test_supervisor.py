@@ -16,7 +16,7 @@ from fragile import SPEC, Fragile, Hosted, Tight, block
 
 from cyclepref.builder.catalog.catalog import CATALOG
 from cyclepref.builder.engine.signs_of_life import Signs
-from cyclepref.builder.engine.supervisor import MAX_FRUITLESS
+from cyclepref.builder.engine.supervisor import MAX_FRUITLESS, Supervised
 from cyclepref.builder.engine.task import Dropped
 from cyclepref.builder.run.in_flight import Journal
 from cyclepref.builder.run.store import Store
@@ -265,3 +265,35 @@ def test_after_a_request_to_stop_what_has_begun_is_finished_and_the_rest_handed_
     assert begun.result()["id"].to_pylist() == ["b0"]
     assert [each.result() for each in waiting] == [Dropped(), Dropped()]
     assert Store(tmp_path / "run").names("store/attempts/candidates") == []
+
+
+def test_libraries_that_take_longer_to_import_than_a_batch_may_take_are_waited_for(tmp_path, monkeypatch):
+    (tmp_path / "imported_slowly.py").write_text("import time; time.sleep(6)")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
+    spec = SPEC.model_copy(update={"timeout_s": 2.0})
+    worker = Hosted(tmp_path / "run", tmp_path / "log", spec, Fragile)
+    worker.host.kill()
+    worker.host = Supervised(imports=("imported_slowly",))
+    child = worker.host._child.process.pid
+    assert worker(block("fine"))["attempt"].to_pylist() == [1]
+    assert worker.host._child.process.pid == child
+    worker.host.kill()
+
+
+def test_notes_of_earlier_work_are_read_once_however_many_blocks_ask_at_a_time(tmp_path):
+    class Slow(Store):
+        read = 0
+
+        def read_json(self, *which):
+            self.read += 1
+            time.sleep(0.02)
+            return super().read_json(*which)
+
+    store = Slow(tmp_path)
+    for at in range(8):
+        Journal(store, "candidates").begin([f"r{at}"], [f"r{at}"])
+    journal = Journal(store, "candidates")
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda at: journal.deaths([f"r{at}"]), range(4)))
+    assert found == [{f"r{at}": 1} for at in range(4)]
+    assert store.read == 8
