@@ -28,6 +28,7 @@ from cyclepref.builder.run.upkeep import join_small
 from cyclepref.builder.sources.open import open_source
 from cyclepref.builder.stages import compare, generate
 from cyclepref.builder.stages.accounting import Accountant, BuildError
+from cyclepref.builder.stages.ahead import CONTENT, RECONSTRUCTIONS, ReconstructionsAhead
 from cyclepref.builder.stages.derive import Derivation, Models
 from cyclepref.builder.stages.ingest import ingest, list_items
 from cyclepref.builder.stages.load_check import LoadCheck
@@ -126,15 +127,20 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
             wanted = derived.wanted_candidates()
             load_check.before(_missing(store, wanted) * (1 + backward.samples), named)
             content = ("inputs", "input_id")
-            candidate_count = generate.generate("candidates", wanted, content, forward, accountant, engine)
+            ahead = ReconstructionsAhead(store, wanted, backward, recipe.seed)
+            candidate_count = generate.generate("candidates", wanted, content, forward, accountant, engine, ahead)
             derived.find_candidates()
 
         with clock.time("reconstructions"):
             join_small(store)
             wanted = derived.wanted_reconstructions()
             load_check.before(_missing(store, wanted), [backward.model, *judges])
-            content = ("generations", "content_id")
-            back_count = generate.generate("reconstructions", wanted, content, [backward], accountant, engine)
+            for receipt in ahead.receipts:
+                accountant.note_halved(RECONSTRUCTIONS, receipt)
+            before = ahead.before
+            back_count = generate.generate(
+                RECONSTRUCTIONS, wanted, CONTENT, [backward], accountant, engine, before=before
+            )
             derived.find_reconstructions()
 
         with clock.time("scores"):

@@ -6,6 +6,7 @@ through the driver, and errors travel as data: Ray has nothing to print.
 """
 
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -27,7 +28,7 @@ from cyclepref.builder.engine.hosts import IMPORTS, SLOTS, Seat
 from cyclepref.builder.engine.nodes import launcher_workers, node_of, waiting_told
 from cyclepref.builder.engine.plan import Cluster, Crew, Node, crews
 from cyclepref.builder.engine.schedule import Schedule
-from cyclepref.builder.engine.task import Done, Dropped, Task, key_of, name_of
+from cyclepref.builder.engine.task import Ahead, Done, Dropped, Task, key_of, name_of
 from cyclepref.builder.engine.watch import Watch
 from cyclepref.schemas.specs import Spec
 
@@ -39,6 +40,9 @@ MAX_LOST = 10
 MAX_TASK_RETRIES = 5
 # How often the driver looks whether there is something to decide; and whether nodes have come.
 TICK_S, NODES_EVERY_S = 1.0, 10.0
+# How often at most it looks for rows of the next stage while a host has nothing to do: in seconds, and in times of what
+# looking took.
+AHEAD_EVERY_S, AHEAD_EVERY = 5.0, 20.0
 
 
 class Engine:
@@ -115,16 +119,17 @@ class Engine:
         if asked:
             raise Interrupted("stopped as asked")
 
-    def run(self, work: Iterable[tuple[Task, pa.Table]]) -> Iterator[pa.Table]:
+    def run(self, work: Iterable[tuple[Task, pa.Table]], ahead: Ahead | None = None) -> Iterator[pa.Table]:
         """Work on the rows of each task, all tasks at once; yields receipts, in any order. Rows whose host is lost are
-        tried again on another one.
+        tried again on another one. Hosts that have nothing left to do begin what is `ahead`, until all rows of `work`
+        are done.
 
         Raises:
             EngineError: if a model cannot be loaded, or what is written cannot be; the message is the error's own.
             Interrupted: if the build was asked to stop and has finished what was in flight.
         """
         lanes = [Lane(task, rows) for task, rows in work if rows.num_rows]
-        for answer in self._flow(lanes):
+        for answer in self._flow(lanes, ahead):
             # Seconds of all of the block's rows, by which the time that is left is told.
             seconds = pa.array([answer.seconds, *[0.0] * (answer.receipts.num_rows - 1)])
             yield answer.receipts.append_column("seconds", seconds)
@@ -139,13 +144,16 @@ class Engine:
 
     # ---- the work, until nothing is left -------------------------------------------------------------------------
 
-    def _flow(self, lanes: list[Lane]) -> Iterator[Any]:
+    def _flow(self, lanes: list[Lane], ahead: Ahead | None = None) -> Iterator[Any]:
         """Give out the rows of lanes until all are done; yields the hosts' answers."""
         if not lanes:
             return
         self.expect(lane.task.spec for lane in lanes)
         flow = Flow(lanes)
         schedule = self._scheduled(flow)
+        for model, rows in ahead.expected.items() if ahead else ():
+            schedule.expect(model, rows)
+        looks = AheadLooks(ahead)
         asked: list[bool] = []
 
         def stop() -> None:
@@ -158,10 +166,19 @@ class Engine:
         try:
             missing = partial(_missing, [crew for crew in self._crews() if flow.offered().keys() & set(crew.models)])
             with ray_errors(), waiting_told(missing), stop_requests(stop):
-                while self._in_flight() if asked else flow.left():
-                    if not asked:
+                while self._in_flight() or (flow.left() and not asked):
+                    if flow.left() and not asked:
                         self._decide(schedule, flow)
-                    yield from self._answers(schedule, flow)
+                        if self._idle() and looks.due():
+                            looks.look(schedule, flow)
+                            self._give_out(schedule, flow)
+                    for block, answer in self._answers(schedule, flow):
+                        if block.lane.ahead:
+                            looks.ahead.took(answer.receipts)
+                            continue
+                        if ahead and block.rows is not None:
+                            ahead.made(block.rows)
+                        yield answer
             if asked:
                 raise Interrupted("stopped as asked")
         except BaseException as end:
@@ -209,6 +226,11 @@ class Engine:
             else:
                 self._stop(self._seats[change.host_id])
                 schedule.host_gone(change.host_id)
+        self._give_out(schedule, flow)
+
+    def _give_out(self, schedule: Schedule, flow: Flow) -> None:
+        """Fill the free slots of the hosts that are up."""
+        now = time.monotonic()
         for seat in self._seats.values():
             while seat.starting is None and len(seat.in_flight) < SLOTS:
                 picked = schedule.pick(seat.id, now)
@@ -221,8 +243,12 @@ class Engine:
     def _in_flight(self) -> bool:
         return any(seat.in_flight for seat in self._seats.values())
 
-    def _answers(self, schedule: Schedule, flow: Flow) -> Iterator[Any]:
-        """What hosts have answered by now; waits a moment for one that does."""
+    def _idle(self) -> bool:
+        """Whether a host is up and has nothing to do."""
+        return any(seat.starting is None and not seat.in_flight for seat in self._seats.values())
+
+    def _answers(self, schedule: Schedule, flow: Flow) -> Iterator[tuple[Block, Any]]:
+        """Blocks that hosts have answered by now, with their answers; waits a moment for one that does."""
         of = {ref: seat for seat in self._seats.values() for ref in seat.awaited()}
         if not of:
             time.sleep(TICK_S)
@@ -246,15 +272,17 @@ class Engine:
             else:
                 yield from self._settled(seat, seat.in_flight.pop(ref), believed(answer), schedule, flow)
 
-    def _settled(self, seat: Seat, block: Block, answer: Any, schedule: Schedule, flow: Flow) -> Iterator[Any]:
-        """Take note of a host's answer; yields it, if something was done."""
+    def _settled(
+        self, seat: Seat, block: Block, answer: Any, schedule: Schedule, flow: Flow
+    ) -> Iterator[tuple[Block, Any]]:
+        """Take note of a host's answer; yields the block and it, if something was done."""
         if isinstance(answer, Dropped):
             return
         if isinstance(answer, Done):
             rows, loading_s, seconds = answer.rows, answer.loading_s, answer.seconds
         else:
             rows, loading_s, seconds = 1, answer, ROW_S  # only its model was loaded
-        flow.settled(rows)
+        flow.settled(block, rows)
         if loading_s:
             schedule.loaded(seat.id, block.model, loading_s)
         seat.loaded.add(block.model)
@@ -262,7 +290,7 @@ class Engine:
         if isinstance(answer, Done):
             it = schedule.models[block.model]
             self._costs[block.model] = (it.row_s, it.load_s)
-        yield answer
+        yield block, answer
 
     def _lost(self, seat: Seat, schedule: Schedule, flow: Flow, error: ray.exceptions.RayActorError) -> None:
         """A host is gone, with its node or alone: its blocks wait again."""
@@ -299,6 +327,27 @@ class Engine:
         for seat in list(self._seats.values()) if ray.is_initialized() else ():
             self._stop(seat)
         self._seats.clear()
+
+
+class AheadLooks:
+    """Looks for rows of the next stage, now and then."""
+
+    def __init__(self, ahead: Ahead | None):
+        self.ahead = ahead
+        self._next = time.monotonic() + AHEAD_EVERY_S if ahead else math.inf
+
+    def due(self) -> bool:
+        """Whether it is time to look."""
+        return time.monotonic() >= self._next
+
+    def look(self, schedule: Schedule, flow: Flow) -> None:
+        """Offer the rows that have become ready."""
+        began = time.monotonic()
+        for task, rows in self.ahead.ready():
+            flow.go_ahead(task, rows)
+            schedule.offer(key_of(task.spec), rows.num_rows)
+        now = time.monotonic()
+        self._next = now + max(AHEAD_EVERY_S, AHEAD_EVERY * (now - began))
 
 
 def _nodes() -> list[Node]:

@@ -11,12 +11,13 @@ from cyclepref.builder.engine.task import Task, key_of
 
 
 class Lane:
-    """A task and its rows; no rows where its model is only to be loaded."""
+    """A task and its rows; no rows where its model is only to be loaded. Those of a lane that runs `ahead` belong to a
+    later stage: nobody waits for them. `ref` is where hosts find the task, if it has been put there."""
 
-    def __init__(self, task: Task, rows: pa.Table | None):
-        self.task, self._rows, self._at = task, rows, 0
+    def __init__(self, task: Task, rows: pa.Table | None, ahead: bool = False, ref: ray.ObjectRef | None = None):
+        self.task, self.ahead, self._rows, self._at = task, ahead, rows, 0
         self.total = 1 if rows is None else rows.num_rows
-        self.ref = ray.put(task)
+        self.ref = ref or ray.put(task)
         self.name = self.ref.hex()
 
     @property
@@ -48,16 +49,25 @@ class Flow:
     """Lanes until every row is done. `looked` is when the driver last looked for new nodes."""
 
     def __init__(self, lanes: list[Lane]):
-        self._lanes = lanes
+        self._lanes: list[Lane] = []
         self._waiting: dict[str, deque[Lane | Block]] = {}
-        for lane in lanes:
-            self._waiting.setdefault(key_of(lane.task.spec), deque()).append(lane)
-        self._left = sum(lane.total for lane in lanes)
-        self._lost = 0
+        self._left = self._lost = 0
         self.looked = time.monotonic()
+        for lane in lanes:
+            self._add(lane)
+
+    def _add(self, lane: Lane) -> None:
+        self._lanes.append(lane)
+        self._waiting.setdefault(key_of(lane.task.spec), deque()).append(lane)
+        self._left += 0 if lane.ahead else lane.total
+
+    def go_ahead(self, task: Task, rows: pa.Table) -> None:
+        """Rows of a later stage may be begun."""
+        ref = next((lane.ref for lane in self._lanes if lane.task is task), None)
+        self._add(Lane(task, rows, ahead=True, ref=ref))
 
     def left(self) -> int:
-        """Rows that are not done, in flight or not."""
+        """Rows that are waited for and not done, in flight or not."""
         return self._left
 
     def offered(self) -> dict[str, int]:
@@ -84,9 +94,9 @@ class Flow:
         """A block that a lost host had waits again."""
         self._waiting[block.model].appendleft(block)
 
-    def settled(self, rows: int) -> None:
-        """So many rows are accounted for."""
-        self._left -= rows
+    def settled(self, block: Block, rows: int) -> None:
+        """So many rows of a block are accounted for."""
+        self._left -= 0 if block.lane.ahead else rows
         self._lost = 0
 
     def count_loss(self) -> int:

@@ -4,7 +4,7 @@ Results and errors are data: what comes back is a receipt, or the trouble that c
 """
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -54,6 +54,24 @@ class Task:
         """The loaded model that this task needs: one that several stages use is loaded once."""
         worker = getattr(self.worker, "__qualname__", repr(self.worker))
         return digest("model", worker, type(self.spec).__name__, self.spec.model_dump_json())
+
+
+class Ahead(Protocol):
+    """Rows of a later stage, which become ready while those of a stage are made: hosts with nothing else to do begin
+    them (see `cyclepref.builder.engine.engine.Engine.run`)."""
+
+    @property
+    def expected(self) -> Mapping[str, int]:
+        """By the key of a model (see `key_of`), how many rows will probably become ready in all."""
+
+    def made(self, rows: pa.Table) -> None:
+        """Rows of the stage that runs are accounted for, be they made or failed."""
+
+    def ready(self) -> list[tuple[Task, pa.Table]]:
+        """The rows that have become ready since this was asked last. Their task is the same one each time."""
+
+    def took(self, receipts: pa.Table) -> None:
+        """Rows that were given out are accounted for."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import hashlib
 import re
 from binascii import unhexlify
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,9 @@ import pyarrow as pa
 HEX = b"0123456789abcdef"
 ID = re.compile(r"[0-9a-f]{32}")
 # Rows per block: few enough for a processor's cache, enough for numpy to be fast.
-CHUNK = 1 << 20
+CHUNK = 1 << 18
+# Chunks that are looked up at a time; numpy needs little of Python's lock.
+THREADS = 2
 
 Strings = pa.ChunkedArray | pa.Array
 
@@ -76,7 +79,8 @@ class IdSet:
 
     def holds(self, ids: Strings) -> pa.BooleanArray:
         """Whether each id is in the set."""
-        masks = [self.holds_packed(_pack(chunk)) for chunk in _chunks(ids)]
+        with ThreadPoolExecutor(THREADS) as pool:
+            masks = list(pool.map(lambda chunk: self.holds_packed(_pack(chunk)), _chunks(ids)))
         return pa.array(np.concatenate([np.empty(0, dtype=bool), *masks]))
 
     def holds_packed(self, packed: np.ndarray) -> np.ndarray:

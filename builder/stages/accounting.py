@@ -43,12 +43,14 @@ class Count:
 
 @dataclass(frozen=True)
 class Work:
-    """Rows that a stage wants: `rows` has the column `key`, and the column `model` that they are counted by."""
+    """Rows that a stage wants: `rows` has the column `key`, and the column `model` that they are counted by. Reused
+    are those that are there when the stage begins; or those of `before`, where some were made ahead of it."""
 
     stage: str
     table: str
     key: str
     rows: pa.Table
+    before: IdSet | None = None
 
 
 class Accountant:
@@ -70,7 +72,8 @@ class Accountant:
             is unaccounted for.
         """
         before = self.store.ids(work.table)
-        missing = without(work.rows, work.key, before)
+        there = before.holds(work.rows[work.key])
+        missing = work.rows.filter(pc.invert(there))
         tried = self.store.rows("failures", ["id", "attempt"])
         left = missing if self.retry_failed else without(missing, work.key, self.store.ids("failures"))
         todo = _at_attempt(left, work.key, tried)
@@ -94,18 +97,18 @@ class Accountant:
                     tick(done)
                     self.notes.tick(done, wrong, left)
                     limit.count(receipt)
-                    self._note_halved(work.stage, receipt)
+                    self.note_halved(work.stage, receipt)
                     if limit.excess():
                         break
         if excess := limit.excess():
             raise BuildError(self._too_many(work, excess))
-        counts = self._account(work, before)
+        counts = self._account(work, before, there)
         journal.clear()
         self.notes.end()
         _say(work.stage, counts, todo.num_rows)
         return counts
 
-    def _note_halved(self, stage: str, receipt: pa.Table) -> None:
+    def note_halved(self, stage: str, receipt: pa.Table) -> None:
         """Count batches that were halved for want of memory; the first of each model is told."""
         for row in receipt.to_pylist():
             if not row["halved"]:
@@ -116,9 +119,10 @@ class Accountant:
                 log.warning("%s: %s ran out of memory and goes on with half the batch; %s", stage, row["model"], hint)
             of_stage[row["model"]] = of_stage.get(row["model"], 0) + row["halved"]
 
-    def _account(self, work: Work, before: IdSet) -> dict[str, Count]:
-        ids = work.rows[work.key]
-        ok, reused = self.store.ids(work.table).holds(ids), before.holds(ids)
+    def _account(self, work: Work, before: IdSet, there: pa.BooleanArray) -> dict[str, Count]:
+        ids, now = work.rows[work.key], self.store.ids(work.table)
+        ok = there if now is before else now.holds(ids)
+        reused = there if work.before is None else work.before.holds(ids)
         failed = pc.and_not(self.store.ids("failures").holds(ids), ok)
         missing = pc.sum(pc.invert(pc.or_(ok, failed))).as_py() or 0
         if missing:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from cyclepref.builder.pairing.mix import add_mix, mix_of
 from cyclepref.builder.pairing.pair import Direction, PairCount, pair
 from cyclepref.builder.pairing.scores import SAMPLE, cycle_scores, of_metric, samples_of
-from cyclepref.builder.run.blocks import Blocks, ByBlock, Scratch, block_of
+from cyclepref.builder.run.blocks import Blocks, ByBlock, Scratch, block_of, side_by_side
 from cyclepref.builder.run.ids import IdMap, firsts_of, pack
 from cyclepref.builder.run.store import Store
 from cyclepref.builder.stages import compare
@@ -77,7 +77,7 @@ class Derivation:
         starts = np.searchsorted(block_of(self._inputs, self._blocks), np.arange(self._blocks + 1))
         ids = (self._inputs[start:end] for start, end in pairwise(starts))
         sources = (pa.table({"source_id": some, "input_id": some}, schema=SOURCES) for some in ids)
-        wanted = (wanted_generations(some, forward, seed, "forward") for some in sources)
+        wanted = side_by_side(lambda some: wanted_generations(some, forward, seed, "forward"), sources)
         self._wanted = self._scratch.table(WANTED, wanted)
         return self._wanted.table()
 
@@ -86,12 +86,14 @@ class Derivation:
         prints = [use.model.fingerprint for use in self._models.forward]
         schema = pa.schema([records.GENERATION.field(name) for name in CANDIDATE_COLUMNS])
         made = self._scratch.by_block(schema, self._generations(CANDIDATE_COLUMNS, prints), "source_id", self._blocks)
-        views = (self._candidates(wanted, made, at) for at, wanted in enumerate(self._wanted))
-        self.candidates = self._scratch.table(records.CANDIDATE, views)
+        found = side_by_side(lambda block: self._found(*block, made), enumerate(self._wanted))
+        self.candidates = self._scratch.table(records.CANDIDATE, map(self._candidates, found))
         self.made = self.candidates.where(lambda rows: rows.filter(pc.equal(rows["status"], "ok")))
 
-    def _candidates(self, wanted: pa.Table, made: ByBlock, block: int) -> pa.Table:
-        rows = made_of(wanted, made.of(block).drop_columns(["source_id"]))
+    def _found(self, block: int, wanted: pa.Table, made: ByBlock) -> pa.Table:
+        return made_of(wanted, made.of(block).drop_columns(["source_id"]))
+
+    def _candidates(self, rows: pa.Table) -> pa.Table:
         self.truncated["candidates"].add(rows)
         return candidate_view(rows)
 
@@ -100,8 +102,8 @@ class Derivation:
     def wanted_reconstructions(self) -> pa.Table:
         """The reconstructions of the candidates that were made, each once."""
         seed, backward = self._recipe.seed, self._models.backward
-        self._sources = self._scratch.table(SOURCES, map(sources_of, self.made))
-        wanted = (wanted_generations(some, [backward], seed, "backward") for some in self._sources)
+        self._sources = self._scratch.table(SOURCES, side_by_side(sources_of, self.made))
+        wanted = side_by_side(lambda some: wanted_generations(some, [backward], seed, "backward"), self._sources)
         self._wanted_back = self._scratch.table(WANTED, wanted)
         rows = self._wanted_back.table()
         # Greedy reconstructions of one text that two inputs share are one row, wherever the inputs are.
@@ -152,7 +154,8 @@ class Derivation:
 
     def wanted_similarities(self) -> pa.Table:
         """The comparisons that are needed of the reconstructions that were made."""
-        wanted = (compare.wanted_similarities(rows, self._models.metrics) for rows in self.reconstructions)
+        metrics = self._models.metrics
+        wanted = side_by_side(lambda rows: compare.wanted_similarities(rows, metrics), self.reconstructions)
         return self._scratch.table(compare.WANTED, wanted).table()
 
     def write_views(self, direction: Direction) -> PairCount:
@@ -169,10 +172,10 @@ class Derivation:
 
             def samples_of_blocks() -> Iterator[pa.Table]:
                 writing = thread.submit(write, {})
-                for at, of_block in enumerate(zip(self.candidates, self.reconstructions, strict=True)):
-                    samples, scores, pairs, count = self._scored(*of_block, at, direction)
+                blocks = enumerate(zip(self.candidates, self.reconstructions, strict=True))
+                for samples, tables, count in side_by_side(lambda block: self._scored(*block, direction), blocks):
                     writing.result()
-                    writing = thread.submit(write, {"candidates": of_block[0], "scores": scores, "pairs": pairs})
+                    writing = thread.submit(write, tables)
                     counts[:] += list(count.to_dict().values())
                     yield samples
                 writing.result()
@@ -181,9 +184,11 @@ class Derivation:
         return PairCount(*counts.tolist())
 
     def _scored(
-        self, candidates: pa.Table, reconstructions: pa.Table, block: int, direction: Direction
-    ) -> tuple[pa.Table, pa.Table, pa.Table, PairCount]:
-        """A block's samples, scores and pairs, and what became of every two candidates."""
+        self, block: int, made_of_block: tuple[pa.Table, pa.Table], direction: Direction
+    ) -> tuple[pa.Table, dict[str, pa.Table], PairCount]:
+        """A block's samples, its rows of the views, and what became of every two candidates. `made_of_block` are its
+        candidates and reconstructions."""
+        candidates, reconstructions = made_of_block
         recipe, metrics = self._recipe, self._models.metrics
         modality = recipe.shape.candidate
         made = candidates.filter(pc.equal(candidates["status"], "ok"))
@@ -193,7 +198,8 @@ class Derivation:
         if mix:
             samples, scores = add_mix(mix, samples, scores, made, modality)
         deciding = [of_metric(rows, direction.metric) for rows in (scores, samples)]
-        return samples, scores, *pair(made, deciding[0], modality, direction, recipe.pairs, deciding[1])
+        pairs, count = pair(made, deciding[0], modality, direction, recipe.pairs, deciding[1])
+        return samples, {"candidates": candidates, "scores": scores, "pairs": pairs}, count
 
     def _similarity_values(self) -> ByBlock:
         """The similarities by the recipe's metrics, by block."""

@@ -10,9 +10,11 @@ from cyclepref.builder import __version__
 from cyclepref.builder.common.images import content_id, encode
 from cyclepref.builder.engine.engine import Engine
 from cyclepref.builder.engine.memory import Fitting
+from cyclepref.builder.engine.task import Ahead
 from cyclepref.builder.models import load_model
 from cyclepref.builder.models.protocols import Caption, NoOutput, Painting
 from cyclepref.builder.run.content import Contents
+from cyclepref.builder.run.ids import IdSet
 from cyclepref.builder.run.store import Store
 from cyclepref.builder.stages.accounting import Accountant, Count
 from cyclepref.builder.stages.model_stage import Content, ModelStage
@@ -48,15 +50,28 @@ class SafetyRefusal(NoOutput):
 
 
 def generate(
-    stage: str, wanted: pa.Table, content: tuple[str, str], uses: list[Use], accountant: Accountant, engine: Engine
+    stage: str,
+    wanted: pa.Table,
+    content: tuple[str, str],
+    uses: list[Use],
+    accountant: Accountant,
+    engine: Engine,
+    ahead: Ahead | None = None,
+    before: IdSet | None = None,
 ) -> dict[str, Count]:
     """Make the wanted generations that the store does not have; counts by model.
 
     `content` names the table and its column where the sources' content is: ("inputs", "input_id") for candidates,
-    ("generations", "content_id") for reconstructions.
+    ("generations", "content_id") for reconstructions. `ahead` and `before` as of `ModelStage.run`.
     """
+    specs = {use.model.name: use.model.spec for use in uses}
+    return generation_stage(stage, content).run(wanted, specs, accountant, engine, ahead, before)
+
+
+def generation_stage(stage: str, content: tuple[str, str]) -> ModelStage:
+    """The stage that makes candidates, or reconstructions (see `generate`)."""
     table, key = content
-    making = ModelStage(
+    return ModelStage(
         name=stage,
         table="generations",
         key="generation_id",
@@ -66,7 +81,6 @@ def generate(
         write=partial(write_generations, stage=stage),
         rows_per_part=lambda spec: spec.batch_size * BATCHES_PER_PART,
     )
-    return making.run(wanted, {use.model.name: use.model.spec for use in uses}, accountant, engine)
 
 
 class Generator:

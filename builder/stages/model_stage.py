@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 from cyclepref.builder import __version__
 from cyclepref.builder.engine.engine import Engine
 from cyclepref.builder.engine.memory import Fitting
-from cyclepref.builder.engine.task import Task
+from cyclepref.builder.engine.task import Ahead, Task
 from cyclepref.builder.run.content import Contents, attach, locate
+from cyclepref.builder.run.ids import IdSet
 from cyclepref.builder.run.in_flight import Journal
 from cyclepref.builder.run.store import TABLES, Store
 from cyclepref.builder.stages.accounting import Accountant, Count, Work
@@ -58,9 +59,16 @@ class ModelStage:
     rows_per_part: Callable[[Any], int]
 
     def run(
-        self, wanted: pa.Table, specs: Mapping[str, Spec], accountant: Accountant, engine: Engine
+        self,
+        wanted: pa.Table,
+        specs: Mapping[str, Spec],
+        accountant: Accountant,
+        engine: Engine,
+        ahead: Ahead | None = None,
+        before: IdSet | None = None,
     ) -> dict[str, Count]:
-        """Make the wanted rows that the store does not have; counts by model.
+        """Make the wanted rows that the store does not have; counts by model. `ahead` is what hosts may begin that have
+        nothing left to do; `before` are the ids that the store had before any of the wanted rows were made ahead.
 
         Raises:
             BuildError: if a model fails too often, or a row is unaccounted for.
@@ -71,13 +79,14 @@ class ModelStage:
         def do(todo: pa.Table) -> Iterator[pa.Table]:
             rows = self._located(todo, store)
             journal = Journal(store, self.name)
-            yield from engine.run(
-                (self._task(spec, table, store, journal), mine.filter(pc.equal(mine["model"], name)))
+            work = (
+                (self.task(spec, store, journal, table), mine.filter(pc.equal(mine["model"], name)))
                 for table, mine in self._by_table(rows)
                 for name, spec in specs.items()
             )
+            yield from engine.run(work, ahead)
 
-        return accountant.run(Work(self.name, self.table, self.key, wanted), do)
+        return accountant.run(Work(self.name, self.table, self.key, wanted, before), do)
 
     def _located(self, todo: pa.Table, store: Store) -> pa.Table:
         """The rows with the place of each role's content, in order."""
@@ -87,14 +96,19 @@ class ModelStage:
                 for table, key in content.tables.items()
             ]
             todo = pa.concat_tables(found)
-        return todo.sort_by([(name, "ascending") for name in self.order])
+        return self.in_order(todo)
+
+    def in_order(self, located: pa.Table) -> pa.Table:
+        """Rows that have the places of their content, in the order in which they are given out."""
+        return located.sort_by([(name, "ascending") for name in self.order])
 
     def _by_table(self, rows: pa.Table) -> list[tuple[str | None, pa.Table]]:
         """The rows by the table that has their content, where a role names several."""
         tables = {table for content in self.roles.values() if len(content.tables) > 1 for table in content.tables}
         return [(table, rows.filter(pc.equal(rows["table"], table))) for table in sorted(tables)] or [(None, rows)]
 
-    def _task(self, spec: Spec, table: str | None, store: Store, journal: Journal) -> Task:
+    def task(self, spec: Spec, store: Store, journal: Journal, table: str | None = None) -> Task:
+        """The task of one model. `table` has the content of its rows, where a role names several."""
         tables = {role: table or next(iter(content.tables)) for role, content in self.roles.items()}
         return Task(
             stage=self.name,
