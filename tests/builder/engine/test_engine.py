@@ -137,3 +137,36 @@ def test_hosts_and_their_models_live_from_one_stage_to_the_next(tmp_path):
         list(engine.run([work(tmp_path, "fine", name="b")]))
         assert list(engine._seats) == [first]
         assert list(engine.load([work(tmp_path, name=name)[0] for name in "ab"])) == [0.0, 0.0]
+
+
+class Later:
+    """Rows of a later stage, all ready once the first row of this one is done."""
+
+    def __init__(self, task: Task, rows: pa.Table):
+        self.task, self.rows, self.seen, self.receipts = task, rows, [], []
+        self.expected = {"Spec/later": rows.num_rows}
+
+    def made(self, rows: pa.Table) -> None:
+        self.seen += rows["id"].to_pylist()
+
+    def ready(self) -> list[tuple[Task, pa.Table]]:
+        given, self.rows = self.rows, self.rows.slice(0, 0)
+        return [(self.task, given)] if given.num_rows else []
+
+    def took(self, receipts: pa.Table) -> None:
+        self.receipts.append(receipts)
+
+
+def test_a_host_with_nothing_to_do_begins_rows_of_the_next_stage_and_their_receipts_are_kept_apart(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("cyclepref.builder.engine.engine.AHEAD_EVERY_S", 0.0)
+    later = Later(*work(tmp_path, *["fine"] * 8, name="later"))
+    with Engine() as engine:
+        engine.expect([later.task.spec])
+        rows = work(tmp_path, *["slow"] * 6, name="now")
+        receipts = pa.concat_tables(engine.run([rows], later)).to_pydict()
+        assert not engine._in_flight()
+    assert sum(receipts["done"]) == 6
+    assert sorted(later.seen) == sorted(rows[1]["id"].to_pylist())
+    assert sum(pa.concat_tables(later.receipts)["done"].to_pylist()) == 8
