@@ -114,7 +114,7 @@ def test_imports_go_from_jobs_to_builder_to_schemas_and_never_back(trees):
 
 def test_only_the_engine_and_distributed_training_import_ray(trees):
     found = [name for name, tree in trees.items() if "ray" in packages(tree)]
-    engine = [f"builder/engine/{name}.py" for name in ("answers", "cluster", "engine", "flow", "hosts")]
+    engine = [f"builder/engine/{name}.py" for name in ("answers", "cluster", "engine", "flow", "hosts", "nodes")]
     assert found == [*engine, "builder/reward/training/workers.py"]
 
 

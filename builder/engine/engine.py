@@ -6,11 +6,10 @@ through the driver, and errors travel as data: Ray has nothing to print.
 """
 
 import logging
-import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import cached_property, partial
 from typing import Any
@@ -23,12 +22,12 @@ from cyclepref.builder.common.stopping import Interrupted, stop_requests
 from cyclepref.builder.engine.answers import Step, believed, ray_errors, through
 from cyclepref.builder.engine.cluster import connected, last_line
 from cyclepref.builder.engine.crew_state import LOAD_S, ROW_S, Start, Work
-from cyclepref.builder.engine.flow import Block, Flow, Lane
+from cyclepref.builder.engine.flow import AheadLooks, Block, Flow, Lane
 from cyclepref.builder.engine.hosts import IMPORTS, SLOTS, Seat
-from cyclepref.builder.engine.nodes import launcher_workers, node_of, waiting_told
-from cyclepref.builder.engine.plan import Cluster, Crew, Node, crews
+from cyclepref.builder.engine.nodes import missing_on_nodes, nodes_up, size_of, waiting_told
+from cyclepref.builder.engine.plan import Cluster, Crew, crews
 from cyclepref.builder.engine.schedule import Schedule
-from cyclepref.builder.engine.task import Ahead, Done, Dropped, Task, key_of, name_of
+from cyclepref.builder.engine.task import Ahead, Done, Dropped, Task, key_of
 from cyclepref.builder.engine.watch import Watch
 from cyclepref.schemas.specs import Spec
 
@@ -40,9 +39,6 @@ MAX_LOST = 10
 MAX_TASK_RETRIES = 5
 # How often the driver looks whether there is something to decide; and whether nodes have come.
 TICK_S, NODES_EVERY_S = 1.0, 10.0
-# How often at most it looks for rows of the next stage while a host has nothing to do: in seconds, and in times of what
-# looking took.
-AHEAD_EVERY_S, AHEAD_EVERY = 5.0, 20.0
 
 
 class Engine:
@@ -78,7 +74,7 @@ class Engine:
         """
         if not ray.is_initialized():
             self._watch = self._connection.enter_context(connected(os.environ.get("RAY_ADDRESS")))
-        found = Cluster.of(_nodes())
+        found = Cluster.of(nodes_up())
         if not found.gpus:
             log.warning("no GPU on this cluster: models run on %d CPU cores", found.cpus)
         return found
@@ -164,7 +160,8 @@ class Engine:
         if self._watch:
             self._watch.before_end = flow.forgive
         try:
-            missing = partial(_missing, [crew for crew in self._crews() if flow.offered().keys() & set(crew.models)])
+            wanted = [crew for crew in self._crews() if flow.offered().keys() & set(crew.models)]
+            missing = partial(missing_on_nodes, wanted)
             with ray_errors(), waiting_told(missing), stop_requests(stop):
                 while self._in_flight() or (flow.left() and not asked):
                     if flow.left() and not asked:
@@ -216,9 +213,9 @@ class Engine:
         now = time.monotonic()
         if now - flow.looked >= NODES_EVERY_S:
             flow.looked = now
-            nodes = _nodes()
+            nodes = nodes_up()
             # Nodes that went may come back: until then hosts wait for their place.
-            if _size(nodes) > _size(schedule.cluster.nodes):
+            if size_of(nodes) > size_of(schedule.cluster.nodes):
                 schedule.resize(Cluster.of(nodes))
         for change in schedule.changes(now):
             if isinstance(change, Start):
@@ -327,49 +324,6 @@ class Engine:
         for seat in list(self._seats.values()) if ray.is_initialized() else ():
             self._stop(seat)
         self._seats.clear()
-
-
-class AheadLooks:
-    """Looks for rows of the next stage, now and then."""
-
-    def __init__(self, ahead: Ahead | None):
-        self.ahead = ahead
-        self._next = time.monotonic() + AHEAD_EVERY_S if ahead else math.inf
-
-    def due(self) -> bool:
-        """Whether it is time to look."""
-        return time.monotonic() >= self._next
-
-    def look(self, schedule: Schedule, flow: Flow) -> None:
-        """Offer the rows that have become ready."""
-        began = time.monotonic()
-        for task, rows in self.ahead.ready():
-            flow.go_ahead(task, rows)
-            schedule.offer(key_of(task.spec), rows.num_rows)
-        now = time.monotonic()
-        self._next = now + max(AHEAD_EVERY_S, AHEAD_EVERY * (now - began))
-
-
-def _nodes() -> list[Node]:
-    """The nodes that are up; on an autoscaling cluster those that may be, since workers start when actors ask."""
-    up = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    heads = [node_of(resources) for resources in up if "node:__internal_head__" in resources]
-    workers = launcher_workers() if os.environ.get("RAY_ADDRESS") else []
-    return max([node_of(resources) for resources in up], heads + workers, key=_size)
-
-
-def _missing(wanted: list[Crew]) -> str:
-    """What hosts need of one node and none that is up has; empty, if there is room for all."""
-    up = [node_of(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    for crew in wanted:
-        if not any(node.gpus >= crew.num_gpus and node.cpus >= crew.num_cpus for node in up):
-            return f"{crew.num_gpus:g} GPUs and {crew.num_cpus} CPU cores for {', '.join(map(name_of, crew.models))}"
-    return ""
-
-
-def _size(nodes: Sequence[Node]) -> tuple[float, int]:
-    """GPUs and CPU cores of all of them."""
-    return sum(node.gpus for node in nodes), sum(node.cpus for node in nodes)
 
 
 def _fits(old: Crew, new: Crew) -> bool:

@@ -1,5 +1,6 @@
 """The rows of a piece of work that are not done yet: those that wait, by model, and those that hosts have."""
 
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -7,7 +8,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import ray
 
-from cyclepref.builder.engine.task import Task, key_of
+from cyclepref.builder.engine.schedule import Schedule
+from cyclepref.builder.engine.task import Ahead, Task, key_of
+
+# How often at most the driver looks for rows of the next stage while a host has nothing to do: in seconds, and in times
+# of what looking took.
+AHEAD_EVERY_S, AHEAD_EVERY = 5.0, 20.0
 
 
 class Lane:
@@ -108,3 +114,24 @@ class Flow:
         """Remove the notes of work that was ended on purpose (see `cyclepref.builder.run.in_flight.Journal`)."""
         for journal in {lane.task.stage: lane.task.journal for lane in self._lanes}.values():
             journal.forgive()
+
+
+class AheadLooks:
+    """Looks for rows of the next stage, now and then."""
+
+    def __init__(self, ahead: Ahead | None):
+        self.ahead = ahead
+        self._next = time.monotonic() + AHEAD_EVERY_S if ahead else math.inf
+
+    def due(self) -> bool:
+        """Whether it is time to look."""
+        return time.monotonic() >= self._next
+
+    def look(self, schedule: Schedule, flow: Flow) -> None:
+        """Offer the rows that have become ready."""
+        began = time.monotonic()
+        for task, rows in self.ahead.ready():
+            flow.go_ahead(task, rows)
+            schedule.offer(key_of(task.spec), rows.num_rows)
+        now = time.monotonic()
+        self._next = now + max(AHEAD_EVERY_S, AHEAD_EVERY * (now - began))

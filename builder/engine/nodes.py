@@ -1,14 +1,17 @@
-"""Nodes that are not there (yet): what the cluster launcher may start, and waiting for one that is missing."""
+"""Nodes: those that are up, those that the cluster launcher may start, and waiting for one that is missing."""
 
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import ray
 import yaml
 
 from cyclepref.builder.common.progress import console, plain
-from cyclepref.builder.engine.plan import Node
+from cyclepref.builder.engine.plan import Crew, Node
+from cyclepref.builder.engine.task import name_of
 
 LAUNCHER_CONFIG = Path("~/ray_bootstrap_config.yaml").expanduser()
 
@@ -48,3 +51,25 @@ def waiting_told(missing: Callable[[], str], every_s: float = 60) -> Iterator[No
         yield
     finally:
         ended.set()
+
+
+def nodes_up() -> list[Node]:
+    """The nodes that are up; on an autoscaling cluster those that may be, since workers start when actors ask."""
+    up = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    heads = [node_of(resources) for resources in up if "node:__internal_head__" in resources]
+    workers = launcher_workers() if os.environ.get("RAY_ADDRESS") else []
+    return max([node_of(resources) for resources in up], heads + workers, key=size_of)
+
+
+def missing_on_nodes(wanted: list[Crew]) -> str:
+    """What hosts need of one node and none that is up has; empty, if there is room for all."""
+    up = [node_of(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    for crew in wanted:
+        if not any(node.gpus >= crew.num_gpus and node.cpus >= crew.num_cpus for node in up):
+            return f"{crew.num_gpus:g} GPUs and {crew.num_cpus} CPU cores for {', '.join(map(name_of, crew.models))}"
+    return ""
+
+
+def size_of(nodes: Sequence[Node]) -> tuple[float, int]:
+    """GPUs and CPU cores of all of them."""
+    return sum(node.gpus for node in nodes), sum(node.cpus for node in nodes)

@@ -14,7 +14,7 @@ from PIL import Image
 from cyclepref.builder.engine.cluster import EngineError
 from cyclepref.builder.engine.engine import Engine, Step
 from cyclepref.builder.engine.plan import Cluster
-from cyclepref.builder.engine.task import Task
+from cyclepref.builder.engine.task import Ahead, Task
 from cyclepref.builder.models.protocols import Caption, Painting
 from cyclepref.builder.stages import compare, generate
 from cyclepref.builder.stages.steps import blocks_of
@@ -35,15 +35,26 @@ class InlineEngine(Engine):
                     block = step(block)
             yield block
 
-    def run(self, work: Iterable[tuple[Task, pa.Table]]) -> Iterator[pa.Table]:
-        """As of `Engine`."""
-        for task, rows in work:
-            worker = task.worker(task.spec) if rows.num_rows else None
-            for block in blocks_of(rows, task.rows_per_part):
-                with worker_errors():
-                    read, contents = task.read(block)
-                    made = task.write(read, worker(read, contents), worker.halvings())
-                yield made
+    def run(self, work: Iterable[tuple[Task, pa.Table]], ahead: Ahead | None = None) -> Iterator[pa.Table]:
+        """As of `Engine`; what is ahead is begun whenever a model is done, and after the last one it is too late."""
+        some = [(task, rows) for task, rows in work if rows.num_rows]
+        later = ahead if some and ahead and ahead.expected else None
+        for task, rows in some:
+            for block, receipt in self._worked(task, rows):
+                if later:
+                    later.made(block)
+                yield receipt
+            for task_ahead, rows_ahead in later.ready() if later and rows is not some[-1][1] else ():
+                for _, receipt in self._worked(task_ahead, rows_ahead):
+                    later.took(receipt)
+
+    def _worked(self, task: Task, rows: pa.Table) -> Iterator[tuple[pa.Table, pa.Table]]:
+        worker = task.worker(task.spec)
+        for block in blocks_of(rows, task.rows_per_part):
+            with worker_errors():
+                read, contents = task.read(block)
+                made = task.write(read, worker(read, contents), worker.halvings())
+            yield block, made
 
 
 @contextmanager

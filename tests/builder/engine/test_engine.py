@@ -160,7 +160,7 @@ class Later:
 def test_a_host_with_nothing_to_do_begins_rows_of_the_next_stage_and_their_receipts_are_kept_apart(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("cyclepref.builder.engine.engine.AHEAD_EVERY_S", 0.0)
+    monkeypatch.setattr("cyclepref.builder.engine.flow.AHEAD_EVERY_S", 0.0)
     later = Later(*work(tmp_path, *["fine"] * 8, name="later"))
     with Engine() as engine:
         engine.expect([later.task.spec])

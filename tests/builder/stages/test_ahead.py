@@ -39,7 +39,7 @@ def asked_for(ahead, store) -> list[dict]:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["i2t2i", "t2i2t"]), st.booleans(), st.integers(1, 8), st.randoms(use_true_random=False))
 def test_what_is_begun_ahead_is_what_the_stage_will_want_and_each_row_once(place, cycle, greedy, many, random):
-    used, of = models(cycle, 2, greedy), recipe(cycle, False, 0.0, None)
+    used, of = models(cycle, 2, greedy, 0), recipe(cycle, False, 0.0, None)
     inputs = sorted(digest(str(random.random()), at) for at in range(many))
     texts = of.shape.candidate == "text"
     made = Made(place / str(next(FOLDERS)), random)
@@ -70,7 +70,7 @@ def test_what_is_begun_ahead_is_what_the_stage_will_want_and_each_row_once(place
 
 
 def test_inputs_with_candidates_to_come_are_left_alone(tmp_path):
-    used, of = models("i2t2i", 2, False), recipe("i2t2i", False, 0.0, None)
+    used, of = models("i2t2i", 2, False, 0), recipe("i2t2i", False, 0.0, None)
     made = Made(tmp_path, Random(1))
     with Scratch() as scratch:
         derived = Derivation(made.store, scratch, of, used, pa.table({"input_id": [digest("a"), digest("b")]}), 1)
