@@ -108,12 +108,31 @@ def gain(pairs: pa.Table, truth: dict[str, float], score: Callable[[str], float]
     if not informative.num_rows:
         return Gain(None, None, None, 0, 0)
     ahead = _right(informative, truth, score) - _right(informative, truth, None)
-    _, owner = np.unique(informative["input_id"].to_pylist(), return_inverse=True)
-    total, count = np.bincount(owner, ahead), np.bincount(owner)
+    low, high, inputs = _interval(ahead, informative, seed)
+    return Gain(float(ahead.mean()), low, high, len(ahead), inputs)
+
+
+def share_interval(
+    pairs: pa.Table, truth: dict[str, float], score: Callable[[str], float] | None = None, seed: int = 0
+) -> tuple[float, float]:
+    """The 95% interval of `agreement`, with the bootstrap by input of `gain`.
+
+    Raises ValueError if no pair has unequal truth.
+    """
+    informative = _informative(pairs, truth)
+    if not informative.num_rows:
+        raise ValueError("without a pair of unequal truth there is no interval: ask `agreement` first")
+    return _interval(_right(informative, truth, score), informative, seed)[:2]
+
+
+def _interval(values: np.ndarray, pairs: pa.Table, seed: int) -> tuple[float, float, int]:
+    """The 95% interval of the mean of the pairs' values if inputs are drawn with all their pairs; how many inputs."""
+    _, owner = np.unique(pairs["input_id"].to_pylist(), return_inverse=True)
+    total, count = np.bincount(owner, values), np.bincount(owner)
     inputs = len(count)
     draws = np.random.default_rng(seed).multinomial(inputs, [1 / inputs] * inputs, size=DRAWS)
     low, high = np.percentile((draws @ total) / (draws @ count), [2.5, 97.5])
-    return Gain(float(ahead.mean()), float(low), float(high), len(ahead), inputs)
+    return float(low), float(high), inputs
 
 
 def _informative(pairs: pa.Table, truth: dict[str, float]) -> pa.Table:
