@@ -107,6 +107,8 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
     require(recipe, lock, store.read_json("run.json", RunJson))
     forward, backward, metrics = _resolve_models(recipe, lock)
     models = [*(use.model for use in forward), backward.model]
+    used = Models(forward, backward, metrics)
+    direction = _direction(recipe, metrics, backward)
     safety = resolve_safety(recipe.safety, lock)
     judges = [*metrics, *([safety] if safety else [])]
     named = [*models, *judges]
@@ -115,29 +117,31 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
     listed = list_items(source)[: recipe.inputs.limit]
     store.write_json("lock.json", lock)
     remember(store, named)
-    engine.expect(model.spec for model in named)
+    loaded = [model for model in named if model is not backward.model or used.reconstructs]
+    engine.expect(model.spec for model in loaded)
 
     clock, load_check = Clock(), LoadCheck(store, engine)
     with clock.time("inputs"):
         inputs, input_count = ingest(source, listed, cycle.input, accountant, engine)
 
     with Scratch() as scratch:
-        derived = Derivation(store, scratch, recipe, Models(forward, backward, metrics), inputs)
+        derived = Derivation(store, scratch, recipe, used, inputs)
         with clock.time("candidates"):
             wanted = derived.wanted_candidates()
-            load_check.before(_missing(store, wanted) * (1 + backward.samples), named)
+            back = backward.samples if used.reconstructs else 0
+            load_check.before(_missing(store, wanted) * (1 + back), loaded)
             content = ("inputs", "input_id")
-            ahead = ReconstructionsAhead(store, wanted, backward, recipe.seed)
+            ahead = ReconstructionsAhead(store, wanted, backward, recipe.seed) if used.reconstructs else None
             candidate_count = generate.generate("candidates", wanted, content, forward, accountant, engine, ahead)
             derived.find_candidates()
 
         with clock.time("reconstructions"):
             join_small(store)
             wanted = derived.wanted_reconstructions()
-            load_check.before(_missing(store, wanted), [backward.model, *judges])
-            for receipt in ahead.receipts:
+            load_check.before(_missing(store, wanted), loaded[len(forward) :])
+            for receipt in ahead.receipts if ahead else []:
                 accountant.note_halved(RECONSTRUCTIONS, receipt)
-            before = ahead.before
+            before = ahead.before if ahead else None
             back_count = generate.generate(
                 RECONSTRUCTIONS, wanted, CONTENT, [backward], accountant, engine, before=before
             )
@@ -148,7 +152,6 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
             score_count = compare.compare(derived.wanted_similarities(), metrics, accountant, engine)
 
         with clock.time("pairs"):
-            direction = _direction(recipe, metrics, backward)
             accountant.notes.check()
             pair_count = derived.write_views(direction)
 
@@ -200,7 +203,7 @@ def _resolve_models(recipe: Recipe, lock: dict[str, Any]) -> tuple[list[Use], Us
     forward = [Use(resolve(model_spec(c, cycle.forward_kind), lock), c.samples) for c in recipe.forward]
     _check_distinct("forward", [use.model for use in forward], "drop one of them, or raise `samples` of the other")
     backward = Use(resolve(model_spec(choice, cycle.backward_kind), lock), choice.samples)
-    metrics = [resolve(metric_spec(c, cycle.input), lock) for c in recipe.all_metrics]
+    metrics = [resolve(metric_spec(c, cycle.input, choice), lock) for c in recipe.all_metrics]
     _check_distinct("metrics", metrics, "drop one of them")
     return forward, backward, metrics
 
@@ -212,7 +215,13 @@ def _direction(recipe: Recipe, metrics: list[Resolved], backward: Use) -> Direct
         name, print_, higher = MIX, mix.fingerprint, True
     else:
         name = recipe.pairs.by or metrics[0].name
-        [(print_, higher)] = [(m.fingerprint, m.spec.higher_is_better) for m in metrics if m.name == name]
+        [decides] = [m for m in metrics if m.name == name]
+        if recipe.pairs.min_margin_sd is not None and decides.spec.compares == "candidate":
+            raise RecipeError(
+                f"pairs.min_margin_sd: {name} gives a candidate one score and no error of it, since it compares no "
+                "reconstructions: drop min_margin_sd, or let another metric decide"
+            )
+        print_, higher = decides.fingerprint, decides.spec.higher_is_better
     return Direction(name, digest(print_, backward.model.fingerprint, backward.samples, recipe.seed), higher)
 
 

@@ -65,10 +65,14 @@ def _models(content: dict[str, Any], shape: Cycle | None) -> Iterator[Fault]:
 
 def _metrics(content: dict[str, Any], shape: Cycle | None) -> Iterator[Fault]:
     places: list[tuple[Place, Any]] = [(("metrics", at), each) for at, each in enumerate(_list(content.get("metrics")))]
+    # Faults of the backward model are told at its own place.
+    backward = salvage(ModelChoice, content.get("backward"))
+    if not shape or (backward and any(_of_choice((), lambda: model_spec(backward, shape.backward_kind)))):
+        backward = None
     for at, given in [*places, (("metric",), content.get("metric"))]:
         choice = salvage(MetricChoice, given)
-        for modality in [shape.input] if shape and choice else []:
-            yield from _of_choice(at, lambda choice=choice, of=modality: check_metric(metric_spec(choice, of)))
+        if shape and choice:
+            yield from _of_choice(at, lambda choice=choice: check_metric(metric_spec(choice, shape.input, backward)))
 
 
 def _inputs(given: Any, shape: Cycle | None) -> Iterator[Fault]:

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cyclepref.builder.catalog.catalog import CATALOG, WEIGHTS
+from cyclepref.schemas.direct_specs import DirectSpec
 from cyclepref.schemas.nearest import did_you_mean
 from cyclepref.schemas.recipe import RecipeError
 from cyclepref.schemas.specs import EndpointSpec, GeneratorSpec, MetricSpec, ModelSpec
@@ -87,4 +88,6 @@ def _weights(spec: GeneratorSpec | MetricSpec) -> str:
         return "on a server"
     if (spec.repo or "").startswith(str(WEIGHTS)):
         return SHIPPED
+    if isinstance(spec, DirectSpec):
+        return "of the backward model"
     return spec.repo or f"the {spec.kind} package"

@@ -315,7 +315,7 @@ GeneratorSpec = ModelSpec | EndpointSpec
 
 
 class MetricSpec(Spec):
-    """A similarity between an input and a reconstruction.
+    """A similarity between an input and a reconstruction; DirectSpec's are between an input and a candidate.
 
     `higher_is_better` is the metric's direction. Its values lie within [`low`, `high`], which are constants of the
     metric and not of a run. `repo`: a Hub id or a local folder; None means the weights that the metric's package
@@ -335,3 +335,6 @@ class MetricSpec(Spec):
     net: Literal["alex", "vgg", "squeeze"] | None = None
     branch: Literal["ensemble", "dino_vitb16", "dinov2_vitb14", "clip_vitb32", "open_clip_vitb32"] | None = None
     trust_remote_code: bool = False
+
+    # What is held against an input. Not a field: a metric's kind decides it, and old fingerprints do not have it.
+    compares: ClassVar[Literal["reconstruction", "candidate"]] = "reconstruction"

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from cyclepref.schemas.direct_specs import DenoisingSpec, LikelihoodSpec
 from cyclepref.schemas.specs import MetricSpec
 
 SHAPEWORLD_LPIPS = Path(__file__).parent.parent / "shapeworld" / "weights" / "lpips"
@@ -47,7 +48,21 @@ def _image(name: str, repo: str, about: str, **settings: Any) -> MetricSpec:
 
 BY_MODALITY = {"text": _text, "image": _image}
 
+# The worst values of the metrics that have no bound of their own: what is worse is brought to them.
+LIKELIHOOD_LOW = -20.0
+DENOISING_HIGH = 10.0
+
 METRICS = [
+    LikelihoodSpec(
+        name="backward-likelihood", modality="text", higher_is_better=True, low=LIKELIHOOD_LOW, high=0,
+        about="log-probability of the prompt under a captioner that sees the candidate, the mean over its tokens; the "
+        "recipe's backward model, or settings.model; no reconstruction is made for it",
+    ),
+    DenoisingSpec(
+        name="denoising-loss", modality="image", higher_is_better=False, low=0, high=DENOISING_HIGH,
+        about="loss of a diffusion pipeline that denoises the input told the candidate caption; the recipe's backward "
+        "model, or settings.model; UNet pipelines and Stable Diffusion 3",
+    ),
     _text(
         "sbert", "sentence-transformers/all-MiniLM-L6-v2",
         "cosine of all-MiniLM-L6-v2 embeddings; offline with the extra [demo]",

@@ -16,7 +16,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from cyclepref.builder.catalog.catalog import CATALOG
 from cyclepref.builder.catalog.metrics import BY_MODALITY, LPIPS_OWN_HIGH
 from cyclepref.builder.metrics.requirements import check_metric, weight_files
-from cyclepref.schemas.cycle import Modality, ModelKind
+from cyclepref.schemas.cycle import READS, Modality, ModelKind
+from cyclepref.schemas.direct_specs import DirectSpec
 from cyclepref.schemas.ids import digest
 from cyclepref.schemas.nearest import did_you_mean
 from cyclepref.schemas.recipe import MetricChoice, ModelChoice, RecipeError
@@ -33,6 +34,14 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 FIXED = {
     *("name", "kind", "about", "licence", "evidence"),
     *("modality", "higher_is_better", "low", "high", "net", "branch"),
+}
+# Fields of metrics with weights of their own, which a direct metric has not.
+OF_NO_USE = {"repo", "revision", "sha256", "trust_remote_code", "model"}
+HOW_IT_RUNS = ("batch_size", "num_gpus", "num_cpus", "timeout_s", "load_timeout_s")
+# What a direct metric's model is not asked for. Set alike, so that another value of it makes no rows anew.
+UNUSED: dict[str, dict[str, Any]] = {
+    "captioner": {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 77, "resample": 0},
+    "text-to-image": {"steps": 1, "guidance": 0.0, "negative_prompt": None, "arguments": {}, "resample": 0},
 }
 # Files of a weights folder that do not change an output.
 NOT_WEIGHTS = {"README.md", ".gitattributes", "LICENSE"}
@@ -72,8 +81,9 @@ def model_spec(choice: ModelChoice, kind: ModelKind) -> CaptionerSpec | Endpoint
     return spec
 
 
-def metric_spec(choice: MetricChoice, modality: Modality) -> MetricSpec:
-    """The metric that a recipe names.
+def metric_spec(choice: MetricChoice, modality: Modality, backward: ModelChoice | None = None) -> MetricSpec:
+    """The metric that a recipe names. `backward` is the recipe's backward model, which a direct metric uses if its
+    settings name no model; without both its model stays open, and it cannot be loaded.
 
     Raises:
         RecipeError: if the name is unknown, the metric compares the other modality, or settings are wrong; as
@@ -84,6 +94,8 @@ def metric_spec(choice: MetricChoice, modality: Modality) -> MetricSpec:
         if known.modality != modality:
             told = f"{choice.metric} compares {known.modality}s, but this cycle needs a metric for {modality}s"
             raise _refusal(choice.label, [Fault(at, f"{told}{_list('metric')}")])
+        if isinstance(known, DirectSpec):
+            return _direct_spec(choice, known, backward)
         base = known.model_dump()
         if choice.settings.keys() & {"repo", "revision"}:
             base["sha256"] = None  # it belongs to the weights of the catalog's row
@@ -96,6 +108,26 @@ def metric_spec(choice: MetricChoice, modality: Modality) -> MetricSpec:
     else:
         base = BY_MODALITY[modality](choice.label, choice.metric, about="").model_dump()
     spec, faults = _apply(MetricSpec, base, choice.settings, choice.label, choice.metric)
+    if faults:
+        raise _refusal(choice.label, faults)
+    return spec
+
+
+def _direct_spec(choice: MetricChoice, known: DirectSpec, backward: ModelChoice | None) -> MetricSpec:
+    """A direct metric with the model that it uses, run as that model is run unless the metric's settings differ."""
+    settings = dict(choice.settings)
+    used, faults = (backward, []) if "model" not in settings else check(ModelChoice, settings.pop("model"))
+    if faults:
+        raise _refusal(choice.label, [Fault(("settings", "model", *fault.at), fault.message) for fault in faults])
+    base = known.model_dump(exclude={"model"})
+    if used is not None:
+        model = model_spec(used.model_copy(update={"samples": 1}), READS[known.reads])
+        if isinstance(model, EndpointSpec):
+            told = f"{known.name} needs a model that this build loads, and {used.model} runs on a server: name another"
+            raise _refusal(choice.label, [Fault(("settings", "model"), told)])
+        base |= {name: getattr(model, name) for name in HOW_IT_RUNS}
+        base["model"] = model.model_copy(update=UNUSED[model.kind])
+    spec, faults = _apply(type(known), base, settings, choice.label, choice.metric, FIXED | OF_NO_USE)
     if faults:
         raise _refusal(choice.label, faults)
     return spec
@@ -119,6 +151,11 @@ def resolve(spec: Spec, lock: dict[str, Any]) -> Resolved:
 
 def _resolved(spec: Spec, lock: dict[str, Any]) -> Resolved:
     identity = spec.identity()
+    if isinstance(spec, DirectSpec):
+        if spec.model is None:
+            return Resolved(spec, identity)
+        model = _resolved(spec.model, lock)
+        return Resolved(spec.model_copy(update={"model": model.spec}), {**identity, "model": model.identity})
     repo = identity.pop("repo", None)
     if isinstance(spec, MetricSpec) and spec.sha256:
         return Resolved(spec, identity)  # loading checks the hash, wherever the weights come from
@@ -138,6 +175,8 @@ def _resolved(spec: Spec, lock: dict[str, Any]) -> Resolved:
 def _told(model: Resolved) -> str:
     """One line about a model and how it is run, for the log."""
     spec, of = model.spec, model.identity
+    if isinstance(spec, DirectSpec) and spec.model:
+        of = of["model"]
     place = of.get("repo") or getattr(spec, "repo", None) or spec.server or f"the {spec.kind} package"
     revision = of.get("weights") or of.get("revision") or of.get("sha256") or ""
     run = f"batches of {spec.batch_size}, {spec.num_gpus:g} of a GPU, {spec.num_cpus} CPUs"

@@ -107,9 +107,8 @@ def _opening(facts: Facts, pictures: dict[str, str], configs: tuple[str, ...]) -
     return [
         f"# {escape(facts.recipe.name)}",
         "",
-        f"Preference pairs for image-text alignment without human labels, by the cycle {arrow}: each candidate of an "
-        f"input is turned back by a backward model, and the candidate whose reconstruction is closer to the input "
-        f"is the chosen one. Built with CyclePref {facts.version}.",
+        f"Preference pairs for image-text alignment without human labels, by the cycle {arrow}: {_judged_by(facts)} is "
+        f"the chosen one. Built with CyclePref {facts.version}.",
         "",
         *_picture("Inputs with their candidates and cycle scores", pictures.get("examples")),
         "## How to load it",
@@ -154,14 +153,15 @@ def _making(facts: Facts) -> list[str]:
 
 
 def _model(model: Resolved) -> tuple[str, ...]:
-    """Name, kind, weights, licence and settings of a model or metric."""
-    settings = {name: value for name, value in model.identity.items() if name not in ("kind", "repo", "revision")}
-    settings.pop("weights", None)
-    repo, revision = model.identity.get("repo"), model.identity.get("revision")
-    weights = f"{repo} at {revision}" if repo else f"local files {model.identity.get('weights', '')}"
-    if not repo and "weights" not in model.identity:
-        weights = model.identity.get("served_model") or "of its package"
-    licence = getattr(model.spec, "licence", "") or UNKNOWN
+    """Name, kind, weights, licence and settings of a model or metric; a direct metric has its own model's weights."""
+    of, spec = model.identity.get("model") or model.identity, getattr(model.spec, "model", None) or model.spec
+    hidden = ("kind", "repo", "revision", "weights")
+    settings = {name: value for name, value in model.identity.items() if name not in hidden}
+    repo, revision = of.get("repo"), of.get("revision")
+    weights = f"{repo} at {revision}" if repo else f"local files {of.get('weights', '')}"
+    if not repo and "weights" not in of:
+        weights = of.get("served_model") or "of its package"
+    licence = getattr(spec, "licence", "") or UNKNOWN
     return model.name, model.spec.kind, weights, licence, json.dumps(settings, sort_keys=True)
 
 
@@ -300,6 +300,13 @@ def _licence(facts: Facts) -> list[str]:
     ]
 
 
+def _judged_by(facts: Facts) -> str:
+    """What makes a candidate the better one."""
+    if all(metric.spec.compares == "candidate" for metric in facts.metrics):
+        return "a backward model tells how well each candidate goes with its input, and the candidate that goes better"
+    return "each candidate of an input is turned back, and the candidate whose reconstruction is closer to the input"
+
+
 def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
     """A table of cells that are escaped already."""
     lines = [head, ["---"] * len(head), *rows]
@@ -320,10 +327,11 @@ def _share(share: float | None) -> str:
 
 def _scoring(rule: Pairing, metrics: list[Resolved], direction: Direction) -> list[str]:
     """Lines on what the scores are and which of them decided."""
-    ways = {metric.name: "higher" if metric.spec.higher_is_better else "lower" for metric in metrics}
+    of = {"reconstruction": "the mean over a candidate's reconstructions", "candidate": "of a candidate itself"}
     lines = [
-        f"- Cycle score: {escape(name)}, {way} is better; the mean over a candidate's reconstructions."
-        for name, way in ways.items()
+        f"- Cycle score: {escape(metric.name)}, {'higher' if metric.spec.higher_is_better else 'lower'} is better; "
+        f"{of[metric.spec.compares]}."
+        for metric in metrics
     ]
     if rule.mix:
         parts = ", ".join(f"{escape(name)} {weight:g}" for name, weight in sorted(rule.mix.items()))

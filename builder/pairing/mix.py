@@ -62,18 +62,21 @@ def add_mix(
 
 
 def mix_by_constants(mix: Mix, samples: pa.Table) -> pa.Table:
-    """The mix of each reconstruction that all of its metrics scored, as rows of SAMPLE."""
+    """The mix of each reconstruction that all of its metrics scored, as rows of SAMPLE. What a metric says of a
+    candidate itself holds with each of its reconstructions; with nothing but such metrics the mix is sample 0."""
     keys = ("generation_id", "input_id", "sample_index")
-    places: dict[tuple, list[float]] = {}
+    found: dict[str, dict[tuple, float]] = {}
     for metric in mix.metrics:
         direction, spec = direction_of(metric), metric.spec
-        for *key, value in zip(*_lists(of_metric(samples, metric.name), *keys, "value"), strict=True):
-            places.setdefault(tuple(key), []).append(direction.place(value, spec.low, spec.high))
-    rows = [
-        (*key, MIX, mix.fingerprint, float(np.dot(mix.weights, found)))
-        for key, found in places.items()
-        if len(found) == len(mix.metrics)
-    ]
+        rows = zip(*_lists(of_metric(samples, metric.name), *keys, "value"), strict=True)
+        found[metric.name] = {tuple(key): direction.place(value, spec.low, spec.high) for *key, value in rows}
+    back = [metric.name for metric in mix.metrics if metric.spec.compares == "reconstruction"]
+    everywhere = dict.fromkeys(key for name in back or found for key in found[name])
+    rows = []
+    for key in everywhere:
+        at = [found[m.name].get(key if m.name in back else (*key[:2], 0)) for m in mix.metrics]
+        if None not in at:
+            rows.append((*key, MIX, mix.fingerprint, float(np.dot(mix.weights, at))))
     return pa.Table.from_pylist([dict(zip(SAMPLE.names, row, strict=True)) for row in rows], schema=SAMPLE)
 
 

@@ -25,7 +25,8 @@ SAMPLE = pa.schema(
 def samples_of(
     candidates: pa.Table, reconstructions: pa.Table, similarities: pa.Table, metrics: list[Resolved]
 ) -> pa.Table:
-    """A row of SAMPLE for each candidate, reconstruction and metric.
+    """A row of SAMPLE for each candidate, reconstruction and metric; one for each candidate of a metric that compares
+    candidates themselves, as sample 0.
 
     `reconstructions` has source_id (the candidate's content), input_id, content_id and sample_index; those of one
     input with the same index share their seed. `similarities` has input_id, content_id, fingerprint and value. What
@@ -34,10 +35,14 @@ def samples_of(
     made = reconstructions.select(["input_id", "source_id", "content_id", "sample_index"])
     keys = ["input_id", "content_id"]
     of = candidates.select(["generation_id", *keys]).rename_columns(["generation_id", "input_id", "source_id"])
-    rows = of.join(made, keys=["input_id", "source_id"], join_type="inner").combine_chunks()
-    compared = _together(rows)
+    back = of.join(made, keys=["input_id", "source_id"], join_type="inner").combine_chunks()
+    itself = candidates.select(["generation_id", *keys]).combine_chunks()
+    itself = itself.append_column("sample_index", pa.repeat(0, itself.num_rows))
+    # What was compared, and the two ids that name a comparison as one text.
+    of_kind = {what: (rows, _together(rows)) for what, rows in (("reconstruction", back), ("candidate", itself))}
     tables = [SAMPLE.empty_table()]
     for metric in metrics:
+        rows, compared = of_kind[metric.spec.compares]
         found = similarities.filter(pc.equal(similarities["fingerprint"], metric.fingerprint)).combine_chunks()
         value = found["value"].combine_chunks().take(pc.index_in(compared, value_set=_together(found)))
         mine = rows.select(["generation_id", "input_id", "sample_index"])

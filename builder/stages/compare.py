@@ -1,4 +1,4 @@
-"""Inputs x reconstructions -> similarities; their mean, spread and count for each candidate -> scores."""
+"""Inputs x reconstructions or candidates -> similarities; their mean, spread and count for each candidate -> scores."""
 
 from functools import partial
 from typing import Any
@@ -25,15 +25,22 @@ class NotANumber(ValueError):
     """A metric returned NaN or infinity."""
 
 
-def wanted_similarities(reconstructions: pa.Table, metrics: list[Resolved]) -> pa.Table:
-    """The comparisons that are needed: each distinct (input, content of a reconstruction, metric) once.
+def wanted_similarities(reconstructions: pa.Table, candidates: pa.Table, metrics: list[Resolved]) -> pa.Table:
+    """The comparisons that are needed: each distinct (input, content, metric) once, the content being of a
+    reconstruction or of a candidate, as the metric compares.
 
-    `reconstructions` has input_id and content_id of those that were made.
+    Both tables have input_id and content_id of what was made.
     """
-    distinct = reconstructions.select(["input_id", "content_id"])
-    distinct = distinct.group_by(["input_id", "content_id"], use_threads=False).aggregate([])
+    made = {"reconstruction": reconstructions, "candidate": candidates}
+    distinct_of = {
+        what: rows.select(["input_id", "content_id"])
+        .group_by(["input_id", "content_id"], use_threads=False)
+        .aggregate([])
+        for what, rows in made.items()
+    }
     tables = []
     for metric in metrics:
+        distinct = distinct_of[metric.spec.compares]
         columns = {
             "input_id": distinct["input_id"],
             "content_id": distinct["content_id"],
@@ -53,7 +60,7 @@ def compare(wanted: pa.Table, metrics: list[Resolved], accountant: Accountant, e
 
 
 class Comparer(Measuring):
-    """Loads a metric; gives every row (an input `x`, a reconstruction `y`) a similarity."""
+    """Loads a metric; gives every row (an input `x`, a reconstruction or candidate `y`) a similarity."""
 
     def __init__(self, spec: MetricSpec):
         metric = load_metric(spec)

@@ -54,6 +54,11 @@ class Models:
     backward: Use
     metrics: list[Resolved]
 
+    @property
+    def reconstructs(self) -> bool:
+        """Whether a metric compares reconstructions, so that they have to be made."""
+        return any(metric.spec.compares == "reconstruction" for metric in self.metrics)
+
 
 class Derivation:
     """Derives one build's tables, in the order of the methods; between them stages make what is wanted."""
@@ -100,10 +105,11 @@ class Derivation:
     # ---- reconstructions ---------------------------------------------------------------------------------------
 
     def wanted_reconstructions(self) -> pa.Table:
-        """The reconstructions of the candidates that were made, each once."""
+        """The reconstructions of the candidates that were made, each once; none if no metric compares them."""
         seed, backward = self._recipe.seed, self._models.backward
+        uses = [backward] if self._models.reconstructs else []
         self._sources = self._scratch.table(SOURCES, side_by_side(sources_of, self.made))
-        wanted = side_by_side(lambda some: wanted_generations(some, [backward], seed, "backward"), self._sources)
+        wanted = side_by_side(lambda some: wanted_generations(some, uses, seed, "backward"), self._sources)
         self._wanted_back = self._scratch.table(WANTED, wanted)
         rows = self._wanted_back.table()
         # Greedy reconstructions of one text that two inputs share are one row, wherever the inputs are.
@@ -154,8 +160,13 @@ class Derivation:
 
     def wanted_similarities(self) -> pa.Table:
         """The comparisons that are needed of the reconstructions that were made."""
-        metrics = self._models.metrics
-        wanted = side_by_side(lambda rows: compare.wanted_similarities(rows, metrics), self.reconstructions)
+        metrics, named = self._models.metrics, ["content_id", "input_id"]
+
+        def of_block(made: tuple[pa.Table, pa.Table]) -> pa.Table:
+            reconstructions, sources = made
+            return compare.wanted_similarities(reconstructions, sources.rename_columns(named), metrics)
+
+        wanted = side_by_side(of_block, zip(self.reconstructions, self._sources, strict=True))
         return self._scratch.table(compare.WANTED, wanted).table()
 
     def write_views(self, direction: Direction) -> PairCount:

@@ -49,7 +49,8 @@ class LoadCheck:
 
     def task(self, spec: Spec) -> Task:
         """A task without rows, whose model is the one that the stages ask for."""
-        worker = {MetricSpec: Comparer, SafetySpec: Watcher}.get(type(spec), Generator)
+        workers = ((MetricSpec, Comparer), (SafetySpec, Watcher))
+        worker = next((worker for kind, worker in workers if isinstance(spec, kind)), Generator)
         return Task(STAGE, spec, "id", worker, _nothing, _nothing, Journal(self.store, STAGE), spec.batch_size)
 
 

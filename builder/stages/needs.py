@@ -35,6 +35,7 @@ from cyclepref.builder.metrics.requirements import (
 )
 from cyclepref.builder.models.weight_files import cut_short, lacking
 from cyclepref.builder.stages.safety import safety_spec
+from cyclepref.schemas.direct_specs import DirectSpec
 from cyclepref.schemas.recipe import Recipe, RecipeError
 from cyclepref.schemas.resolved import Resolved
 from cyclepref.schemas.specs import EndpointSpec, MetricSpec, PainterSpec, Spec
@@ -116,13 +117,15 @@ def _specs(recipe: Recipe) -> list[Spec]:
     cycle = recipe.shape
     specs: list[Spec] = [model_spec(choice, cycle.forward_kind) for choice in recipe.forward]
     specs.append(model_spec(recipe.backward, cycle.backward_kind))
-    specs += [metric_spec(choice, cycle.input) for choice in recipe.all_metrics]
+    specs += [metric_spec(choice, cycle.input, recipe.backward) for choice in recipe.all_metrics]
     return [*specs, *([safety_spec(recipe.safety)] if recipe.safety else [])]
 
 
 def _missing(spec: Any) -> list[str]:
     if isinstance(spec, EndpointSpec):
         return _endpoint(spec)
+    if isinstance(spec, DirectSpec):
+        return _missing(spec.model)
     if isinstance(spec, MetricSpec) and spec.repo is None:
         return _backbone(spec) if spec.kind == "lpips" else _dreamsim(spec)
     if isinstance(spec, MetricSpec) and spec.kind in ("lpips", "dreamsim"):

@@ -53,7 +53,7 @@ class Cycles:
         sources = run.store.rows("sources", ["input_id", "source"]).to_pylist()
         self.scenes = {row["input_id"]: grammar.parse(row["source"]) for row in sources}
         self.inputs = content_by_id(run.store, "inputs", "input_id", [row["input_id"] for row in self.rows])
-        self.spec = metric_spec(run.recipe.metric, run.recipe.shape.input)
+        self.spec = metric_spec(run.recipe.metric, run.recipe.shape.input, run.recipe.backward)
         self._metric = load_metric(self.spec)
 
     def seeds(self, input_id: str) -> list[int | None]:

@@ -63,7 +63,7 @@ class Finished:
         if run is None:
             raise NoDemo(f"{folder} holds no finished run: run `cyclepref demo --out {folder.parent}` first")
         recipe = parse_recipe(run["recipe"], where=f"the recipe of {folder}")
-        metric = metric_spec(recipe.metric, recipe.shape.input)
+        metric = metric_spec(recipe.metric, recipe.shape.input, recipe.backward)
         made = store.read_view("candidates").filter(pc.field("status") == "ok")
         direction = Direction(metric.name, "", metric.higher_is_better)
         rule = Pairing(min_margin=0, poor_chosen=None)
@@ -122,7 +122,7 @@ def ceiling(run: Finished) -> dict[str, Any]:
     by_input = dict(zip(*(candidates[name].to_pylist() for name in ("generation_id", "input_id")), strict=True))
     meant = _meant(run, candidates)
     inputs = content_by_id(run.store, "inputs", "input_id", by_input.values())
-    spec = metric_spec(run.recipe.metric, run.recipe.shape.input)
+    spec = metric_spec(run.recipe.metric, run.recipe.shape.input, run.recipe.backward)
     values = load_metric(spec).compare([inputs[by_input[id_]] for id_ in meant], list(meant.values()))
     sign = 1 if spec.higher_is_better else -1
     score = {id_: sign * value for id_, value in zip(meant, values, strict=True)}

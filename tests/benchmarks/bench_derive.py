@@ -88,7 +88,7 @@ def fill(root: str, candidates: int) -> None:
         content = _ids(random, back.num_rows)
         _write(store, "generations", f"b{chunk}", {**_made(back), "content_id": content})
         rows = pa.table({"input_id": back["input_id"], "content_id": content})
-        wanted = compare.wanted_similarities(rows, used.metrics)
+        wanted = compare.wanted_similarities(rows, rows, used.metrics)
         value = pa.array(random.random(wanted.num_rows))
         columns = {name: wanted[name] for name in ("similarity_id", "input_id", "content_id", "fingerprint")}
         _write(store, "similarities", chunk, {**columns, "metric": wanted["model"], "value": value})

@@ -50,8 +50,12 @@ def samples(ok: list[Row], models: Models, seed: int, made: dict[str, Row], valu
         for index in range(backward.samples):
             drawn = None if backward.model.spec.greedy else sample_seed(seed, row["input_id"], index, "backward")
             back = made.get(generation_id(row["content_id"], backward.model.fingerprint, drawn))
-            for metric in models.metrics if back else ():
-                value = values.get(similarity_id(row["input_id"], back["content_id"], metric.fingerprint))
+            for metric in models.metrics:
+                direct = metric.spec.compares == "candidate"
+                if (direct and index) or not (direct or back):
+                    continue
+                of = row["content_id"] if direct else back["content_id"]
+                value = values.get(similarity_id(row["input_id"], of, metric.fingerprint))
                 if value is not None:
                     rows.append({"generation_id": row["generation_id"], "input_id": row["input_id"],
                                  "sample_index": index, "metric": metric.name, "fingerprint": metric.fingerprint,
@@ -62,8 +66,16 @@ def samples(ok: list[Row], models: Models, seed: int, made: dict[str, Row], valu
 def mixed(rows: list[Row], mix: Mix) -> list[Row]:
     """The mix of each reconstruction that all metrics scored, by the metrics' declared ranges."""
     by_sample: dict[tuple, dict[str, float]] = defaultdict(dict)
+    direct = {metric.name for metric in mix.metrics if metric.spec.compares == "candidate"}
     for row in rows:
-        by_sample[row["generation_id"], row["input_id"], row["sample_index"]][row["metric"]] = row["value"]
+        if row["metric"] not in direct or len(direct) == len(mix.metrics):
+            by_sample[row["generation_id"], row["input_id"], row["sample_index"]][row["metric"]] = row["value"]
+    for (id_, input_, _), found in by_sample.items():  # a metric of candidates says the same of each reconstruction
+        found |= {
+            row["metric"]: row["value"]
+            for row in rows
+            if row["metric"] in direct and (row["generation_id"], row["input_id"]) == (id_, input_)
+        }
     made = []
     for (id_, input_, index), found in by_sample.items():
         if len(found) == len(mix.metrics):
