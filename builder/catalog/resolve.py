@@ -33,7 +33,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 # would swap every label.
 FIXED = {
     *("name", "kind", "about", "licence", "evidence"),
-    *("modality", "higher_is_better", "low", "high", "net", "branch"),
+    *("modality", "higher_is_better", "low", "high", "net", "branch", "logarithm"),
 }
 # Fields of metrics with weights of their own, which a direct metric has not.
 OF_NO_USE = {"repo", "revision", "sha256", "trust_remote_code", "model"}

@@ -35,8 +35,8 @@ class InlineEngine(Engine):
                     block = step(block)
             yield block
 
-    def run(self, work: Iterable[tuple[Task, pa.Table]]) -> Iterator[pa.Table]:
-        """As of `Engine`."""
+    def run(self, work: Iterable[tuple[Task, pa.Table]], ahead: object = None) -> Iterator[pa.Table]:
+        """As of `Engine`; nothing is made `ahead`, since one thing is done after the other."""
         for task, rows in work:
             worker = task.worker(task.spec) if rows.num_rows else None
             for block in blocks_of(rows, task.rows_per_part):
