@@ -28,11 +28,13 @@ class DirectSpec(MetricSpec):
 
 
 class LikelihoodSpec(DirectSpec):
-    """How likely a captioner finds the input text, given the candidate image."""
+    """How likely a captioner finds the tokens of the input text, given the candidate image: the mean of their
+    log-probabilities or, without `logarithm`, of their probabilities."""
 
     kind: Literal["likelihood"] = "likelihood"
     reads: ClassVar[Modality] = "image"
     model: CaptionerSpec | None = None
+    logarithm: bool = True
 
 
 class DenoisingSpec(DirectSpec):

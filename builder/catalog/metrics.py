@@ -58,6 +58,11 @@ METRICS = [
         about="log-probability of the prompt under a captioner that sees the candidate, the mean over its tokens; the "
         "recipe's backward model, or settings.model; no reconstruction is made for it",
     ),
+    LikelihoodSpec(
+        name="backward-probability", modality="text", higher_is_better=True, low=0, high=1, logarithm=False,
+        about="as backward-likelihood, but the mean of the tokens' probabilities: the share of the prompt that the "
+        "captioner would have said next; one token that it finds impossible counts as one, not as all",
+    ),
     DenoisingSpec(
         name="denoising-loss", modality="image", higher_is_better=False, low=0, high=DENOISING_HIGH,
         about="loss of a diffusion pipeline that denoises the input told the candidate caption; the recipe's backward "

@@ -33,7 +33,15 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 # would swap every label.
 FIXED = {
     *("name", "kind", "about", "licence", "evidence"),
-    *("modality", "higher_is_better", "low", "high", "net", "branch"),
+    *("modality", "higher_is_better", "low", "high", "net", "branch", "logarithm"),
+}
+# Fields of metrics with weights of their own, which a direct metric has not.
+OF_NO_USE = {"repo", "revision", "sha256", "trust_remote_code", "model"}
+HOW_IT_RUNS = ("batch_size", "num_gpus", "num_cpus", "timeout_s", "load_timeout_s")
+# What a direct metric's model is not asked for. Set alike, so that another value of it makes no rows anew.
+UNUSED: dict[str, dict[str, Any]] = {
+    "captioner": {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 77, "resample": 0},
+    "text-to-image": {"steps": 1, "guidance": 0.0, "negative_prompt": None, "arguments": {}, "resample": 0},
 }
 # Fields of metrics with weights of their own, which a direct metric has not.
 OF_NO_USE = {"repo", "revision", "sha256", "trust_remote_code", "model"}

@@ -1,7 +1,8 @@
 """How likely a captioner finds an input text, given the candidate image: log P(x | y), with nothing sampled.
 
 VisualGPTScore (Lin et al. 2024, Revisiting the Role of Language Priors in Vision-Language Models, arXiv 2306.01879)
-scores images for a text so. One forward pass tells every token's probability, where a sampled caption tells one draw.
+scores images for a text so, by the logarithm. One forward pass tells every token's probability, where a sampled
+caption tells one draw.
 """
 
 import inspect
@@ -35,7 +36,9 @@ class Likelihood:
 
     def compare(self, inputs: list[str], candidates: list[Image.Image]) -> list[float]:
         """The mean natural log-probability, in [`spec.low`, 0], of each text's tokens, given the image beside it, the
-        captioner's prompt and the text's tokens before; a mean below `spec.low` is `spec.low`.
+        captioner's prompt and the text's tokens before; a mean below `spec.low` is `spec.low`. Without `spec.logarithm`
+        the mean probability, in [0, 1]: there a token that is nearly impossible counts as one wrong token, while a mean
+        of logarithms is decided by it alone.
 
         Neither the prompt's tokens count nor the token that would end the text: long descriptions of an image go on
         after a short prompt has ended. Texts of one token count go together, at a fixed batch shape, so that no value
@@ -56,13 +59,14 @@ class Likelihood:
 
     @torch.inference_mode()
     def _means(self, images: list[Image.Image], tokens: torch.Tensor) -> np.ndarray:
-        """The mean log-probability of each row of tokens, shape (batch, length), under the image of that row."""
+        """What `compare` gives for each row of tokens, shape (batch, length), under the image of that row."""
         model, length = self._captioner.model, tokens.shape[1]
         tokens = tokens.to(model.device)
         keep = {"logits_to_keep": length} if self._keeps_logits else {}
         logits = model(**self._forced(self._captioner.prepare(images), tokens), use_cache=False, **keep).logits
         # The logits at a position are of the token after it, and the last token is not given.
         said = logits[:, -length:].float().log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+        said = said if self.spec.logarithm else said.exp()
         return said.double().mean(1).cpu().numpy()
 
     def _forced(self, prepared: Any, tokens: torch.Tensor) -> dict[str, Any]:

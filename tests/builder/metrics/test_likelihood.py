@@ -49,8 +49,9 @@ class Dictated(LogitsProcessor):
         return torch.full_like(logits, -1e9).scatter(1, wanted, 0.0)
 
 
-def dictated(metric: Likelihood, text: str, images: list[Image.Image]) -> list[float]:
-    """What `compare` should give, by the model's own `generate`, which knows its family's prompt and first tokens."""
+def said_of(metric: Likelihood, text: str, images: list[Image.Image]) -> torch.Tensor:
+    """The log-probability of each token of a text, shape (images, tokens), by the model's own `generate`, which knows
+    its family's prompt and first tokens."""
     captioner = metric._captioner
     ids = captioner.tokenizer(text, add_special_tokens=False)["input_ids"]
     writing = Dictated(torch.tensor([ids] * len(images)))
@@ -58,7 +59,7 @@ def dictated(metric: Likelihood, text: str, images: list[Image.Image]) -> list[f
         **captioner.prepare(images), do_sample=False, num_beams=1, max_new_tokens=len(ids) + 2,
         logits_processor=LogitsProcessorList([writing]),
     )  # fmt: skip
-    return torch.cat(writing.said, 1).mean(1).tolist()
+    return torch.cat(writing.said, 1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,7 +71,7 @@ def _quiet():
 def test_one_forward_pass_gives_what_writing_the_text_step_by_step_gives(name, tmp_path):
     metric = likelihood_of(name, tmp_path)
     found = metric.compare([TEXT] * 5, IMAGES)
-    assert found == pytest.approx(dictated(metric, TEXT, IMAGES), abs=1e-5)
+    assert found == pytest.approx(said_of(metric, TEXT, IMAGES).mean(1).tolist(), abs=1e-5)
     assert max(found) - min(found) > 1e-4, "another image gives another likelihood"
 
 
@@ -98,6 +99,12 @@ def test_the_prompts_own_tokens_do_not_count(tmp_path):
         ).logits
     said = logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])[:, 0]
     assert metric.compare([TEXT], IMAGES[:1])[0] == pytest.approx(said[-answer.shape[1] :].mean().item(), abs=1e-5)
+
+
+def test_without_the_logarithm_it_is_the_mean_probability_of_the_same_tokens(tmp_path):
+    metric = likelihood_of("llava", tmp_path, logarithm=False, low=0, high=1)
+    writing = said_of(metric, TEXT, IMAGES)
+    assert metric.compare([TEXT] * 5, IMAGES) == pytest.approx(writing.exp().mean(1).tolist(), abs=1e-6)
 
 
 def test_what_is_less_likely_than_the_range_allows_is_brought_to_it(tmp_path):
