@@ -33,7 +33,7 @@ def run_watch(place: str, port: int, show: bool) -> None:
     watch(place, port=port, open_browser=show, tell=_tell)
 
 
-def run_audit(place: str, pairs: int, *, serve: bool, annotator: str | None, **options: Any) -> None:
+def run_audit(place: str, pairs: int | None, *, serve: bool, annotator: str | None, **options: Any) -> None:
     """Let people label pairs, and print what they said."""
     found = audit(place, pairs, serve=serve, annotator=annotator, tell=_tell, **options)
     for key, done in (("export", "written to"), ("table", "taken in from")):
