@@ -24,6 +24,7 @@ from cyclepref.builder.run.mending import MENDS, set_damaged_aside
 from cyclepref.builder.run.provenance import provenance, remember
 from cyclepref.builder.run.record import Notes
 from cyclepref.builder.run.store import DamagedPart, Store, without
+from cyclepref.builder.run.tracking import tracked
 from cyclepref.builder.run.upkeep import join_small
 from cyclepref.builder.sources.open import open_source
 from cyclepref.builder.stages import compare, generate
@@ -50,18 +51,22 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
         LockError: if another build works in it.
         BuildError: if too many rows fail; what was finished stays.
         EngineError: if a worker cannot start.
+        TrackingError: if the tracker that the recipe asks for does not begin a run.
     """
     if engine is None:
         with Engine() as own:
             return build(recipe, out, retry_failed, own)
     _refuse_among_inputs(recipe, Store(out))
-    with hold(Store(out), "build") as held:
+    with hold(Store(out), "build") as held, tracked(recipe, Store(out)) as tracker:
         for _ in range(MENDS):
             # Another store each time, since one remembers what it has read.
             store = Store(out)
             try:
-                with Notes(store, held.check).of(recipe.name) as notes:
-                    return _whole(recipe, Accountant(store, recipe.max_failure_rate, retry_failed, notes), engine)
+                with Notes(store, held.check, tracker.note).of(recipe.name) as notes:
+                    accountant = Accountant(store, recipe.max_failure_rate, retry_failed, notes)
+                    run = _whole(recipe, accountant, engine)
+                tracker.whole(run)
+                return run
             except DamagedPart:
                 held.check()
                 set_damaged_aside(store)

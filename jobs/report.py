@@ -1,5 +1,6 @@
 """Pages of runs: `cyclepref report`, `watch` and `audit`."""
 
+import os
 import webbrowser
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from rich.table import Table
 from cyclepref import audit, report, watch
 from cyclepref.builder.common.progress import plain
 from cyclepref.jobs.screen import console, size_text
+
+# The niceness of a process whose page can wait a moment: a build on the same machine comes first.
+POLITE = 10
 
 
 def run_report(place: str, other: str | None, out: Path, show: bool, options: dict[str, Any]) -> None:
@@ -24,11 +28,12 @@ def run_report(place: str, other: str | None, out: Path, show: bool, options: di
 
 
 def run_watch(place: str, port: int, show: bool) -> None:
-    """Serve a run's page until Ctrl-C."""
+    """Serve a run's page until Ctrl-C, out of the way of the build that it looks at."""
+    os.nice(POLITE)
     watch(place, port=port, open_browser=show, tell=_tell)
 
 
-def run_audit(place: str, pairs: int, *, serve: bool, annotator: str | None, **options: Any) -> None:
+def run_audit(place: str, pairs: int | None, *, serve: bool, annotator: str | None, **options: Any) -> None:
     """Let people label pairs, and print what they said."""
     found = audit(place, pairs, serve=serve, annotator=annotator, tell=_tell, **options)
     for key, done in (("export", "written to"), ("table", "taken in from")):

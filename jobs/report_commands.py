@@ -41,7 +41,7 @@ def add_report_commands(commands, add: Callable[..., argparse.ArgumentParser]) -
         "  cyclepref evaluate runs/reward runs/mine/audit         a reward model against people",
     )  # fmt: skip
     audit.add_argument("directory", metavar="DIR", type=place, help="run directory on this machine")
-    audit.add_argument("--pairs", metavar="N", type=positive, default=200, help="how many (default: %(default)s)")
+    audit.add_argument("--pairs", metavar="N", type=positive, help="how many (default: 200, or as many as before)")
     audit.add_argument("--annotator", metavar="NAME", help="who answers; without it the page asks")
     audit.add_argument("--port", type=_port, default=0, help="port (default: any that is free)")
     audit.add_argument("--open", action="store_true", help="open it in a browser")

@@ -1,8 +1,8 @@
-"""What a build publishes, and how: the sections of a recipe that no model depends on."""
+"""What a build publishes and tells, and how: the sections of a recipe that no row depends on."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cyclepref.schemas.rules import Section
 
@@ -40,3 +40,23 @@ class Safety(Section):
     label: str
     threshold: Annotated[float, Field(gt=0, le=1)]
     settings: dict[str, Any] = Field(default={})
+
+
+class Tracking(Section):
+    """An experiment tracker that gets the figures of each stage while a build runs. Its name alone is enough:
+    `tracking: trackio`.
+
+    `project` is the tracker's project; each build is a run in it, with the name of its run directory. Figures go there
+    when a stage begins and ends, and every `every_s` seconds between. Where the tracker keeps them, and the key of an
+    account, is the tracker's own matter and comes from its environment variables or its login, never from a recipe.
+    """
+
+    to: Annotated[Literal["trackio", "wandb"], Field(description="trackio or wandb")]
+    project: Annotated[str, Field(min_length=1)] = "cyclepref"
+    every_s: Annotated[float, Field(ge=5, description="seconds, 5 or more")] = 30.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def of_name(cls, given: Any) -> Any:
+        """Accept a plain text as the tracker's name."""
+        return {"to": given} if isinstance(given, str) else given

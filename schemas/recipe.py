@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from cyclepref.schemas.cycle import CYCLES, Cycle
 from cyclepref.schemas.errors import CyclePrefError
-from cyclepref.schemas.publishing import DatasetOptions, Safety
+from cyclepref.schemas.publishing import DatasetOptions, Safety, Tracking
 from cyclepref.schemas.rules import Fault, Section, check, rule
 from cyclepref.schemas.settings_file import Settings, read_settings
 from cyclepref.schemas.sources import Inputs
@@ -171,6 +171,7 @@ class Recipe(Section):
     splits: Splits = Splits()
     dataset: DatasetOptions = DatasetOptions()
     safety: Safety | None = None
+    tracking: Tracking | None = None
     max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
 
     @property

@@ -73,8 +73,10 @@ class Facts:
     def key(self) -> str:
         """All that decides the card apart from the statistics, as a text."""
         models = [(model.name, model.identity) for model in [*self.models, *self.metrics]]
+        # Who watches a build is no matter of its dataset.
+        recipe = self.recipe.model_dump(mode="json", exclude={"tracking"})
         parts = (
-            *(self.recipe.model_dump(mode="json"), models, self.direction.metric, self.counts, self.version),
+            *(recipe, models, self.direction.metric, self.counts, self.version),
             *(self.licences, self.safety and self.safety.identity, self.flagged, self.grouped),
             *([self.audit] if self.audit else []),
         )

@@ -1,4 +1,8 @@
-"""Statistics as pictures for a card: histograms of scores, and the models' wins over each other."""
+"""Statistics as pictures for a card: histograms of scores, and the models' wins over each other.
+
+They are drawn with Pillow, which every build has, and not with the library of a report: a card shows images alone, and
+plotly writes these with a browser that it starts, which is much to ask of every machine that builds.
+"""
 
 from typing import Any
 

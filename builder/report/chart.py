@@ -1,6 +1,7 @@
 """A chart for a page: a plotly figure with a title, a sentence that says what it shows, and the numbers behind it."""
 
 import html
+from collections.abc import Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +44,11 @@ def figure(*traces: Any, height: int = 320, **layout: Any) -> go.Figure:
     for name, value in layout.items():
         base[name] = base[name] | value if isinstance(base.get(name), dict) else value
     return go.Figure(data=list(traces), layout=base)
+
+
+def with_legend(traces: Sized) -> int:
+    """A height at which the plot stays one where the legend has a line for each trace, as on a phone."""
+    return 270 + 19 * len(traces) if len(traces) > 1 else 320
 
 
 def percent(share: float | None) -> str:

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from cyclepref.builder.common.images import UnreadableImage, decode
 from cyclepref.builder.report import scorers
-from cyclepref.builder.report.chart import COLOURS, Chart, figure, label, percent, span
+from cyclepref.builder.report.chart import COLOURS, Chart, figure, label, percent, span, with_legend
 from cyclepref.builder.report.gallery import Candidate, Gallery
 from cyclepref.builder.report.ranking import PRIOR, Ranking, rank_models
 from cyclepref.builder.report.scorers import TRUTH, Part, Verdicts
@@ -55,9 +55,8 @@ def _histogram(gallery: Gallery, metric: str) -> Chart | None:
     better = "higher" if gallery.higher[metric] else "lower"
     best = (max if gallery.higher[metric] else min)(values, key=lambda model: np.mean(values[model]))
     alt = f"Histogram of {metric} by model; {better} is better, and {best} has the best mean."
-    drawn = figure(
-        *traces, xaxis={"title": {"text": label(metric)}}, yaxis={"tickformat": ".0%", "rangemode": "tozero"}
-    )
+    drawn = figure(*traces, height=with_legend(traces), xaxis={"title": {"text": label(metric)}},
+                   yaxis={"tickformat": ".0%", "rangemode": "tozero"})  # fmt: skip
     head = ["model", "candidates", "mean", "median", "deviation"]
     return Chart(f"scores-{gallery.metrics.index(metric)}", f"Scores by model: {metric}", alt, drawn, head, rows,
                  f"{better} is better")  # fmt: skip
@@ -159,7 +158,7 @@ def by_margin(id_: str, title: str, lines: dict[str, list[Part]], note: str = "q
         ))  # fmt: skip
         rows += [[name, f"{p.low:.3g} to {p.high:.3g}", percent(p.share), span(p.interval), p.pairs] for p in parts]
     shares = [part.share for parts in lines.values() for part in parts]
-    drawn = figure(*traces, xaxis={"title": {"text": "margin"}, "type": "category"},
+    drawn = figure(*traces, height=with_legend(traces), xaxis={"title": {"text": "margin"}, "type": "category"},
                    yaxis={"tickformat": ".0%", "range": [min(0.45, *shares) - 0.03, 1.03]})  # fmt: skip
     told = "; ".join(f"{name}: {', '.join(percent(part.share) for part in parts)}" for name, parts in lines.items())
     return Chart(id_, title, f"{title}, by margin from the smallest quarter to the largest. {told}.", drawn,
@@ -191,7 +190,7 @@ def _truncated(gallery: Gallery) -> Chart | None:
     if not any(shares.values()):
         return None
     trace = go.Bar(x=list(shares.values()), y=[label(name) for name in shares], orientation="h")
-    drawn = figure(trace, height=100 + 30 * len(shares), xaxis={"tickformat": ".0%"})
+    drawn = figure(trace, height=100 + 30 * len(shares), xaxis={"tickformat": ".2~%", "nticks": 5})
     rows = [[name, cut[name], made[name], percent(share)] for name, share in shares.items()]
     worst = max(shares, key=shares.__getitem__)
     alt = f"Share of candidates that were cut at a token limit; {worst} has the most, {percent(shares[worst])}."

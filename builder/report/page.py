@@ -44,7 +44,11 @@ def environment() -> Environment:
     """The templates; whatever is put into them is escaped."""
     made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     made.filters.update(
-        visible=lambda text: shown(str(text or ""), TEXT_LIMIT), day=_day, count=_count, decimal=_decimal, money=_money
+        visible=lambda text: shown(str(text or ""), TEXT_LIMIT),
+        moment=_moment,
+        count=_count,
+        decimal=_decimal,
+        money=_money,
     )
     return made
 
@@ -197,8 +201,10 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+def _moment(at: float | str) -> str:
+    """A moment as people read it, of seconds since 1970 or of ISO 8601 in UTC."""
+    text = at if isinstance(at, str) else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+    return text.replace("T", " ").replace("+00:00", " UTC")
 
 
 def _count(value: Any) -> str:

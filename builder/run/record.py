@@ -30,10 +30,15 @@ State = Literal["running", "finished", "stopped"]
 
 class Notes:
     """The notes of one build. `check` is called from time to time and may raise; it is the lock's, which raises if the
-    lock was lost."""
+    lock was lost. `tell` is given the note of the stage at work whenever notes are written."""
 
-    def __init__(self, store: Store, check: Callable[[], object] = lambda: None):
-        self.store, self.check = store, check
+    def __init__(
+        self,
+        store: Store,
+        check: Callable[[], object] = lambda: None,
+        tell: Callable[[dict[str, Any]], object] = lambda note: None,
+    ):
+        self.store, self.check, self.tell = store, check, tell
         self._content: dict[str, Any] = {"state": "running", "recipe": None, "began": time.time(), "stages": []}
         self._written = 0.0
 
@@ -90,6 +95,8 @@ class Notes:
         self._content.update(state=state, updated=time.time())
         self.store.write_json(PROGRESS_FILE, self._content)
         self._written = time.monotonic()
+        if state == "running":
+            self.tell(self._content["stages"][-1])
 
 
 def runs_models(table: str) -> bool:

@@ -34,6 +34,7 @@ from cyclepref.builder.metrics.requirements import (
     weight_files,
 )
 from cyclepref.builder.models.weight_files import cut_short, lacking
+from cyclepref.builder.run.tracking import package_missing
 from cyclepref.builder.stages.safety import safety_spec
 from cyclepref.schemas.direct_specs import DirectSpec
 from cyclepref.schemas.recipe import Recipe, RecipeError
@@ -85,7 +86,8 @@ def require(recipe: Recipe, lock: dict[str, Any], run: dict[str, Any] | None) ->
         except RecipeError as error:
             problems.append(str(error))
     known = {model.get("fingerprint") for model in run["models"].values()} if run else set()
-    refuse(problems + needs(model for model in models if model.fingerprint not in known))
+    problems += needs(model for model in models if model.fingerprint not in known)
+    refuse(problems + package_missing(recipe.tracking))
 
 
 def refuse(problems: list[str]) -> None:

@@ -69,7 +69,7 @@ def watch(place: str | Path, *, port: int = 0, open_browser: bool = False, tell:
 
 def audit(
     place: str | Path,
-    pairs: int = 200,
+    pairs: int | None = None,
     *,
     serve: bool = True,
     port: int = 0,
@@ -79,8 +79,9 @@ def audit(
     table: str | Path | None = None,
     tell: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Let people say which candidate of a pair is better, without knowing what the run says; returns how they agree
-    with each other and with each score (see builder/report/audit/result.py), which is written to audit.json.
+    """Let people say which candidate of a pair is better, without knowing what the run says, of `pairs` pairs (default:
+    as many as the audit was begun with, or 200 for a new one); returns how they agree with each other and with each
+    score (see builder/report/audit/result.py), which is written to audit.json.
 
     The page is served on this machine until Ctrl-C, unless not `serve`. `export` is a CSV file to write, `table` one
     with answers to take in, by `annotator` where it names nobody.

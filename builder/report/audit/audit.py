@@ -26,11 +26,11 @@ class Page:
 
 
 def audit(
-    place: str | Path, pairs: int = 200, *, page: Page | None = None, table_out: Path | None = None,
+    place: str | Path, pairs: int | None = None, *, page: Page | None = None, table_out: Path | None = None,
     table_in: Path | None = None, annotator: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Ask people about `pairs` pairs of a run, and return what they said so far (see result.py), which is written to
-    audit.json.
+    """Ask people about `pairs` pairs of a run (default: as many as it was begun with, or PAIRS), and return what they
+    said so far (see result.py), which is written to audit.json.
 
     With a `page` it is served on this machine until Ctrl-C; `table_out` and `table_in` are CSV files to fill in
     elsewhere. Both may be used for one audit.

@@ -11,11 +11,14 @@ from cyclepref.builder.run.store import Store
 from cyclepref.schemas.ids import digest
 
 QUARTERS = 4
+# Pairs of an audit that is begun without a number.
+PAIRS = 200
 
 
-def draw(store: Store, count: int) -> pa.Table:
+def draw(store: Store, count: int | None = None) -> pa.Table:
     """The pairs of a run's audit, `count` of them or as many as it has: those drawn before, and more where these are
-    fewer. They are kept, so that an audit goes on where it was.
+    fewer; without a `count` those drawn before alone, or PAIRS where there are none. They are kept, so that an audit
+    goes on where it was.
 
     Raises:
         ReportError: if the run is not on this machine, or has no pairs.
@@ -24,6 +27,7 @@ def draw(store: Store, count: int) -> pa.Table:
     if "://" in store.root:
         raise ReportError(f"{store.root} is an address: answers are kept on this machine; copy the run here")
     before = read_audited(store)
+    count = count or before.num_rows or PAIRS
     if before.num_rows >= count:
         return before
     pairs = store.read_view("pairs")

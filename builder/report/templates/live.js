@@ -12,6 +12,7 @@ function make(tag, cls, text) {
   if (text !== undefined && text !== null) node.textContent = text;
   return node;
 }
+const moment = (text) => text.replace("T", " ").replace("+00:00", " UTC");
 function stages(news) {
   const table = make("table"), head = make("tr");
   for (const name of ["stage", "", "wanted", "ok", "failed", "left", "rows/s", "time left"])
@@ -55,7 +56,7 @@ async function look() {
     latest(news);
     for (const node of document.querySelectorAll(".state")) node.textContent = news.state;
     const failed = news.failed ? `; ${news.failed.toLocaleString("en")} rows failed` : "";
-    $("live-state").textContent = `${news.state}${news.error ? `: ${news.error}` : ""}${failed}. Last change ${news.updated || "not known"}.`;
+    $("live-state").textContent = `${news.state}${news.error ? `: ${news.error}` : ""}${failed}. Last change ${news.updated ? moment(news.updated) : "not known"}.`;
     if (before === "running" && news.state !== "running") {
       const again = make("button", "", "Show what was made");
       again.addEventListener("click", () => location.reload());

@@ -225,7 +225,7 @@ function inputOf(row) {
   const node = make("div", "what");
   if (run.input === "image") node.append(thumb(run, row.mine[which], 0, `input ${row.name}`));
   else node.append(make("bdi", "text", part.t));
-  node.append(make("bdi", "name", row.name));
+  if (row.name !== part.t) node.append(make("bdi", "name", row.name));
   const tags = [row.split, row.category, row.failed ? "has failures" : ""].filter(Boolean).join(" · ");
   if (tags) node.append(make("bdi", "faint", tags));
   if (row.changed) node.append(make("span", "faint", `${row.changed.length} labels changed`));
@@ -304,7 +304,7 @@ function details(row) {
     if (!part) return;
     if (state.runs.length > 1) box.append(make("h3", "", `${"AB"[which]}  ${run.label}`));
     if (run.input === "image") box.append(thumb(run, row.mine[which], 0, `input ${row.name}`));
-    else box.append(make("p", "text", part.t));
+    else if (part.t !== row.name) box.append(make("p", "text", part.t));
     const order = part.c.map((_, place) => place).sort((a, b) => better(run, part.c[a], part.c[b]) || a - b);
     for (const place of order) {
       const one = part.c[place], item = make("div", "pair");

@@ -67,6 +67,7 @@ def test_the_same_pairs_are_drawn_again_and_more_of_them_are_added(store):
     first = draw(store, 10)
     assert draw(store, 10).equals(first)
     assert draw(store, 5).equals(first)
+    assert draw(store).equals(first)
     assert draw(store, 15).slice(0, 10).equals(first)
 
 
