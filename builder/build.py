@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from cyclepref.builder import __version__
 from cyclepref.builder.catalog.resolve import metric_spec, model_spec, resolve
+from cyclepref.builder.costs.measured import keep, kept
+from cyclepref.builder.costs.spent import counted
 from cyclepref.builder.dataset.card import Facts
 from cyclepref.builder.dataset.edition import release
 from cyclepref.builder.dataset.licences import inputs_licence
@@ -55,7 +57,7 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
         with Engine() as own:
             return build(recipe, out, retry_failed, own)
     _refuse_among_inputs(recipe, Store(out))
-    with hold(Store(out), "build") as held:
+    with hold(Store(out), "build") as held, counted(Store(out), engine.meter):
         for _ in range(MENDS):
             # Another store each time, since one remembers what it has read.
             store = Store(out)
@@ -116,6 +118,7 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
     store.write_json("lock.json", lock)
     remember(store, named)
     engine.expect(model.spec for model in named)
+    engine.know(named, kept(store))
 
     clock, load_check = Clock(), LoadCheck(store, engine)
     with clock.time("inputs"):
@@ -171,6 +174,7 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
             counts |= release(facts, views, accountant, engine, (before or {}).get("counts"))
 
     accountant.notes.check()
+    keep(store, engine.measured(named))
     # A build that only looked does not say that its results took no time.
     earlier = (before or {}).get("seconds")
     seconds = earlier if earlier and _all_reused(counts) else clock.seconds

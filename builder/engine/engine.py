@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
 from typing import Any
@@ -20,6 +20,9 @@ import ray
 import ray.exceptions
 
 from cyclepref.builder.common.stopping import Interrupted, stop_requests
+from cyclepref.builder.costs.measured import Kept, Measured, measured_of, rate_anywhere
+from cyclepref.builder.costs.rates import by_kind
+from cyclepref.builder.costs.spent import Meter
 from cyclepref.builder.engine.answers import Step, believed, ray_errors, through
 from cyclepref.builder.engine.cluster import connected, last_line
 from cyclepref.builder.engine.crew_state import LOAD_S, ROW_S, Start, Work
@@ -28,8 +31,10 @@ from cyclepref.builder.engine.hosts import IMPORTS, SLOTS, Seat
 from cyclepref.builder.engine.nodes import launcher_workers, node_of, waiting_told
 from cyclepref.builder.engine.plan import Cluster, Crew, Node, crews
 from cyclepref.builder.engine.schedule import Schedule
+from cyclepref.builder.engine.tally import Tally
 from cyclepref.builder.engine.task import Ahead, Done, Dropped, Task, key_of, name_of
 from cyclepref.builder.engine.watch import Watch
+from cyclepref.schemas.resolved import Resolved
 from cyclepref.schemas.specs import Spec
 
 log = logging.getLogger("cyclepref.engine")
@@ -61,6 +66,10 @@ class Engine:
         self._seats: dict[str, Seat] = {}
         self._started = 0
         self._costs: dict[str, tuple[float, float]] = {}  # of a model: seconds a row, seconds to load
+        self._tally = Tally()
+        self.meter = Meter()
+        # Asked from time to time: work that need not go on is stopped as a signal stops it.
+        self.enough: Callable[[], bool] = lambda: False
 
     def __enter__(self) -> "Engine":
         return self
@@ -79,6 +88,7 @@ class Engine:
         if not ray.is_initialized():
             self._watch = self._connection.enter_context(connected(os.environ.get("RAY_ADDRESS")))
         found = Cluster.of(_nodes())
+        self.meter.tick(_gpus_up())
         if not found.gpus:
             log.warning("no GPU on this cluster: models run on %d CPU cores", found.cpus)
         return found
@@ -91,6 +101,17 @@ class Engine:
     def expect(self, specs: Iterable[Spec]) -> None:
         """Name the models that rows will come for, so that small ones share hosts from the start."""
         self._specs.update((key_of(spec), spec) for spec in specs)
+
+    def know(self, models: Iterable[Resolved], kept: Kept) -> None:
+        """What rows of models took in earlier builds of the run: used until they are measured here."""
+        for model in models:
+            if rate := rate_anywhere(kept, model):
+                self._costs.setdefault(key_of(model.spec), (rate.row_s, rate.load_s))
+
+    def measured(self, models: Iterable[Resolved]) -> list[Measured]:
+        """What rows of these models took since this was last asked."""
+        found = ((model, self._tally.take(key_of(model.spec))) for model in models)
+        return [measured_of(model, told) for model, told in found if told]
 
     def run_tasks(self, blocks: list[pa.Table], *steps: Step) -> Iterator[pa.Table]:
         """Run blocks through Ray tasks; yields what the last step returns, receipts or a row for each row, in any
@@ -167,6 +188,8 @@ class Engine:
             missing = partial(_missing, [crew for crew in self._crews() if flow.offered().keys() & set(crew.models)])
             with ray_errors(), waiting_told(missing), stop_requests(stop):
                 while self._in_flight() or (flow.left() and not asked):
+                    if not asked and self.enough():
+                        stop()
                     if flow.left() and not asked:
                         self._decide(schedule, flow)
                         if self._idle() and looks.due():
@@ -194,7 +217,9 @@ class Engine:
         """A schedule for this work. Hosts that are there go on; what was measured before is known to it."""
         works = {}
         for model, spec in self._specs.items():
-            row_s, load_s = self._costs.get(model, (ROW_S, LOAD_S))
+            # Without GPUs nothing is known of kinds: an embedded model paints faster than a large one looks.
+            guess = by_kind(spec) if self.cluster.gpus else ROW_S
+            row_s, load_s = self._costs.get(model, (guess, LOAD_S))
             works[model] = Work(spec.batch_size, flow.rows_per_part(model) or spec.batch_size, row_s, load_s)
         planned = self._crews()
         schedule = Schedule(planned, works, self.cluster)
@@ -217,6 +242,7 @@ class Engine:
         if now - flow.looked >= NODES_EVERY_S:
             flow.looked = now
             nodes = _nodes()
+            self.meter.tick(_gpus_up())
             # Nodes that went may come back: until then hosts wait for their place.
             if _size(nodes) > _size(schedule.cluster.nodes):
                 schedule.resize(Cluster.of(nodes))
@@ -285,9 +311,11 @@ class Engine:
         flow.settled(block, rows)
         if loading_s:
             schedule.loaded(seat.id, block.model, loading_s)
+            self._tally.loaded(block.model, loading_s)
         seat.loaded.add(block.model)
         schedule.done(seat.id, block.model, block.size, seconds, time.monotonic())
         if isinstance(answer, Done):
+            self._tally.took(seat.id, block.model, self._specs[block.model].batch_size, answer)
             it = schedule.models[block.model]
             self._costs[block.model] = (it.row_s, it.load_s)
         yield block, answer
@@ -356,6 +384,11 @@ def _nodes() -> list[Node]:
     heads = [node_of(resources) for resources in up if "node:__internal_head__" in resources]
     workers = launcher_workers() if os.environ.get("RAY_ADDRESS") else []
     return max([node_of(resources) for resources in up], heads + workers, key=_size)
+
+
+def _gpus_up() -> float:
+    """The GPUs that are there now."""
+    return sum(node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"])
 
 
 def _missing(wanted: list[Crew]) -> str:
