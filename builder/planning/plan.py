@@ -132,8 +132,8 @@ def plan(
         source = open_source(recipe.inputs, recipe.shape.input)
         listed = list_items(source)[: recipe.inputs.limit]
         size = _input_bytes(source, listed) if recipe.shape.input == "image" else size
-    count = len(listed) if inputs is None else inputs
-    found = there(recipe, out, source, listed) if out else There()
+    found = there(recipe, out, source, listed) if out else There(unread=len(listed))
+    count = found.inputs + found.unread if inputs is None else inputs
     roles_ = roles(recipe)
     facts = {role.spec.name: known(role.spec) for role in roles_}
     specs = {name: fact.spec for name, fact in facts.items()}

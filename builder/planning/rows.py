@@ -1,7 +1,7 @@
 """How many rows each model of a recipe has to make, and how many of them a run directory has already."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,32 +57,42 @@ def roles(recipe: Recipe) -> list[Role]:
 
 @dataclass
 class There:
-    """What a run directory has of a recipe: rows by (stage, model), those that failed among them, since they are left
-    alone; the models as they are settled, by name; the share of candidates that another one's reconstruction serves;
-    and why nothing was counted, if so."""
+    """What a run directory has of a recipe.
+
+    `rows` by (stage, model), those that failed among them, since they are left alone. `wanted` of reconstructions and
+    scores by the same: those of what has been made, where candidates that say the same share one. `models` as they are
+    settled, by name. `inputs` are distinct ones that have been read, `unread` items that have not. `shared` is the
+    share of candidates that another one's reconstruction serves. `not_counted` says why something is not in it.
+    """
 
     rows: dict[tuple[str, str], int] = field(default_factory=dict)
+    wanted: dict[tuple[str, str], int] = field(default_factory=dict)
     models: dict[str, Resolved] = field(default_factory=dict)
-    shared: float = 0.0
     inputs: int = 0
+    unread: int = 0
+    shared: float = 0.0
     not_counted: str | None = None
+
+    def of(self, stage: str, counts: dict[tuple[str, str], int]) -> int:
+        """All rows of a stage in `rows` or `wanted`."""
+        return sum(count for (each, _), count in counts.items() if each == stage)
 
 
 def there(recipe: Recipe, store: Store, source: Any, listed: list[tuple[str, str]]) -> There:
     """Count what a run directory has of the rows that a recipe asks for, of the `listed` items of its `source`."""
     lock = store.read_json("lock.json", LockFile)
     if lock is None:
-        return There()
+        return There(unread=len(listed))
     try:
         uses, unknown = _settled(recipe, dict(lock))
     except RecipeError as error:
-        return There(not_counted=f"the run directory was not looked at: {error}")
+        return There(unread=len(listed), not_counted=f"the run directory was not looked at: {error}")
     named = {model.name: model for model in (*(use.model for use in uses.forward), uses.backward.model, *uses.metrics)}
     if not all(each.dead(time.time()) for each in holders(store)):
-        return There(models=named, not_counted="a build is at work in the run directory: `cyclepref status` counts it")
-    found = There(models=named, not_counted=unknown)
-    inputs = _inputs(store, source, listed, recipe.shape.input)
-    found.inputs = inputs.num_rows
+        told = "a build is at work in the run directory: `cyclepref status` counts it"
+        return There(models=named, unread=len(listed), not_counted=told)
+    inputs, unread = _inputs(store, source, listed, recipe.shape.input)
+    found = There(models=named, inputs=inputs.num_rows, unread=unread, not_counted=unknown)
     if inputs.num_rows:
         with Scratch() as scratch:
             _count(found, Derivation(store, scratch, recipe, uses, inputs), store, uses)
@@ -102,36 +112,38 @@ def _settled(recipe: Recipe, lock: dict[str, Any]) -> tuple[Models, str | None]:
     return Models(forward, backward, [resolve(metric_spec(c, cycle.input), lock) for c in recipe.all_metrics]), unknown
 
 
-def _inputs(store: Store, source: Any, listed: list[tuple[str, str]], modality: Modality) -> pa.Table:
-    """The distinct inputs among the listed items that the store has read."""
+def _inputs(store: Store, source: Any, listed: list[tuple[str, str]], modality: Modality) -> tuple[pa.Table, int]:
+    """The distinct inputs among the listed items that the store has read, and how many items it has not."""
     known = store.rows("sources")
-    keys = item_rows(source, listed, modality)["source_key"] if listed else pa.chunked_array([[]], pa.string())
+    if not listed:
+        return known.slice(0, 0), 0
+    keys = item_rows(source, listed, modality)["source_key"]
     known = known.filter(pc.is_in(known["source_key"], value_set=flat(keys)))
-    return first_of_each(known.sort_by("source"), "input_id").select(["input_id", "source"])
+    read = pc.or_(store.ids("sources").holds(keys), store.ids("failures").holds(keys))
+    distinct = first_of_each(known.sort_by("source"), "input_id").select(["input_id", "source"])
+    return distinct, len(listed) - (pc.sum(read).as_py() or 0)
 
 
 def _count(found: There, derived: Derivation, store: Store, uses: Models) -> None:
-    candidates = derived.wanted_candidates()
-    found.rows |= dict(_by_model("candidates", candidates, "generation_id", "generations", store))
+    _add(found, "candidates", derived.wanted_candidates(), "generation_id", "generations", store)
     derived.find_candidates()
     made = sum(rows.num_rows for rows in derived.made)
     back = derived.wanted_reconstructions()
-    found.rows |= dict(_by_model("reconstructions", back, "generation_id", "generations", store))
+    _add(found, "reconstructions", back, "generation_id", "generations", store)
     if made >= ENOUGH:
         found.shared = 1 - back.num_rows / (made * uses.backward.samples)
     derived.find_reconstructions()
-    scores = derived.wanted_similarities()
-    found.rows |= dict(_by_model("scores", scores, "similarity_id", "similarities", store))
+    _add(found, "scores", derived.wanted_similarities(), "similarity_id", "similarities", store)
 
 
-def _by_model(
-    stage: str, wanted: pa.Table, key: str, table: str, store: Store
-) -> Iterator[tuple[tuple[str, str], int]]:
+def _add(found: There, stage: str, wanted: pa.Table, key: str, table: str, store: Store) -> None:
+    """Count a stage's rows that are wanted of what is there, and those of them that are done or have failed."""
     ids = wanted[key]
     done = pc.or_(store.ids(table).holds(ids), store.ids("failures").holds(ids))
     counted = pa.table({"model": wanted["model"].cast(pa.string()), "done": done}).group_by("model")
-    for row in counted.aggregate([("done", "sum")]).to_pylist():
-        yield (stage, row["model"]), row["done_sum"] or 0
+    for row in counted.aggregate([("done", "count"), ("done", "sum")]).to_pylist():
+        found.wanted[stage, row["model"]] = row["done_count"]
+        found.rows[stage, row["model"]] = row["done_sum"] or 0
 
 
 @dataclass(frozen=True)
@@ -151,14 +163,20 @@ class Part:
 
 
 def parts(roles_: list[Role], inputs: int, there_: There, specs: Mapping[str, Spec]) -> list[Part]:
-    """The work of so many inputs. `specs` are the models' with all that is known of them, by name."""
-    return [
-        Part(
-            role.stage,
-            role.spec.name,
-            specs[role.spec.name],
-            round(role.each * inputs * (1 - there_.shared if role.stage in ("reconstructions", "scores") else 1)),
-            there_.rows.get((role.stage, role.spec.name), 0),
-        )
-        for role in roles_
-    ]
+    """The work of so many distinct inputs. `specs` are the models' with all that is known of them, by name."""
+    candidates = sum(role.each for role in roles_ if role.stage == "candidates")
+    # What is wanted of candidates that are there is known; of each of the others, as much as of any.
+    coming = max(0.0, candidates * inputs - there_.of("candidates", there_.rows)) / max(1, candidates)
+    left = 0.0  # reconstructions to make
+    found = []
+    for role in sorted(roles_, key=lambda role: STAGES.index(role.stage)):
+        key = (role.stage, role.spec.name)
+        if role.stage == "reconstructions":
+            wanted = there_.wanted.get(key, 0) + role.each * coming * (1 - there_.shared)
+            left = wanted - there_.rows.get(key, 0)
+        elif role.stage == "scores":
+            wanted = there_.wanted.get(key, 0) + left
+        else:
+            wanted = role.each * inputs
+        found.append(Part(*key, specs[role.spec.name], round(wanted), there_.rows.get(key, 0)))
+    return found
