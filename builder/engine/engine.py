@@ -188,7 +188,7 @@ class Engine:
             missing = partial(_missing, [crew for crew in self._crews() if flow.offered().keys() & set(crew.models)])
             with ray_errors(), waiting_told(missing), stop_requests(stop):
                 while self._in_flight() or (flow.left() and not asked):
-                    if not asked and self.enough():
+                    if flow.left() and not asked and self.enough():
                         stop()
                     if flow.left() and not asked:
                         self._decide(schedule, flow)

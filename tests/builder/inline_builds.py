@@ -14,7 +14,7 @@ from PIL import Image
 from cyclepref.builder.engine.cluster import EngineError
 from cyclepref.builder.engine.engine import Engine, Step
 from cyclepref.builder.engine.plan import Cluster
-from cyclepref.builder.engine.task import Task
+from cyclepref.builder.engine.task import Ahead, Task
 from cyclepref.builder.models.protocols import Caption, Painting
 from cyclepref.builder.stages import compare, generate
 from cyclepref.builder.stages.steps import blocks_of
@@ -35,8 +35,8 @@ class InlineEngine(Engine):
                     block = step(block)
             yield block
 
-    def run(self, work: Iterable[tuple[Task, pa.Table]]) -> Iterator[pa.Table]:
-        """As of `Engine`."""
+    def run(self, work: Iterable[tuple[Task, pa.Table]], ahead: Ahead | None = None) -> Iterator[pa.Table]:
+        """As of `Engine`; it has no hosts that would have nothing to do."""
         for task, rows in work:
             worker = task.worker(task.spec) if rows.num_rows else None
             for block in blocks_of(rows, task.rows_per_part):

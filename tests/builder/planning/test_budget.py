@@ -14,7 +14,7 @@ from cyclepref.builder.common.stopping import Interrupted
 from cyclepref.builder.costs.spent import Meter, spent
 from cyclepref.builder.dataset.verify import verify
 from cyclepref.builder.engine.plan import Cluster
-from cyclepref.builder.engine.task import Task
+from cyclepref.builder.engine.task import Ahead, Task
 from cyclepref.builder.planning import budget
 from cyclepref.builder.planning.budget import BudgetError, build_within
 from cyclepref.builder.run.status import status
@@ -36,10 +36,10 @@ class Metered(InlineEngine):
         self.meter = Meter(lambda: self.now)
         self.meter.tick(GPUS)
 
-    def run(self, work: Iterable[tuple[Task, pa.Table]]) -> Iterator[pa.Table]:
+    def run(self, work: Iterable[tuple[Task, pa.Table]], ahead: Ahead | None = None) -> Iterator[pa.Table]:
         """As of `Engine`."""
         self.now += self.load_s
-        for receipt in super().run(work):
+        for receipt in super().run(work, ahead):
             rows = sum(receipt["done"].to_pylist())
             self.now += rows * ROW_S * (1 + self.slower * self.now / 3600)
             yield receipt
@@ -138,8 +138,8 @@ def test_a_budget_that_ends_before_the_first_slice_says_so_and_loses_nothing(tmp
 @pytest.mark.usefixtures("hashed_models")
 def test_a_build_that_its_user_stops_is_stopped(tmp_path):
     class Stopped(Metered):
-        def run(self, work):
-            for at, receipt in enumerate(super().run(work)):
+        def run(self, work, ahead=None):
+            for at, receipt in enumerate(super().run(work, ahead)):
                 if at == 2:
                     raise Interrupted("stopped as asked")
                 yield receipt
