@@ -76,7 +76,7 @@ pairs: {{min_margin: -1}}
         "inputs.path: no/photos: no such folder",
         "forward.0.model: unknown captioner 'shapeworld-bilp' (did you mean 'shapeworld-blip'?)",
         "pairs.min_margin: must be 0 or more, got -1",
-        "bytes of 1364406: download or copy the model again",
+        ": download or copy the model again",
         "the environment variable NO_SUCH_KEY (api_key_env) is empty or not set: export it",
         "the package optimum-quanto is missing: pip install optimum-quanto",
         "llava-1.6-34b: llava-hf/llava-v1.6-34b-hf at revision c0ffee000000 is not there in the cache",
