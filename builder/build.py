@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from cyclepref.builder import __version__
 from cyclepref.builder.catalog.resolve import metric_spec, model_spec, resolve
+from cyclepref.builder.costs.measured import keep, kept
+from cyclepref.builder.costs.spent import counted
 from cyclepref.builder.dataset.card import Facts
 from cyclepref.builder.dataset.edition import release
 from cyclepref.builder.dataset.licences import inputs_licence
@@ -57,7 +59,8 @@ def build(recipe: Recipe, out: str | Path, retry_failed: bool = False, engine: E
         with Engine() as own:
             return build(recipe, out, retry_failed, own)
     _refuse_among_inputs(recipe, Store(out))
-    with hold(Store(out), "build") as held, tracked(recipe, Store(out)) as tracker:
+    engaged = counted(Store(out), engine.meter)
+    with hold(Store(out), "build") as held, engaged, tracked(recipe, Store(out)) as tracker:
         for _ in range(MENDS):
             # Another store each time, since one remembers what it has read.
             store = Store(out)
@@ -124,6 +127,7 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
     remember(store, named)
     loaded = [model for model in named if model is not backward.model or used.reconstructs]
     engine.expect(model.spec for model in loaded)
+    engine.know(loaded, kept(store))
 
     clock, load_check = Clock(), LoadCheck(store, engine)
     with clock.time("inputs"):
@@ -179,6 +183,7 @@ def _build(recipe: Recipe, store: Store, accountant: Accountant, engine: Engine)
             counts |= release(facts, views, accountant, engine, (before or {}).get("counts"))
 
     accountant.notes.check()
+    keep(store, engine.measured(named))
     # A build that only looked does not say that its results took no time.
     earlier = (before or {}).get("seconds")
     seconds = earlier if earlier and _all_reused(counts) else clock.seconds

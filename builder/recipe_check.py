@@ -28,12 +28,17 @@ def read_recipe(path: str | Path, changes: Mapping[str, Any] | None = None) -> R
             column, the value, the rule and the way out.
     """
     settings = recipe_settings(path, changes)
-    recipe, faults = check(Recipe, settings.content)
-    told = {fault.at for fault in faults}
-    # A setting of the wrong kind is told once.
-    faults += [fault for fault in names_and_paths(settings.content) if fault.at not in told]
+    recipe, faults = examined(settings.content)
     settings.refuse(faults, RecipeError, VALID)
     return recipe
+
+
+def examined(content: dict[str, Any]) -> tuple[Recipe | None, list[Fault]]:
+    """The recipe that a file's content is, None if it is none; and all that is wrong with it and what it names."""
+    recipe, faults = check(Recipe, content)
+    told = {fault.at for fault in faults}
+    # A setting of the wrong kind is told once.
+    return recipe, [*faults, *(fault for fault in names_and_paths(content) if fault.at not in told)]
 
 
 def names_and_paths(content: dict[str, Any]) -> Iterator[Fault]:

@@ -1,6 +1,7 @@
 """Types of command-line arguments: the error for a wrong value names the rule."""
 
 import argparse
+import re
 from pathlib import Path
 
 
@@ -34,6 +35,29 @@ def positive(value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive number, got {value!r}")
     return int(value)
+
+
+def whole(value: str) -> int:
+    """A whole number, 0 or more."""
+    if not value.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more, got {value!r}")
+    return int(value)
+
+
+def hours(value: str) -> float:
+    """A time in hours: 200h, 90m, 3d, or a number of hours."""
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", value.strip())
+    if not parts or not float(parts[1]):
+        raise argparse.ArgumentTypeError(f"must be a time such as 200h, 90m or 3d, got {value!r}")
+    return float(parts[1]) * {"s": 1 / 3600, "m": 1 / 60, "h": 1, "d": 24}[parts[2] or "h"]
+
+
+def price(value: str) -> float:
+    """A price, 0 or more."""
+    found = number(value)
+    if not 0 <= found < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be 0 or more, got {value!r}")
+    return found
 
 
 def number(value: str) -> float:

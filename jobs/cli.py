@@ -13,10 +13,11 @@ from pathlib import Path
 from types import FrameType
 
 from cyclepref.builder import __version__
-from cyclepref.jobs.arguments import folder, place, positive
+from cyclepref.jobs.arguments import folder, hours, place, positive
 from cyclepref.jobs.checkout import VARIABLE as CHECKOUT
 from cyclepref.jobs.dataset_commands import add_dataset_commands
 from cyclepref.jobs.lookup_commands import add_lookup_commands
+from cyclepref.jobs.plan_commands import add_plan_commands
 from cyclepref.jobs.report_commands import add_report_commands
 from cyclepref.jobs.reward_commands import add_reward_commands
 from cyclepref.jobs.train_command import add_train_command
@@ -25,6 +26,7 @@ from cyclepref.schemas.errors import CyclePrefError, visible
 EXAMPLES = """examples:
   cyclepref demo                                          both cycles on the embedded world, on any machine
   cyclepref recipes                                       what can be built as it is, or changed
+  cyclepref plan better_i2t --gpus 8 --gpu-type H100 --inputs 7600     what it will take, before anything is spent
   cyclepref build shapeworld_i2t2i --out runs/i2t2i
   cyclepref status runs/i2t2i                             its progress, at any time and from another terminal
   cyclepref report runs/i2t2i --open                      look at it: a page that needs no network
@@ -40,7 +42,7 @@ EXAMPLES = """examples:
 log = logging.getLogger("cyclepref")
 
 # Commands that resume when they are run again.
-GO_ON = ("audit", "build", "demo", "merge", "prune", "publish", "train-reward")
+GO_ON = ("audit", "build", "demo", "merge", "plan", "prune", "publish", "train-reward")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -126,7 +128,8 @@ def make_parser() -> argparse.ArgumentParser:
         "examples:\n  cyclepref build shapeworld_i2t2i --out runs/first\n"
         "  cyclepref build my_recipe.yaml --out runs/try --limit 20 --set pairs.min_margin=0.01\n"
         "  cyclepref build my_recipe.yaml --out runs/mine --set forward.0.settings.dtype=bfloat16\n"
-        "  cyclepref build my_recipe.yaml --out runs/mine --retry-failed",
+        "  cyclepref build my_recipe.yaml --out runs/mine --retry-failed\n"
+        "  cyclepref build my_recipe.yaml --out runs/mine --budget 200h",
     )  # fmt: skip
     build.add_argument("recipe", help="YAML file, or a name that `cyclepref recipes` lists")
     build.add_argument(
@@ -140,6 +143,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--set", metavar="NAME=VALUE", action="append", default=[], help="replace one setting of the recipe"
     )
     build.add_argument("--retry-failed", action="store_true", help="try the failed rows once more")
+    build.add_argument(
+        "--budget", metavar="T", type=hours,
+        help="end with as many inputs as 200h (GPU hours; hours without GPUs) of all builds there are enough for",
+    )  # fmt: skip
+
+    add_plan_commands(commands, _command)
 
     status = _command(
         commands, "status", _status, "show a run's progress, speed, failures and unused rows",
@@ -211,7 +220,8 @@ def _build(arguments: argparse.Namespace) -> int:
     from cyclepref.jobs.run_build import run_build
 
     limit = {"inputs.limit": arguments.limit} if arguments.limit else {}
-    run_build(arguments.recipe, arguments.out, arguments.retry_failed, parse_changes(arguments.set) | limit)
+    changes = parse_changes(arguments.set) | limit
+    run_build(arguments.recipe, arguments.out, arguments.retry_failed, changes, arguments.budget)
     return 0
 
 

@@ -8,7 +8,10 @@ from cyclepref.builder.catalog.catalog import CATALOG
 from cyclepref.jobs.recipe_names import shipped_recipes
 
 # Arguments that are not files, by argparse's `dest`.
-NO_FILES = {"repo", "revision", "split", "prompt", "text", "texts", "set", "against", "kind", "device", "name", "shell"}
+NO_FILES = {
+    *("repo", "revision", "split", "prompt", "text", "texts", "set", "against", "kind", "device", "name", "shell"),
+    *("budget", "gpu_type"),
+}
 # The shell function that completes a recipe: a shipped recipe's name, or a file.
 RECIPE = {"build": "_cyclepref_build_recipe", "reward": "_cyclepref_reward_recipe"}
 
@@ -32,7 +35,7 @@ def _complete(action: argparse.Action, command: str) -> None:
     if action.nargs == 0 or action.choices:
         return
     if action.dest == "recipe":
-        function = RECIPE["build" if command == "build" else "reward"]
+        function = RECIPE["reward" if command == "train-reward" else "build"]
         action.complete = {"bash": function, "zsh": function, "tcsh": "f"}
     elif (command, action.dest) == ("models", "name"):
         action.choices = list(CATALOG)

@@ -16,11 +16,19 @@ from cyclepref.jobs.recipe_names import recipe_path
 from cyclepref.schemas.recipe import Recipe
 
 
-def run_build(name: str, out: str | Path, retry_failed: bool = False, changes: Mapping[str, Any] | None = None) -> None:
+def run_build(
+    name: str,
+    out: str | Path,
+    retry_failed: bool = False,
+    changes: Mapping[str, Any] | None = None,
+    budget_hours: float | None = None,
+) -> None:
     """Build the recipe of a name or path after `changes` ("inputs.limit": value), and print the counts of its rows and
-    where the results are."""
+    where the results are. With a budget it ends with as many inputs as that is enough for."""
     recipe = read_recipe(recipe_path(name, "build"), changes)
-    run = build(recipe, out, retry_failed)
+    run = build(recipe, out, retry_failed) if budget_hours is None else _within(recipe, out, budget_hours, retry_failed)
+    if run is None:
+        return
     console.print(counts_table(f"{recipe.name}: {out}", run["counts"]))
     address = Store(out).address("dataset")
     load = "" if "://" in address else f"   (datasets.load_dataset({address!r}))"
@@ -29,6 +37,27 @@ def run_build(name: str, out: str | Path, retry_failed: bool = False, changes: M
         console.print(plain(f"warning: {notice}"), style="yellow", soft_wrap=True)
     for line in _next(out, recipe, run["counts"]):
         console.print(plain(line), soft_wrap=True)
+
+
+def _within(recipe: Recipe, out: str | Path, budget_hours: float, retry_failed: bool) -> dict[str, Any] | None:
+    """Build within a budget, and say how far it reached; the last slice's run.json, None if there is none."""
+    from cyclepref.builder.planning.budget import Outcome, build_within
+
+    def tell(done: Outcome) -> None:
+        console.print(
+            f"{done.inputs:,} of {done.total:,} inputs done; {done.spent:.3g} of {budget_hours:g} {done.unit} taken",
+            soft_wrap=True,
+        )
+
+    outcome = build_within(recipe, out, budget_hours, retry_failed, tell=tell)
+    if not outcome.finished:
+        there = f"what is there is a whole dataset of {outcome.inputs:,} inputs"
+        console.print(
+            f"the budget ends here: {there if outcome.run else 'too soon for a first dataset'}; the same command with "
+            "a larger --budget goes on",
+            style="yellow", soft_wrap=True,
+        )  # fmt: skip
+    return outcome.run
 
 
 def _next(out: str | Path, recipe: Recipe, counts: dict[str, Any]) -> list[str]:

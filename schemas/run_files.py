@@ -111,6 +111,39 @@ class ProgressFile(RunFile):
     updated: Seconds
 
 
+class MeasuredCost(BaseModel):
+    """What rows of a model took on a device."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: StrictStr
+    fingerprint: StrictStr
+    device: StrictStr
+    batch_size: Annotated[StrictInt, Field(ge=1)]
+    num_gpus: Annotated[float, Field(ge=0)]
+    rows: Annotated[StrictInt, Field(ge=1)]
+    seconds: Annotated[float, Field(ge=0)]
+    loads: Count
+    load_s: Annotated[float, Field(ge=0)]
+
+
+class CostsFile(RunFile):
+    """costs.json: what rows took, by model, device and settings."""
+
+    REMEDY: ClassVar[str] = "remove it: costs are assumed until the next build measures them"
+
+    measured: list[MeasuredCost]
+
+
+class SpentFile(RunFile):
+    """spent.json: what all builds of the run directory took, in hours and in GPU hours."""
+
+    REMEDY: ClassVar[str] = "remove it: --budget then counts from nothing"
+
+    hours: Annotated[float, Field(ge=0)]
+    gpu_hours: Annotated[float, Field(ge=0)]
+
+
 class InFlight(RunFile):
     """store/attempts/STAGE/*.json: rows that were being worked on."""
 

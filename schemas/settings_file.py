@@ -37,14 +37,16 @@ class Settings:
 
     def refuse(self, faults: list[Fault], error: type[CyclePrefError], what: str) -> None:
         """Raise an error that lists all faults in the file's order; do nothing if there is none."""
+        if lines := self.told(faults):
+            raise error("\n".join([f"{self.where} is not {what}:", *(f"  - {line}" for line in lines)]))
+
+    def told(self, faults: list[Fault]) -> list[str]:
+        """Each fault of the file or of its content as a line with its place, in the file's order."""
         faults = [*self.faults, *faults]
-        if not faults:
-            return
         placed = sorted(((self._mark(fault.at), fault) for fault in faults), key=lambda each: each[0])
         lines = [f"{self._place(mark, fault.at)}{_name(fault)}{fault.message}" for mark, fault in placed]
         # A line break in a name or path would look like the next line of our message.
-        told = dict.fromkeys(f"  - {visible(line, keep='')}" for line in lines)
-        raise error("\n".join([f"{self.where} is not {what}:", *told]))
+        return list(dict.fromkeys(visible(line, keep="") for line in lines))
 
     def _place(self, mark: tuple[int, int], at: Place) -> str:
         changed = [name for loc, name in self._changes.items() if at[: len(loc)] == loc or loc[: len(at)] == at]

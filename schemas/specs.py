@@ -94,7 +94,8 @@ class SampledSpec(Spec):
 class ModelSpec(SampledSpec):
     """A model that generates: `repo` is a Hub id ("org/name") or a local folder in the Hub's layout.
 
-    `parameters` counts all weights that are loaded. `evidence` says how well the model's family was tried: "tested"
+    `parameters` counts all weights that are loaded. `rows_a_second` is what one host was measured to make, by type of
+    GPU ({H100: 3.1}); `cyclepref plan` reckons with it. `evidence` says how well the model's family was tried: "tested"
     (our tests run its architecture with a tiny random configuration), "constructed" (the tests build and load it, but
     do not run it), "untested", or "shipped" (the package contains the weights, and the demo runs them).
     """
@@ -104,6 +105,7 @@ class ModelSpec(SampledSpec):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     trust_remote_code: bool = False
     parameters: Annotated[int, Execution, Field(ge=1)] | None = None
+    rows_a_second: dict[str, Annotated[float, Field(gt=0)]] = Field(default={}, json_schema_extra={"execution": True})
     licence: Annotated[str, Execution] = ""
     evidence: Annotated[Literal["tested", "constructed", "untested", "shipped"], Execution] = "untested"
 
@@ -111,9 +113,12 @@ class ModelSpec(SampledSpec):
     def memory_gb(self) -> float | None:
         """GPU memory in GB (1e9 bytes) as an estimate: the weights in their dtype, and a fifth of that for
         activations and caches at a small batch. None where `parameters` is not known."""
-        if self.parameters is None:
-            return None
-        return round(1.2 * self.parameters * self._bytes_per_parameter / 1e9, 1)
+        return None if self.weight_gb is None else round(1.2 * self.weight_gb, 1)
+
+    @property
+    def weight_gb(self) -> float | None:
+        """The weights in their dtype in GB (1e9 bytes); None where `parameters` is not known."""
+        return None if self.parameters is None else self.parameters * self._bytes_per_parameter / 1e9
 
     @property
     def _bytes_per_parameter(self) -> float:
@@ -280,6 +285,9 @@ class PainterSpec(ModelSpec):
     memory; these three change the numbers, as dtype does. `vae_slicing` decodes one image at a time and `cpu_offload`
     keeps idle parts of the pipeline ("model") or layers ("sequential") in main memory; these two do not change the
     numbers.
+
+    `step_tflop` is what `cyclepref plan` reckons with: 1e12 floating-point operations of one denoising step for an
+    image of a megapixel (1024 x 1024), both passes where guidance needs two.
     """
 
     kind: Literal["text-to-image"] = "text-to-image"
@@ -299,6 +307,7 @@ class PainterSpec(ModelSpec):
     vae_tiling: bool = False
     vae_slicing: Annotated[bool, Execution] = False
     cpu_offload: Annotated[Literal["model", "sequential"] | None, Execution] = None
+    step_tflop: Annotated[float | None, Execution, Field(gt=0)] = None
     greedy: ClassVar[bool] = False
 
 

@@ -114,7 +114,9 @@ def test_imports_go_from_jobs_to_builder_to_schemas_and_never_back(trees):
 
 def test_only_the_engine_and_distributed_training_import_ray(trees):
     found = [name for name, tree in trees.items() if "ray" in packages(tree)]
-    engine = [f"builder/engine/{name}.py" for name in ("answers", "cluster", "engine", "flow", "hosts", "nodes")]
+    engine = [
+        f"builder/engine/{name}.py" for name in ("answers", "cluster", "engine", "flow", "hosts", "nodes", "tasks")
+    ]
     assert found == [*engine, "builder/reward/training/workers.py"]
 
 

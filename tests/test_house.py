@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Bottom to top: a folder imports from those before it alone. schemas/ is below all, jobs/ above.
 ORDER = (
-    "common", "shapeworld", "pairing", "sources", "run", "models", "metrics", "engine", "catalog", "stages",
-    "dataset", "preferences", "build.py", "recipe_check.py", "exports", "reward", "study", "report",
+    "common", "shapeworld", "pairing", "sources", "run", "models", "metrics", "costs", "engine", "catalog", "stages",
+    "dataset", "preferences", "build.py", "recipe_check.py", "planning", "exports", "reward", "study", "report",
 )  # fmt: skip
 # What only reads and writes tables starts no cluster and loads no model.
 PURE = (

@@ -10,10 +10,36 @@ PAPER = "pipeline of CyclePrefDB"
 AS_WRITTEN = {"clean_caption": False}
 
 
+# 1e12 operations of one step at 1024x1024 with each row's own guidance, counted from the architectures: 2 x the weights
+# that a token passes x tokens, and 4 x blocks x tokens^2 x width for attention; UNets by their published
+# multiply-adds (339 G at 512x512 for SD, 2.98 T at 1024x1024 for SDXL). To be taken as good to a factor of two.
+STEP_TFLOP: dict[str, float] = {
+    "sd-1.5": 5.4,
+    "sd-2.1": 5.4,
+    "sdxl": 12,
+    "sdxl-turbo": 6,
+    "sd3-medium": 18,
+    "sd3.5-medium": 24,
+    "sd3.5-large": 67,
+    "flux-schnell": 70,
+    "flux-dev": 74,
+    "pixart-sigma": 13,
+    "sana-1.6b": 7,
+    "hunyuan-dit": 27,
+    "lumina-next": 35,
+    "lumina-2": 54,
+    "kandinsky-2.2": 7,
+    "kandinsky-3": 16,
+    "qwen-image": 144,
+    "z-image-turbo": 60,
+}
+
+
 def _row(name: str, repo: str, billions: float, licence: str, steps: int, guidance: float, **settings) -> PainterSpec:
     """One pipeline at 1024x1024 in bfloat16; `billions` of parameters, text encoders and autoencoder included."""
     return PainterSpec(
         name=name, repo=repo, parameters=int(billions * 1e9), licence=licence, steps=steps, guidance=guidance,
+        step_tflop=STEP_TFLOP[name],
         **{"dtype": "bfloat16", "evidence": "tested", "width": 1024, "height": 1024, "batch_size": 4, **settings},
     )  # fmt: skip
 

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cyclepref.builder.common.progress import Stage, stage
+from cyclepref.builder.costs.measured import FILE as COSTS_FILE
+from cyclepref.builder.costs.spent import FILE as SPENT_FILE
 from cyclepref.builder.dataset import format as dataset_format
 from cyclepref.builder.dataset.format import SPLITS
 from cyclepref.builder.dataset.reader import CARD, DatasetError, DatasetFolder
@@ -27,11 +29,17 @@ from cyclepref.builder.run.verify_store import CANDIDATE, Held, gist, read_store
 from cyclepref.builder.run.view_folder import VIEWS
 from cyclepref.schemas.ids import similarity_id
 from cyclepref.schemas.recipe import MIX
-from cyclepref.schemas.run_files import InFlight, LockFile, ProgressFile, RunJson
+from cyclepref.schemas.run_files import CostsFile, InFlight, LockFile, ProgressFile, RunJson, SpentFile
 
 ROWS_PER_BATCH = 64
 ROWS_AT_ONCE = 100_000
-JSON_FILES = {"lock.json": LockFile, "run.json": RunJson, PROGRESS_FILE: ProgressFile}
+JSON_FILES = {
+    "lock.json": LockFile,
+    "run.json": RunJson,
+    PROGRESS_FILE: ProgressFile,
+    COSTS_FILE: CostsFile,
+    SPENT_FILE: SpentFile,
+}
 # Means are summed in the order of the samples, which is not known here.
 ROUNDING = 1e-9
 PAIR = ("input_id", "chosen_id", "rejected_id", "metric", "chosen_score", "rejected_score", "margin")

@@ -8,8 +8,7 @@ through the driver, and errors travel as data: Ray has nothing to print.
 import logging
 import os
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import cached_property, partial
 from typing import Any
@@ -19,16 +18,22 @@ import ray
 import ray.exceptions
 
 from cyclepref.builder.common.stopping import Interrupted, stop_requests
-from cyclepref.builder.engine.answers import Step, believed, ray_errors, through
+from cyclepref.builder.costs.measured import Kept, Measured, measured_of, rate_anywhere
+from cyclepref.builder.costs.rates import by_kind
+from cyclepref.builder.costs.spent import Meter
+from cyclepref.builder.engine.answers import Step, believed, ray_errors
 from cyclepref.builder.engine.cluster import connected, last_line
 from cyclepref.builder.engine.crew_state import LOAD_S, ROW_S, Start, Work
 from cyclepref.builder.engine.flow import AheadLooks, Block, Flow, Lane
 from cyclepref.builder.engine.hosts import IMPORTS, SLOTS, Seat
-from cyclepref.builder.engine.nodes import missing_on_nodes, nodes_up, size_of, waiting_told
+from cyclepref.builder.engine.nodes import gpus_up, missing_on_nodes, nodes_up, size_of, waiting_told
 from cyclepref.builder.engine.plan import Cluster, Crew, crews
 from cyclepref.builder.engine.schedule import Schedule
+from cyclepref.builder.engine.tally import Tally
 from cyclepref.builder.engine.task import Ahead, Done, Dropped, Task, key_of
+from cyclepref.builder.engine.tasks import run_tasks
 from cyclepref.builder.engine.watch import Watch
+from cyclepref.schemas.resolved import Resolved
 from cyclepref.schemas.specs import Spec
 
 log = logging.getLogger("cyclepref.engine")
@@ -36,7 +41,6 @@ log = logging.getLogger("cyclepref.engine")
 # A model's death is not a host's (see builder/engine/supervisor.py): these are for hosts that are killed themselves, or
 # lost with their node. So often in a row, with nothing done between, it is no accident.
 MAX_LOST = 10
-MAX_TASK_RETRIES = 5
 # How often the driver looks whether there is something to decide; and whether nodes have come.
 TICK_S, NODES_EVERY_S = 1.0, 10.0
 
@@ -57,6 +61,10 @@ class Engine:
         self._seats: dict[str, Seat] = {}
         self._started = 0
         self._costs: dict[str, tuple[float, float]] = {}  # of a model: seconds a row, seconds to load
+        self._tally = Tally()
+        self.meter = Meter()
+        # Asked from time to time: work that need not go on is stopped as a signal stops it.
+        self.enough: Callable[[], bool] = lambda: False
 
     def __enter__(self) -> "Engine":
         return self
@@ -75,6 +83,7 @@ class Engine:
         if not ray.is_initialized():
             self._watch = self._connection.enter_context(connected(os.environ.get("RAY_ADDRESS")))
         found = Cluster.of(nodes_up())
+        self.meter.tick(gpus_up())
         if not found.gpus:
             log.warning("no GPU on this cluster: models run on %d CPU cores", found.cpus)
         return found
@@ -88,6 +97,17 @@ class Engine:
         """Name the models that rows will come for, so that small ones share hosts from the start."""
         self._specs.update((key_of(spec), spec) for spec in specs)
 
+    def know(self, models: Iterable[Resolved], kept: Kept) -> None:
+        """What rows of models took in earlier builds of the run: used until they are measured here."""
+        for model in models:
+            if rate := rate_anywhere(kept, model):
+                self._costs.setdefault(key_of(model.spec), (rate.row_s, rate.load_s))
+
+    def measured(self, models: Iterable[Resolved]) -> list[Measured]:
+        """What rows of these models took since this was last asked."""
+        found = ((model, self._tally.take(key_of(model.spec))) for model in models)
+        return [measured_of(model, told) for model, told in found if told]
+
     def run_tasks(self, blocks: list[pa.Table], *steps: Step) -> Iterator[pa.Table]:
         """Run blocks through Ray tasks; yields what the last step returns, receipts or a row for each row, in any
         order.
@@ -98,22 +118,8 @@ class Engine:
         """
         if not blocks:
             return
-        window = max(2, self.cluster.cpus)
         self._warm()
-        # They reserve no core, so that on a small machine the models get them all.
-        strategy = "SPREAD" if len(self.cluster.nodes) > 1 else "DEFAULT"
-        options = {"num_cpus": 0, "max_retries": MAX_TASK_RETRIES, "scheduling_strategy": strategy}
-        task, put = ray.remote(**options)(through), ray.put(steps)
-        waiting, running, asked = deque(blocks), [], []
-        with ray_errors(), stop_requests(lambda: asked.append(True)):
-            while running or (waiting and not asked):
-                while waiting and len(running) < window and not asked:
-                    running.append(task.remote(waiting.popleft(), put))
-                done, running = ray.wait(running, timeout=TICK_S)
-                for answer in ray.get(done):
-                    yield believed(answer)
-        if asked:
-            raise Interrupted("stopped as asked")
+        yield from run_tasks(blocks, steps, self.cluster)
 
     def run(self, work: Iterable[tuple[Task, pa.Table]], ahead: Ahead | None = None) -> Iterator[pa.Table]:
         """Work on the rows of each task, all tasks at once; yields receipts, in any order. Rows whose host is lost are
@@ -164,18 +170,14 @@ class Engine:
             missing = partial(missing_on_nodes, wanted)
             with ray_errors(), waiting_told(missing), stop_requests(stop):
                 while self._in_flight() or (flow.left() and not asked):
+                    if flow.left() and not asked and self.enough():
+                        stop()
                     if flow.left() and not asked:
                         self._decide(schedule, flow)
                         if self._idle() and looks.due():
                             looks.look(schedule, flow)
                             self._give_out(schedule, flow)
-                    for block, answer in self._answers(schedule, flow):
-                        if block.lane.ahead:
-                            looks.ahead.took(answer.receipts)
-                            continue
-                        if ahead and block.rows is not None:
-                            ahead.made(block.rows)
-                        yield answer
+                    yield from looks.waited_for(self._answers(schedule, flow))
             if asked:
                 raise Interrupted("stopped as asked")
         except BaseException as end:
@@ -191,7 +193,9 @@ class Engine:
         """A schedule for this work. Hosts that are there go on; what was measured before is known to it."""
         works = {}
         for model, spec in self._specs.items():
-            row_s, load_s = self._costs.get(model, (ROW_S, LOAD_S))
+            # Without GPUs nothing is known of kinds: an embedded model paints faster than a large one looks.
+            guess = by_kind(spec) if self.cluster.gpus else ROW_S
+            row_s, load_s = self._costs.get(model, (guess, LOAD_S))
             works[model] = Work(spec.batch_size, flow.rows_per_part(model) or spec.batch_size, row_s, load_s)
         planned = self._crews()
         schedule = Schedule(planned, works, self.cluster)
@@ -214,6 +218,7 @@ class Engine:
         if now - flow.looked >= NODES_EVERY_S:
             flow.looked = now
             nodes = nodes_up()
+            self.meter.tick(gpus_up())
             # Nodes that went may come back: until then hosts wait for their place.
             if size_of(nodes) > size_of(schedule.cluster.nodes):
                 schedule.resize(Cluster.of(nodes))
@@ -282,9 +287,11 @@ class Engine:
         flow.settled(block, rows)
         if loading_s:
             schedule.loaded(seat.id, block.model, loading_s)
+            self._tally.loaded(block.model, loading_s)
         seat.loaded.add(block.model)
         schedule.done(seat.id, block.model, block.size, seconds, time.monotonic())
         if isinstance(answer, Done):
+            self._tally.took(seat.id, block.model, self._specs[block.model].batch_size, answer)
             it = schedule.models[block.model]
             self._costs[block.model] = (it.row_s, it.load_s)
         yield block, answer

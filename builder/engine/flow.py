@@ -3,7 +3,9 @@
 import math
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -135,3 +137,13 @@ class AheadLooks:
             schedule.offer(key_of(task.spec), rows.num_rows)
         now = time.monotonic()
         self._next = now + max(AHEAD_EVERY_S, AHEAD_EVERY * (now - began))
+
+    def waited_for(self, answers: Iterable[tuple[Block, Any]]) -> Iterator[Any]:
+        """The answers to blocks that are waited for; those to rows of the next stage are kept for it."""
+        for block, answer in answers:
+            if block.lane.ahead:
+                self.ahead.took(answer.receipts)
+                continue
+            if self.ahead and block.rows is not None:
+                self.ahead.made(block.rows)
+            yield answer

@@ -11,6 +11,7 @@ import multiprocessing as mp
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -170,7 +171,13 @@ class _Host:
 
 
 def _written(task: Task, rows: pa.Table, results: list[Any], halved: int = 0, seconds: float = 0.0) -> Done:
-    return Done(task.write(rows, results, halved), len(results), seconds)
+    return Done(task.write(rows, results, halved), len(results), seconds, device=_device())
+
+
+def _device() -> str:
+    """The GPU that this process has, by its driver's name; "CPU" if it has none or uses none."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_initialized() else "CPU"
 
 
 def _leave_with_parent() -> None:

@@ -61,6 +61,11 @@ def nodes_up() -> list[Node]:
     return max([node_of(resources) for resources in up], heads + workers, key=size_of)
 
 
+def gpus_up() -> float:
+    """The GPUs that are there now."""
+    return sum(node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"])
+
+
 def missing_on_nodes(wanted: list[Crew]) -> str:
     """What hosts need of one node and none that is up has; empty, if there is room for all."""
     up = [node_of(node["Resources"]) for node in ray.nodes() if node["Alive"]]

@@ -206,7 +206,7 @@ class Turns:
 def _joined(done: list[Done]) -> Done:
     """What became of a block, of what became of its pieces."""
     sums = (sum(getattr(each, name) for each in done) for name in ("rows", "seconds", "loading_s"))
-    return Done(pa.concat_tables([each.receipts for each in done]), *sums)
+    return Done(pa.concat_tables([each.receipts for each in done]), *sums, device=done[-1].device)
 
 
 def _at_attempt(piece: pa.Table, deaths: int) -> pa.Table:

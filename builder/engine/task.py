@@ -77,12 +77,13 @@ class Ahead(Protocol):
 @dataclass(frozen=True)
 class Done:
     """A block's receipts, how many of its rows are accounted for, how many seconds its model was busy with them, and
-    how many it took to load before."""
+    how many it took to load before; the name of the device that it ran on."""
 
     receipts: pa.Table
     rows: int
     seconds: float
     loading_s: float = 0.0
+    device: str = ""
 
 
 @dataclass(frozen=True)

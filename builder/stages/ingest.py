@@ -91,7 +91,7 @@ def ingest(
     Raises:
         BuildError: if nothing could be read, or more items failed than the recipe allows.
     """
-    items = _items(source, listed, modality)
+    items = item_rows(source, listed, modality)
     store = accountant.store
 
     def identify_all(todo: pa.Table) -> Iterator[pa.Table]:
@@ -120,7 +120,7 @@ def ingest(
     )
 
 
-def _items(source: Source, listed: list[tuple[str, str]], modality: Modality) -> pa.Table:
+def item_rows(source: Source, listed: list[tuple[str, str]], modality: Modality) -> pa.Table:
     """Each listed item under a key that knows where it is and what it was: place, name and stamp."""
     if not listed:
         raise BuildError("the source of inputs is empty")

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cyclepref._data import (
         build,
+        check,
         demo,
         export,
         failures,
+        init,
         load_recipe,
         merge,
         models,
+        plan,
         prune,
         publish,
         recipes,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from cyclepref._rewards import best_of_n, convert_reward, evaluate, rank, score, train_reward
     from cyclepref.builder import __version__
     from cyclepref.builder.common.images import UnreadableImage
+    from cyclepref.builder.costs.gpus import UnknownGpu
     from cyclepref.builder.dataset.publish import PublishError
     from cyclepref.builder.dataset.reader import DatasetError
     from cyclepref.builder.engine.cluster import EngineError
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from cyclepref.builder.exports.export import ExportError
     from cyclepref.builder.models.endpoint import EndpointError
     from cyclepref.builder.models.loading import ModelError
+    from cyclepref.builder.planning.budget import BudgetError
     from cyclepref.builder.preferences.filters import FilterError
     from cyclepref.builder.preferences.layouts.items import JudgedError
     from cyclepref.builder.preferences.load import load_pairs
@@ -59,6 +64,7 @@ if TYPE_CHECKING:
     from cyclepref.schemas.recipe import Recipe, RecipeError
 
 __all__ = [
+    "BudgetError",
     "BuildError",
     "CyclePrefError",
     "DatasetError",
@@ -85,6 +91,7 @@ __all__ = [
     "RewardModel",
     "StoreError",
     "Unavailable",
+    "UnknownGpu",
     "UnreadableImage",
     "UpkeepError",
     "WrongType",
@@ -92,15 +99,18 @@ __all__ = [
     "audit",
     "best_of_n",
     "build",
+    "check",
     "convert_reward",
     "demo",
     "evaluate",
     "export",
     "failures",
+    "init",
     "load_pairs",
     "load_recipe",
     "merge",
     "models",
+    "plan",
     "prune",
     "publish",
     "rank",
@@ -116,11 +126,13 @@ __all__ = [
 
 # Where each name is defined; a test compares this with the imports above, which are for type checkers.
 _MODULES = {
-    "_data": "build demo export failures load_recipe merge models prune publish recipes stats status verify",
+    "_data": "build check demo export failures init load_recipe merge models plan prune publish recipes stats status "
+    "verify",
     "_pages": "audit report watch",
     "_rewards": "best_of_n convert_reward evaluate rank score train_reward",
     "builder": "__version__",
     "builder.common.images": "UnreadableImage",
+    "builder.costs.gpus": "UnknownGpu",
     "builder.dataset.publish": "PublishError",
     "builder.dataset.reader": "DatasetError",
     "builder.engine.cluster": "EngineError",
@@ -128,6 +140,7 @@ _MODULES = {
     "builder.exports.export": "ExportError",
     "builder.models.endpoint": "EndpointError",
     "builder.models.loading": "ModelError",
+    "builder.planning.budget": "BudgetError",
     "builder.preferences.filters": "FilterError",
     "builder.preferences.layouts.items": "JudgedError",
     "builder.preferences.load": "load_pairs",

@@ -29,6 +29,9 @@ FUNCTIONS = [name for name in cyclepref.__all__ if inspect.isfunction(getattr(cy
 # Where a command's work is done, and the function that it and the face both call; "face": the command calls the face.
 SHARED = {
     "build": ("run_build.py", "run_build", "cyclepref.builder.build.build"),
+    "plan": ("plan.py", "run_plan", "cyclepref.builder.planning.plan.plan"),
+    "check": ("check.py", "run_check", "cyclepref.builder.planning.check.check_recipe"),
+    "init": ("init.py", "run_init", "cyclepref.builder.planning.new_recipe.new_recipe"),
     "demo": ("cli.py", "_demo", "cyclepref.jobs.demo.run_demo"),
     "models": ("models.py", "print_models", "cyclepref.builder.catalog.catalog.CATALOG"),
     "recipes": ("recipes_list.py", "print_recipes", "cyclepref.jobs.recipe_names.shipped_recipes"),

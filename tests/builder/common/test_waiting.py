@@ -83,7 +83,7 @@ class Slow:
 def test_an_item_that_is_never_read_fails_alone_and_the_others_are_read(monkeypatch):
     monkeypatch.setattr(waiting, "READING_S", 1.6)
     names = ["a", "stuck 1", "b", "broken", *(f"stuck {at}" for at in range(2, 6)), "c"]
-    items = ingest._items(Slow(), [(name, "") for name in names], "text")
+    items = ingest.item_rows(Slow(), [(name, "") for name in names], "text")
     began = time.monotonic()
     found = ingest.identify(items, Slow(), "text")
     assert [at for at, id_ in enumerate(found["input_id"].to_pylist()) if id_] == [0, 2, 8]

@@ -21,7 +21,7 @@ from cyclepref.builder.shapeworld.models import WEIGHTS
 from cyclepref.builder.sources.open import open_source
 from cyclepref.builder.stages import load_check
 from cyclepref.builder.stages.accounting import BuildError
-from cyclepref.builder.stages.ingest import _items
+from cyclepref.builder.stages.ingest import item_rows
 from cyclepref.schemas.ids import fingerprint, generation_id, sample_seed
 from cyclepref.schemas.recipe import Recipe, RecipeError, Splits, parse_recipe
 from cyclepref.schemas.sources import ImageFolder
@@ -225,7 +225,7 @@ def test_files_of_one_name_size_and_time_in_two_folders_are_two_inputs(tmp_path)
             Image.new("RGB", (64, 64), (colour, at, 0)).save(path)
             os.utime(path, (1, 1))
     keys = [
-        set(_items(source, source.items(), "image")["source_key"].to_pylist())
+        set(item_rows(source, source.items(), "image")["source_key"].to_pylist())
         for source in (open_source(ImageFolder(source="images", path=str(tmp_path / n)), "image") for n in "ab")
     ]
     assert not keys[0] & keys[1]

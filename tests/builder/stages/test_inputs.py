@@ -25,7 +25,7 @@ def test_every_prompt_is_read_or_fails_and_is_accounted_for(tmp_path):
     lines = [prompt if isinstance(prompt, bytes) else prompt.encode() for prompt in PROMPTS]
     (tmp_path / "p.txt").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines))
     source = open_source(PromptFile(source="prompts", path=str(tmp_path / "p.txt")), "text")
-    items = ingest._items(source, source.items(), "text")
+    items = ingest.item_rows(source, source.items(), "text")
     found = ingest.identify(items, source, "text")
     assert found["error_class"].to_pylist() == list(PROMPTS.values())
     ids = [id_ for id_ in found["input_id"].to_pylist() if id_]
@@ -35,7 +35,7 @@ def test_every_prompt_is_read_or_fails_and_is_accounted_for(tmp_path):
 def test_a_failing_file_whose_name_is_not_utf8_is_a_row_that_can_be_stored(tmp_path):
     os.symlink(tmp_path / "nothing", os.fsencode(tmp_path) + b"/caf\xe9.png")
     source = open_source(ImageFolder(source="images", path=str(tmp_path)), "image")
-    found = ingest.identify(ingest._items(source, source.items(), "image"), source, "image")
+    found = ingest.identify(ingest.item_rows(source, source.items(), "image"), source, "image")
     first_try = found.append_column("attempt", pa.array([1] * found.num_rows))
     ingest.write_sources(first_try, Store(tmp_path / "run"))
     [row] = Store(tmp_path / "run").rows("failures").to_pylist()
@@ -48,7 +48,7 @@ def test_large_images_are_stored_in_several_parts(tmp_path, monkeypatch):
     for colour in ("red", "blue", "white"):
         Image.new("RGB", (4, 4), colour).save(tmp_path / f"{colour}.png")
     source, store = open_source(ImageFolder(source="images", path=str(tmp_path)), "image"), Store(tmp_path / "run")
-    found = ingest.identify(ingest._items(source, source.items(), "image"), source, "image")
+    found = ingest.identify(ingest.item_rows(source, source.items(), "image"), source, "image")
     ingest.write_inputs(found, source, "image", store)
     assert len(store.parts("inputs")) == store.rows("inputs").num_rows == 3
 
@@ -65,7 +65,7 @@ def test_identifying_photos_holds_one_at_a_time_whether_they_are_turned_or_broke
         if at % 2:
             path.write_bytes(path.read_bytes()[:-100_000])
     source = open_source(ImageFolder(source="images", path=str(tmp_path)), "image")
-    items = ingest._items(source, source.items(), "image")
+    items = ingest.item_rows(source, source.items(), "image")
     tracemalloc.start()
     try:
         found = ingest.identify(items, source, "image")
