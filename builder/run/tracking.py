@@ -45,7 +45,7 @@ class Tracked(Protocol):
 
 
 class Tracker:
-    """Sends figures of the stages that have something to do; its run begins with the first of them. Once the tracker
+    """Sends figures of stages; its run begins with the first one that has something to do. Once the tracker
     refuses figures, that is told and the build goes on without it: rows matter more than what is said of them."""
 
     def __init__(self, tracking: Tracking, name: str, about: dict[str, Any]):
@@ -60,7 +60,7 @@ class Tracker:
         Raises:
             TrackingError: if the tracker does not begin a run.
         """
-        if not note["todo"] or self._refused:
+        if self._refused or (self._run is None and not note["todo"]):
             return
         stage, now = note["stage"], time.monotonic()
         if self._last[0] == stage and note["ended"] is None and now - self._last[1] < self.tracking.every_s:
@@ -141,7 +141,7 @@ def figures_of(note: dict[str, Any]) -> dict[str, float]:
     figures = {"wanted": note["rows"], **known, "left": note["todo"] - note["done"]}
     figures["seconds"] = round((note["ended"] or time.time()) - note["began"], 2)
     speed = note["rows_a_second"]
-    if note["ended"] is not None and figures["seconds"]:
+    if note["ended"] is not None and note["done"] and figures["seconds"]:
         speed = note["done"] / figures["seconds"]
     if speed is not None:
         figures["rows_a_second"] = round(speed, 3)
