@@ -10,6 +10,8 @@ from synthetic_run import synthetic_run
 
 # Names the browser, and says that it must be there: without it, tests with a browser are skipped where there is none.
 VARIABLE = "CYCLEPREF_BROWSER"
+# Nothing takes so long, even where much else runs: whoever waits this long waits for what never comes.
+TIMEOUT_MS = 90_000
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
     *("--disable-sync", "--no-first-run"),
@@ -31,13 +33,14 @@ def chromium() -> Iterator:
         browser.close()
 
 
-@pytest.fixture
-def open_page(chromium):
+@pytest.fixture(scope="session")
+def open_page(chromium) -> Iterator:
     """Open an address in a window of its own and collect what goes wrong there."""
     contexts = []
 
-    def opened(address: str, width: int = 1200, scheme: str = "light", offline: bool = True):
-        context = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    def opened(address: str, width: int = 1200, offline: bool = True):
+        context = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme="light")
+        context.set_default_timeout(TIMEOUT_MS)
         contexts.append(context)
         context.set_offline(offline)
         page = context.new_page()

@@ -51,7 +51,7 @@ def synthetic_run(
     out: Path, cycle_name: str, inputs: int, seeds: int = 2, hostile: bool = False, first: int = 0
 ) -> Path:
     """Write `inputs` inputs with a candidate of each model, `seeds` reconstructions of each, and two metrics. Later
-    models are better more often than not."""
+    models are better more often than not; the metrics disagree on every fifteenth input."""
     cycle, store, rng = CYCLES[cycle_name], Store(out), random.Random(inputs)
     content = Contents(rng, hostile)
     models = [f"{name} {HOSTILE[at]}" for at, name in enumerate(MODELS)] if hostile else MODELS
@@ -72,7 +72,7 @@ def synthetic_run(
                 seed = sample_seed(0, id_, sample, "backward")
                 back.append(result | _about("backward", again, candidate["content_id"], seed))
                 value = min(1.0, max(0.0, rng.gauss(level, 0.05)))
-                for row in _similarities(id_, result["content_id"], value):
+                for row in _similarities(id_, result["content_id"], value, odd=at % 15 == 7):
                     similar.append(row)
                     samples.append(row | {"generation_id": key, "sample_index": sample})
     store.write_part("inputs", _table(sources, records.INPUT))
@@ -105,10 +105,12 @@ def _about(model: str, key: str, source: str, seed: int) -> dict:
     return {**ids, "model": model, "seed": seed, "draw": 0, "sample_index": 0, "status": "ok", "code_version": "test"}
 
 
-def _similarities(input_id: str, content: str, closeness: float) -> list[dict]:
+def _similarities(input_id: str, content: str, closeness: float, odd: bool) -> list[dict]:
+    """The values of both metrics, which say the opposite of each other on an `odd` input."""
+    distance = closeness**2 if odd else 1 - closeness**2
     return [
         {"similarity_id": digest(input_id, content, metric), "input_id": input_id, "content_id": content,
-         "metric": metric, "fingerprint": digest(metric), "value": closeness if higher else 1 - closeness**2,
+         "metric": metric, "fingerprint": digest(metric), "value": closeness if higher else distance,
          "code_version": "test"}
         for metric, higher in METRICS.items()
     ]  # fmt: skip
