@@ -146,6 +146,8 @@ def hours_text(hours: float) -> str:
     """Hours as a person reads them."""
     if hours >= 10 or not hours:
         return f"{hours:,.0f}"
+    if hours < 0.01:
+        return "under 0.01"
     return f"{hours:.1f}" if hours >= 1 else f"{hours:.2g}"
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cyclepref.builder.costs.gpus import Gpu, gpu_named
+from cyclepref.schemas.direct_specs import DenoisingSpec, DirectSpec
 from cyclepref.schemas.specs import CaptionerSpec, EndpointSpec, MetricSpec, PainterSpec, SafetySpec
 
 # What a row takes in seconds on a GPU, by kind, where nothing is known but that.
@@ -74,6 +75,8 @@ def assumed(spec: Any, gpu: Gpu | None, cores: int = 1) -> Rate:
         return Rate(scaled, load_s, f"stated for a {other}, by the operations of both", 1.7)
     if isinstance(spec, EndpointSpec):
         return Rate(BY_KIND["captioner"], IMPORTS_S, "by kind: a server's speed is not known", 5)
+    if isinstance(spec, DirectSpec) and spec.model is not None and spec.model.parameters:
+        return _direct(spec, gpu, cores)
     if isinstance(spec, MetricSpec | SafetySpec):
         row_s = METRIC_S.get(spec.kind, BY_KIND["safety"])
         return Rate(row_s * (1 if gpu else 5), load_s, "by kind", 3)
@@ -107,6 +110,19 @@ def _captioner(spec: CaptionerSpec, gpu: Gpu | None, cores: int, load_s: float) 
     bandwidth = gpu.tbytes * 1e12 * BANDWIDTH_REACHED if gpu else cores * 5e9
     step = max(STEP_S if gpu else 0.005, (spec.weight_gb or 0) * 1e9 / bandwidth + said * spec.batch_size)
     return Rate(reading + spec.max_new_tokens * step / spec.batch_size, load_s, "its parameters and tokens", 2.0)
+
+
+def _direct(spec: DirectSpec, gpu: Gpu | None, cores: int) -> Rate:
+    """A metric that reads candidates by a model: one pass over a picture and its text, or one step for each draw."""
+    model = spec.model
+    load_s = IMPORTS_S + (model.weight_gb or 1.0) * 1e9 / READ_BYTES_S
+    if isinstance(spec, DenoisingSpec):
+        # A draw is one pass of the denoiser; `step_tflop` may count guidance's second one.
+        once = model.model_copy(update={"steps": spec.draws, "guidance": 0.0})
+        return _painter(once, gpu, cores, load_s)
+    tokens = IMAGE_TOKENS if model.parameters > SMALL else SMALL_TOKENS
+    row_s = 2 * model.parameters * tokens / 1e12 / _tflops(model, gpu, cores)
+    return Rate(row_s, load_s, "its parameters and tokens", 2.0)
 
 
 def _tflops(spec: Any, gpu: Gpu | None, cores: int) -> float:

@@ -15,11 +15,13 @@ from cyclepref.builder.planning.facts import known
 from cyclepref.builder.planning.fit import misfits, places
 from cyclepref.builder.planning.hardware import Hardware
 from cyclepref.builder.recipe_check import examined
+from cyclepref.builder.run.tracking import package_missing
 from cyclepref.builder.sources.open import open_source
 from cyclepref.builder.stages.ingest import list_items
 from cyclepref.builder.stages.needs import needs
 from cyclepref.builder.stages.safety import safety_spec
 from cyclepref.schemas.cycle import CYCLES
+from cyclepref.schemas.direct_specs import DirectSpec
 from cyclepref.schemas.publishing import Safety
 from cyclepref.schemas.recipe import MetricChoice, ModelChoice, RecipeError, recipe_settings
 from cyclepref.schemas.resolved import Resolved
@@ -60,7 +62,7 @@ def check_recipe(
                 faults.append("inputs: the source is empty")
         except RecipeError as error:
             faults.append(str(error))
-    faults += _weights(specs)
+    faults += [*_weights(specs), *(package_missing(recipe.tracking) if recipe else [])]
     named = {spec.name: known(spec).spec for spec in specs}
     if on and on.gpu:
         faults += [*misfits(named.values(), on.gpu), *places(named, on.cluster)]
@@ -77,7 +79,7 @@ def _weights(specs: Iterable[Spec]) -> list[str]:
             model = resolve(spec, lock)
         except RecipeError as error:
             # What a metric lacks before its weights matter was told with its place in the file.
-            if isinstance(spec, MetricSpec) and spec.repo is None:
+            if isinstance(spec, MetricSpec) and spec.repo is None and not isinstance(spec, DirectSpec):
                 faults += needs([Resolved(spec, {})])
             else:
                 faults.append(str(error))
@@ -93,6 +95,7 @@ def _specs(content: dict[str, Any]) -> Iterator[Spec]:
     """The models and metrics of a recipe that can be told, what is wrong with the others has been said."""
     cycle = content.get("cycle")
     shape = CYCLES.get(cycle) if isinstance(cycle, str) else None
+    backward = salvage(ModelChoice, content.get("backward"))
     for at, kind, given in _choices(content):
         choice = salvage(kind, given)
         if choice is None or (shape is None and kind is not Safety):
@@ -101,7 +104,10 @@ def _specs(content: dict[str, Any]) -> Iterator[Spec]:
             if kind is Safety:
                 yield safety_spec(choice)
             elif kind is MetricChoice:
-                yield metric_spec(choice, shape.input)
+                metric = metric_spec(choice, shape.input, backward)
+                # One whose model is the backward one, which is no model: that was said.
+                if not isinstance(metric, DirectSpec) or metric.model is not None:
+                    yield metric
             else:
                 yield model_spec(choice, shape.backward_kind if at == ("backward",) else shape.forward_kind)
 

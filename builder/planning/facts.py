@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclepref.builder.catalog.catalog import CATALOG
+from cyclepref.schemas.direct_specs import DirectSpec
 from cyclepref.schemas.specs import ModelSpec, PainterSpec
 
 # "llava-1.5-13b-hf", "Qwen3-VL-8B", "sana_1600M": a number of parameters as names carry it.
@@ -25,7 +26,10 @@ class Known:
 
 
 def known(spec: Any) -> Known:
-    """Fill in what the spec of a model does not say about its size."""
+    """Fill in what the spec of a model, or of the model of a metric, does not say about its size."""
+    if isinstance(spec, DirectSpec) and spec.model is not None:
+        inner = known(spec.model)
+        return Known(spec.model_copy(update={"model": inner.spec}), inner.assumption)
     if not isinstance(spec, ModelSpec):
         return Known(spec)
     filled: dict[str, Any] = {}

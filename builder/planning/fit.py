@@ -6,6 +6,7 @@ from typing import Any
 
 from cyclepref.builder.costs.gpus import Gpu
 from cyclepref.builder.engine.plan import Cluster, PlanError, crews
+from cyclepref.schemas.direct_specs import DirectSpec
 from cyclepref.schemas.specs import CaptionerSpec, ModelSpec
 
 LESS = "lower its dtype or batch_size, use a smaller model"
@@ -23,6 +24,8 @@ class Fit:
 
 def fit(spec: Any, gpu: Gpu) -> Fit:
     """Whether a model fits a type of GPU. `spec.parameters` should be filled in where it can be known."""
+    if isinstance(spec, DirectSpec) and spec.model is not None:
+        return fit(spec.model.model_copy(update={"num_gpus": spec.num_gpus}), gpu)
     if not isinstance(spec, ModelSpec) or spec.num_gpus == 0:
         return Fit(None, gpu.memory_gb, None)
     # Captioners are spread over whole GPUs by their layers; a pipeline sits on one.

@@ -17,6 +17,7 @@ from cyclepref.builder.planning.waves import Pool, waves
 from cyclepref.builder.run.store import Store
 from cyclepref.builder.sources.open import open_source
 from cyclepref.builder.stages.ingest import list_items
+from cyclepref.schemas.direct_specs import DirectSpec
 from cyclepref.schemas.recipe import Recipe
 from cyclepref.schemas.specs import CaptionerSpec, ModelSpec, PainterSpec
 
@@ -161,7 +162,7 @@ def plan(
 def _line(part: Part, rate: Rate, hardware: Hardware) -> Line:
     share = part.spec.num_gpus if hardware.gpus else 1
     hours = part.left * rate.row_s * share / HOUR
-    fits = fit(part.spec, hardware.gpu) if hardware.gpu and isinstance(part.spec, ModelSpec) else None
+    fits = fit(part.spec, hardware.gpu) if hardware.gpu and isinstance(part.spec, ModelSpec | DirectSpec) else None
     return Line(part, rate, fits, hours, hours / rate.factor, hours * rate.factor)
 
 

@@ -46,8 +46,12 @@ def roles(recipe: Recipe) -> list[Role]:
     forward = [Role("candidates", model_spec(c, cycle.forward_kind), c.samples) for c in recipe.forward]
     candidates = sum(choice.samples for choice in recipe.forward)
     back = candidates * recipe.backward.samples
-    found = [*forward, Role("reconstructions", model_spec(recipe.backward, cycle.backward_kind), back)]
-    found += [Role("scores", metric_spec(c, cycle.input), back) for c in recipe.all_metrics]
+    metrics = [metric_spec(choice, cycle.input, recipe.backward) for choice in recipe.all_metrics]
+    found = list(forward)
+    # As `cyclepref.builder.stages.derive.Models.reconstructs`: metrics of candidates themselves need none.
+    if any(spec.compares == "reconstruction" for spec in metrics):
+        found.append(Role("reconstructions", model_spec(recipe.backward, cycle.backward_kind), back))
+    found += [Role("scores", spec, back if spec.compares == "reconstruction" else candidates) for spec in metrics]
     if recipe.safety:
         pictures = 1 if cycle.input == "image" else candidates
         shown = back if recipe.dataset.reconstructions and cycle.input == "image" else 0
@@ -109,7 +113,8 @@ def _settled(recipe: Recipe, lock: dict[str, Any]) -> tuple[Models, str | None]:
         except RecipeError as error:
             unknown = f"rows of {choice.label} in the run directory are not counted: {error}"
     backward = Use(resolve(model_spec(recipe.backward, cycle.backward_kind), lock), recipe.backward.samples)
-    return Models(forward, backward, [resolve(metric_spec(c, cycle.input), lock) for c in recipe.all_metrics]), unknown
+    metrics = [resolve(metric_spec(c, cycle.input, recipe.backward), lock) for c in recipe.all_metrics]
+    return Models(forward, backward, metrics), unknown
 
 
 def _inputs(store: Store, source: Any, listed: list[tuple[str, str]], modality: Modality) -> tuple[pa.Table, int]:
@@ -175,7 +180,8 @@ def parts(roles_: list[Role], inputs: int, there_: There, specs: Mapping[str, Sp
             wanted = there_.wanted.get(key, 0) + role.each * coming * (1 - there_.shared)
             left = wanted - there_.rows.get(key, 0)
         elif role.stage == "scores":
-            wanted = there_.wanted.get(key, 0) + left
+            more = role.each * coming if role.spec.compares == "candidate" else left
+            wanted = there_.wanted.get(key, 0) + more
         else:
             wanted = role.each * inputs
         found.append(Part(*key, specs[role.spec.name], round(wanted), there_.rows.get(key, 0)))

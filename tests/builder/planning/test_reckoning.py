@@ -65,6 +65,21 @@ def test_a_plan_changes_nothing_in_a_run(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))} == before
 
 
+@pytest.mark.usefixtures("hashed_models")
+def test_a_metric_of_candidates_needs_no_reconstructions_and_costs_by_its_model():
+    alone = plan(small_recipe("t2i2t", metric={"metric": "backward-likelihood"}), CPU, inputs=50)
+    assert alone.of_stage("reconstructions") == []
+    [score] = alone.of_stage("scores")
+    assert score.part.wanted == 100
+    assert score.rate.why == "its parameters and tokens"
+    metrics = [{"metric": "backward-likelihood"}, {"metric": "sbert"}]
+    pairs = {"min_margin": 0.0, "by": "sbert"}
+    both = plan(small_recipe("t2i2t", metric=None, metrics=metrics, pairs=pairs), CPU, inputs=50)
+    assert [line.part.wanted for line in both.of_stage("reconstructions")] == [100]
+    assert [line.part.wanted for line in both.of_stage("scores")] == [100, 100]
+    assert both.hours > 0
+
+
 def test_a_model_that_does_not_fit_its_gpu_is_a_fault_with_ways_out():
     made = plan(shipped("better_i2t"), hardware(1, "L4"), inputs=10)
     [fault] = made.faults
