@@ -16,15 +16,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cyclepref._data import (
         build,
-        check,
         demo,
         export,
         failures,
-        init,
         load_recipe,
         merge,
         models,
-        plan,
         prune,
         publish,
         recipes,
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
         verify,
     )
     from cyclepref._pages import audit, report, watch
+    from cyclepref._planning import check, init, plan
     from cyclepref._rewards import best_of_n, convert_reward, evaluate, rank, score, train_reward
     from cyclepref.builder import __version__
     from cyclepref.builder.common.images import UnreadableImage
@@ -126,9 +124,9 @@ __all__ = [
 
 # Where each name is defined; a test compares this with the imports above, which are for type checkers.
 _MODULES = {
-    "_data": "build check demo export failures init load_recipe merge models plan prune publish recipes stats status "
-    "verify",
+    "_data": "build demo export failures load_recipe merge models prune publish recipes stats status verify",
     "_pages": "audit report watch",
+    "_planning": "check init plan",
     "_rewards": "best_of_n convert_reward evaluate rank score train_reward",
     "builder": "__version__",
     "builder.common.images": "UnreadableImage",
