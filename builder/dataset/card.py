@@ -207,7 +207,7 @@ def _counts(facts: Facts) -> list[str]:
 
 def _statistics(facts: Facts, found: dict[str, Any], pictures: dict[str, str]) -> list[str]:
     length, identity, near = found["length"], found["identity"], found["duplicates"]["near"]
-    per_input, open_ = found["pairs_per_input"], found["transitivity"]
+    per_input, open_, model = found["pairs_per_input"], found["transitivity"], found["model_mean"]
     splits = [[name, count["inputs"], count["candidates"], count["pairs"]] for name, count in found["splits"].items()]
     scores = [[escape(name), f"{of['mean']:.4g}", *_values(of["quantiles"])] for name, of in found["scores"].items()]
     return [
@@ -220,6 +220,9 @@ def _statistics(facts: Facts, found: dict[str, Any], pictures: dict[str, str]) -
         f"{per_input['without']} inputs have none.",
         f"- Length bias: the longer candidate is the chosen one in {_share(length['longer_chosen'])} of the pairs.",
         f"- Model bias: the models' names alone predict {_share(identity['predicts'])} of the pairs.",
+        f"- Which model, or which candidate: {_share(model['within'])} of the pairs are of one model with itself; the "
+        f"models' mean scores alone predict {_share(model['predicts'])} of the pairs, and {_share(model['explains'])} "
+        "of the scores' variance within an input lies between models.",
         f"- Transitivity: {open_['cyclic']} of {open_['triangles']} triangles of pairs are circles; {open_['open']} "
         "chains a > b > c lack the pair a > c.",
         f"- Duplicates: {found['duplicates']['made_by_several_models']} candidates were made by several models, "

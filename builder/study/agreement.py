@@ -42,6 +42,19 @@ class Gain:
     inputs: int
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A share in [0, 1], its 95% interval (inputs are drawn with all their pairs), and its number of pairs.
+
+    All but `pairs` are None if there are no pairs.
+    """
+
+    share: float | None
+    low: float | None
+    high: float | None
+    pairs: int
+
+
 def truths(store: Store, cycle: Cycle) -> dict[str, float]:
     """True alignment in [0, 1] of every candidate of a ShapeWorld run, by its generation_id.
 
@@ -108,12 +121,47 @@ def gain(pairs: pa.Table, truth: dict[str, float], score: Callable[[str], float]
     if not informative.num_rows:
         return Gain(None, None, None, 0, 0)
     ahead = _right(informative, truth, score) - _right(informative, truth, None)
-    _, owner = np.unique(informative["input_id"].to_pylist(), return_inverse=True)
-    total, count = np.bincount(owner, ahead), np.bincount(owner)
+    low, high, inputs = _interval(ahead, informative, seed)
+    return Gain(float(ahead.mean()), low, high, len(ahead), inputs)
+
+
+def share_interval(
+    pairs: pa.Table, truth: dict[str, float], score: Callable[[str], float] | None = None, seed: int = 0
+) -> tuple[float, float]:
+    """The 95% interval of `agreement`, with the bootstrap by input of `gain`.
+
+    Raises ValueError if no pair has unequal truth.
+    """
+    informative = _informative(pairs, truth)
+    if not informative.num_rows:
+        raise ValueError("without a pair of unequal truth there is no interval: ask `agreement` first")
+    return _interval(_right(informative, truth, score), informative, seed)[:2]
+
+
+def estimate(pairs: pa.Table, truth: dict[str, float], score: Callable[[str], float] | None = None) -> Estimate:
+    """`agreement` with its interval."""
+    found = agreement(pairs, truth, score)
+    low, high = share_interval(pairs, truth, score) if found.pairs else (None, None)
+    return Estimate(found.share, low, high, found.pairs)
+
+
+def tied(pairs: pa.Table, truth: dict[str, float]) -> Estimate:
+    """The share of pairs, of all, whose candidates are equally true: labelled although neither is better."""
+    if not pairs.num_rows:
+        return Estimate(None, None, None, 0)
+    level = np.array([truth[a] == truth[b] for a, b in zip(*_sides(pairs), strict=True)], dtype=float)
+    low, high, _ = _interval(level, pairs, seed=0)
+    return Estimate(float(level.mean()), low, high, pairs.num_rows)
+
+
+def _interval(values: np.ndarray, pairs: pa.Table, seed: int) -> tuple[float, float, int]:
+    """The 95% interval of the mean of the pairs' values if inputs are drawn with all their pairs; how many inputs."""
+    _, owner = np.unique(pairs["input_id"].to_pylist(), return_inverse=True)
+    total, count = np.bincount(owner, values), np.bincount(owner)
     inputs = len(count)
     draws = np.random.default_rng(seed).multinomial(inputs, [1 / inputs] * inputs, size=DRAWS)
     low, high = np.percentile((draws @ total) / (draws @ count), [2.5, 97.5])
-    return Gain(float(ahead.mean()), float(low), float(high), len(ahead), inputs)
+    return float(low), float(high), inputs
 
 
 def _informative(pairs: pa.Table, truth: dict[str, float]) -> pa.Table:
