@@ -342,4 +342,8 @@ def _thresholds(rule: Pairing) -> str:
         parts.append(f"by at least {rule.min_margin_sd:g} paired standard errors over the reconstructions' seeds")
     if rule.poor_chosen is not None:
         parts.append(f"and whose chosen candidate scores no worse than {rule.poor_chosen:g}")
+    if rule.within == "model":
+        parts.append("and only two candidates that some model made both of")
+    if rule.balance is not None:
+        parts.append(f"at least {rule.balance:.0%} of an input's pairs being of one model with itself")
     return ", ".join(parts)

@@ -16,7 +16,7 @@ import datasets
 import torch
 
 from cyclepref.builder.shapeworld import models
-from cyclepref.builder.study import best_of_n, method, quality, rewards
+from cyclepref.builder.study import best_of_n, method, quality, rewards, supervision
 
 
 def models_table(results: dict[str, Any]) -> list[str]:
@@ -126,7 +126,7 @@ def _percent(share: float | None) -> str:
     return "none" if share is None else f"{100 * share:.1f}%"
 
 
-PARTS = ("models", "method", "rewards", "best-of-n")
+PARTS = ("models", "method", "supervision", "rewards", "best-of-n")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -147,6 +147,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         found = method.measure(options.demo)
         say("method", found, method_table(found))
     finished = method.read_demo(options.demo)
+    if "supervision" in options.parts:
+        found = supervision.measure(finished["i2t2i"])
+        say("supervision", found, supervision.table(found))
     if "rewards" in options.parts:
         found = rewards.measure(options.demo, finished)
         say("rewards", found, rewards_table(found))
