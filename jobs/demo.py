@@ -19,8 +19,9 @@ from cyclepref.builder.engine.engine import Engine
 from cyclepref.builder.reward.training.settings import TrainSettings
 from cyclepref.builder.run.blocks import Blocks
 from cyclepref.builder.run.store import Store
-from cyclepref.builder.study import agreement
-from cyclepref.builder.study.agreement import Share
+from cyclepref.builder.study import agreement, by_model
+from cyclepref.builder.study.agreement import Estimate, Share
+from cyclepref.builder.study.method import Finished
 from cyclepref.jobs.run_build import counts_table
 from cyclepref.schemas.cycle import CYCLES
 from cyclepref.schemas.ids import generation_id, sample_seed
@@ -106,29 +107,39 @@ def _summary(out: Path, name: str, run: dict[str, Any]) -> dict[str, Any]:
     """How often one cycle's pairs agree with the truth, and the reward model on inputs that it was not trained on."""
     from cyclepref.builder.reward.model import RewardModel
 
-    store, cycle = Store(out / name), CYCLES[name]
-    pairs, truth, length = store.read_view("pairs"), agreement.truths(store, cycle), agreement.lengths(store, cycle)
+    found = Finished.read(out / name)
+    pairs, truth, length = found.pairs, found.truth, agreement.lengths(found.store, found.recipe.shape)
     untrained = RewardModel.from_captioner(START, **REWARD.head.model_dump())
     trained = RewardModel.from_pretrained(out / "reward")
     before, reward = (_test_rewards(model, out / name, run) for model in (untrained, trained))
     unseen = pairs.filter(pc.is_in(pairs["chosen_id"], value_set=pa.array(list(reward), pa.string())))
-    shares = {
-        "cycle": agreement.agreement(pairs, truth),
-        "cycle_by_margin_quartile": agreement.by_margin_quartile(pairs, truth),
-        "cycle_on_unseen_inputs": agreement.agreement(unseen, truth),
-        "reward": agreement.agreement(unseen, truth, reward.__getitem__),
-        "reward_before_training": agreement.agreement(unseen, truth, before.__getitem__),
-        "length_baseline": agreement.agreement(pairs, truth, length.__getitem__),
+    unseen_same = by_model.within(unseen)
+    estimates = {
+        "cycle": agreement.estimate(pairs, truth),
+        "cycle_on_unseen_inputs": agreement.estimate(unseen, truth),
+        "reward": agreement.estimate(unseen, truth, reward.__getitem__),
+        "reward_before_training": agreement.estimate(unseen, truth, before.__getitem__),
+        "cycle_same_model_on_unseen_inputs": agreement.estimate(unseen_same, truth),
+        "reward_same_model": agreement.estimate(unseen_same, truth, reward.__getitem__),
+        "reward_before_training_same_model": agreement.estimate(unseen_same, truth, before.__getitem__),
+        "length_baseline": agreement.estimate(pairs, truth, length.__getitem__),
+        **by_model.estimates(pairs, found.every_two, truth, found.means),
     }
+    tied = agreement.tied(pairs, truth)
+    shares = estimates | {"cycle_by_margin_quartile": agreement.by_margin_quartile(pairs, truth)}
     return {
         "inputs": run["counts"]["inputs"]["unique"],
-        "candidates": store.read_view("candidates").num_rows,
+        "candidates": found.store.read_view("candidates").num_rows,
         "pairs": pairs.num_rows,
         "seconds": round(sum(run["seconds"].values()), 1),
         "seconds_by_stage": run["seconds"],
+        "tied_share": tied.share,
+        "tied_share_interval": [tied.low, tied.high],
         "reward_gain": asdict(agreement.gain(unseen, truth, reward.__getitem__)),
+        "model_mean_gain": asdict(by_model.gain_of_means(pairs, truth, found.means)),
         "agreement": {key: _values(value, "share") for key, value in shares.items()},
         "agreement_pairs": {key: _values(value, "pairs") for key, value in shares.items()},
+        "agreement_intervals": {key: [value.low, value.high] for key, value in estimates.items()},
     }
 
 
@@ -142,7 +153,7 @@ def _test_rewards(model: Any, folder: Path, run: dict[str, Any]) -> dict[str, fl
     return dict(zip(rewards["generation_id"].to_pylist(), rewards["reward"].to_pylist(), strict=True))
 
 
-def _values(shares: Share | list[Share], field: str) -> Any:
+def _values(shares: Share | Estimate | list[Share], field: str) -> Any:
     if isinstance(shares, list):
         return [asdict(share)[field] for share in shares]
     return asdict(shares)[field]
@@ -168,12 +179,20 @@ def _print(summary: dict[str, Any], out: Path) -> None:
     for name in CYCLES:
         table.add_column(name, justify="right")
     rows = {
-        "pairs": lambda s: str(s["pairs"]),
+        "pairs": lambda s: f"{s['pairs']:,}",
+        "  of equal truth, left out below": lambda s: _percent(s["tied_share"]),
+        "  the others": lambda s: f"{s['agreement_pairs']['cycle']:,}",
         "cycle score": lambda s: _percent(s["agreement"]["cycle"]),
         "  by margin quartile": lambda s: " ".join(map(_percent, s["agreement"]["cycle_by_margin_quartile"])),
+        "  pairs of one model": lambda s: _of(s, "same_model"),
+        "  every two candidates of one model": lambda s: _of(s, "same_model_every_two"),
+        "  upsets: the worse model's is better": lambda s: _of(s, "upsets"),
+        "the model with the better mean is better": lambda s: _percent(s["agreement"]["model_mean_baseline"]),
+        "  its gain over the score, 95% interval": lambda s: _interval(s["model_mean_gain"]),
         "on unseen inputs: cycle score": lambda s: _percent(s["agreement"]["cycle_on_unseen_inputs"]),
         "on unseen inputs: reward model": lambda s: _percent(s["agreement"]["reward"]),
         "  its gain, 95% interval": lambda s: _interval(s["reward_gain"]),
+        "  on pairs of one model": lambda s: _of(s, "reward_same_model"),
         "  before training on the pairs": lambda s: _percent(s["agreement"]["reward_before_training"]),
         "longer is better": lambda s: _percent(s["agreement"]["length_baseline"]),
         "seconds": lambda s: f"{s['seconds']:.0f}",
@@ -187,6 +206,13 @@ def _print(summary: dict[str, Any], out: Path) -> None:
     console.print(plain(f"reward model    {out / 'reward'}"), soft_wrap=True)
     console.print(plain(f"summary         {out / 'summary.json'}"), soft_wrap=True)
     console.print(f"in {summary['seconds']:.0f} s")
+
+
+def _of(summary: dict[str, Any], name: str) -> str:
+    pairs, (low, high) = summary["agreement_pairs"][name], summary["agreement_intervals"][name]
+    if not pairs:
+        return "none"
+    return f"{_percent(summary['agreement'][name])} of {pairs:,}, {100 * low:.0f} to {100 * high:.0f}"
 
 
 def _interval(gain: dict[str, Any]) -> str:

@@ -50,6 +50,13 @@ def _splits(found: dict[str, Any]) -> Table:
     return table
 
 
+MODEL_MEAN = {
+    "within": "pairs of one model with itself",
+    "predicts": "predicted by the models' mean scores",
+    "explains": "variance of an input's scores between models",
+}
+
+
 def _shortcuts(found: dict[str, Any]) -> Table:
     table = _table("what to know before training", "", "")
     per_input, near, chains = found["pairs_per_input"], found["duplicates"]["near"], found["transitivity"]
@@ -58,6 +65,8 @@ def _shortcuts(found: dict[str, Any]) -> Table:
     table.add_row("longer candidate is chosen", _share(found["length"]["longer_chosen"]))
     table.add_row("predicted by length alone", _share(found["length"]["predicts"]))
     table.add_row("predicted by the models' names alone", _share(found["identity"]["predicts"]))
+    for name, label in MODEL_MEAN.items():
+        table.add_row(label, _share(found["model_mean"][name]))
     table.add_row("circles among triangles of pairs", f"{chains['cyclic']:,} of {chains['triangles']:,}")
     table.add_row("chains a > b > c without a > c", f"{chains['open']:,}")
     table.add_row("candidates made by several models", f"{found['duplicates']['made_by_several_models']:,}")

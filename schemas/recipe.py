@@ -106,6 +106,15 @@ class Pairing(Section):
     by: str | None = None
     mix: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=2)] | None = None
     scale: Literal["constants", "rank"] | None = None
+    within: Literal["any", "model"] = "any"
+    balance: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @rule("within", "balance")
+    def _nothing_to_balance(self) -> Iterator[Fault]:
+        if self.within == "model" and self.balance is not None:
+            yield Fault(
+                ("balance",), f"all pairs are of one model, so balance {self.balance:g} has no effect: drop one"
+            )
 
     @rule("mix", "scale")
     def _a_scale_is_of_a_mix(self) -> Iterator[Fault]:

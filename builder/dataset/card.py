@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cyclepref.builder.common.markdown import escape
+from cyclepref.builder.dataset.card_figures import people_section, picture, statistics_section, table
 from cyclepref.builder.dataset.licences import UNKNOWN, strictest
 from cyclepref.builder.pairing.pair import Direction
 from cyclepref.builder.run.notices import notices
@@ -90,8 +91,8 @@ def card(facts: Facts, statistics: dict[str, Any], pictures: dict[str, str], con
         _opening(facts, pictures, configs),
         _making(facts),
         _counts(facts),
-        _statistics(facts, statistics, pictures),
-        *([_people(facts.audit)] if facts.audit and facts.audit["scorers"] else []),
+        statistics_section(notices(facts.counts), statistics, pictures),
+        *([people_section(facts.audit)] if facts.audit and facts.audit["scorers"] else []),
         _licence(facts),
     )
     return "\n".join(line for section in sections for line in [*section, ""])
@@ -112,7 +113,7 @@ def _opening(facts: Facts, pictures: dict[str, str], configs: tuple[str, ...]) -
         f"Preference pairs for image-text alignment without human labels, by the cycle {arrow}: {_judged_by(facts)} is "
         f"the chosen one. Built with CyclePref {facts.version}.",
         "",
-        *_picture("Inputs with their candidates and cycle scores", pictures.get("examples")),
+        *picture("Inputs with their candidates and cycle scores", pictures.get("examples")),
         "## How to load it",
         "",
         "PATH is this repository's id, or a folder with its files.",
@@ -203,85 +204,8 @@ def _counts(facts: Facts) -> list[str]:
             for model, count in counts.get(stage, {}).items()
         ),
         "",
-        *_table([name.replace("_", " ") for name in counts["pairs"]], [list(counts["pairs"].values())]),
+        *table([name.replace("_", " ") for name in counts["pairs"]], [list(counts["pairs"].values())]),
     ]
-
-
-def _statistics(facts: Facts, found: dict[str, Any], pictures: dict[str, str]) -> list[str]:
-    length, identity, near = found["length"], found["identity"], found["duplicates"]["near"]
-    per_input, open_ = found["pairs_per_input"], found["transitivity"]
-    splits = [[name, count["inputs"], count["candidates"], count["pairs"]] for name, count in found["splits"].items()]
-    scores = [[escape(name), f"{of['mean']:.4g}", *_values(of["quantiles"])] for name, of in found["scores"].items()]
-    return [
-        "## What is in it",
-        "",
-        *(f"> **Warning.** {escape(warning)}\n" for warning in [*notices(facts.counts), *found["warnings"]]),
-        *_table(["split", "inputs", "candidates", "pairs"], splits),
-        "",
-        f"- Pairs per input: {per_input['min']} to {per_input['max']}, mean {per_input['mean']:.1f}; "
-        f"{per_input['without']} inputs have none.",
-        f"- Length bias: the longer candidate is the chosen one in {_share(length['longer_chosen'])} of the pairs.",
-        f"- Model bias: the models' names alone predict {_share(identity['predicts'])} of the pairs.",
-        f"- Transitivity: {open_['cyclic']} of {open_['triangles']} triangles of pairs are circles; {open_['open']} "
-        "chains a > b > c lack the pair a > c.",
-        f"- Duplicates: {found['duplicates']['made_by_several_models']} candidates were made by several models, "
-        f"{found['duplicates']['shared_by_several_inputs']} are equal to one of another input; of every two candidates "
-        f"of an input {near['near']} of {near['compared']} are near-duplicates (in {near['inputs']} inputs).",
-        "",
-        "Cycle scores and margins (quantiles):",
-        "",
-        *_table(
-            ["", "mean", "least", "5%", "25%", "median", "75%", "95%", "greatest"],
-            [*scores, *([["margin of a pair", "", *_values(found["margins"])]] if found["margins"] else [])],
-        ),
-        "",
-        *_picture("Histograms of the cycle scores", pictures.get("scores")),
-        "Pairs that the row's model won against the column's:",
-        "",
-        *_table(
-            ["model", *(str(at + 1) for at in range(len(found["models"])))],
-            [[f"{at + 1} {escape(name)}", *found["wins"][at]] for at, name in enumerate(found["models"])],
-        ),
-        "",
-        *_picture("How often each model won against each other", pictures.get("wins")),
-        *_histogram_table(found["scores"]),
-    ]
-
-
-def _people(found: dict[str, Any]) -> list[str]:
-    """What people said of some of the pairs, without their names."""
-    rows = [
-        [escape(name), _share(of["share"]), _span(of), of["pairs"], _quarters(of["by_margin"])]
-        for name, of in found["scorers"].items()
-    ]
-    alpha = (found["people"]["alpha"] or {}).get("alpha")
-    agree = "" if alpha is None else f" Krippendorff's alpha between them is {alpha:.2f}."
-    return [
-        "## What people say",
-        "",
-        f"{len(found['annotators'])} people labelled {found['answered']} pairs without knowing the scores, as many of "
-        f"each margin and each two models; of {found['clear']} they prefer one candidate.{agree}",
-        "",
-        *_table(["scorer", "agrees with people", "95% interval", "pairs", "by margin, smallest quarter first"], rows),
-    ]
-
-
-def _quarters(parts: list[dict[str, Any]]) -> str:
-    return " ".join(_share(part["share"]) for part in parts)
-
-
-def _span(of: dict[str, Any]) -> str:
-    return "one input" if of["low"] is None else f"{of['low']:.1%} to {of['high']:.1%}"
-
-
-def _histogram_table(scores: dict[str, Any]) -> list[str]:
-    rows = [
-        [escape(name), f"{low:.4g} to {high:.4g}", count]
-        for name, of in scores.items()
-        for low, high, count in zip(of["edges"], of["edges"][1:], of["counts"], strict=False)
-    ]
-    table = _table(["metric", "score", "candidates"], rows)
-    return ["<details><summary>The histograms in numbers</summary>", "", *table, "", "</details>"]
 
 
 def _licence(facts: Facts) -> list[str]:
@@ -294,7 +218,7 @@ def _licence(facts: Facts) -> list[str]:
         "",
         f"{says} Derived by CyclePref's table of licences, which is no legal advice: read them.",
         "",
-        *_table(["of", "licence"], [[escape(of), escape(text or UNKNOWN)] for of, text in facts.licences.items()]),
+        *table(["of", "licence"], [[escape(of), escape(text or UNKNOWN)] for of, text in facts.licences.items()]),
         "",
         "```bibtex",
         CITATION,
@@ -307,24 +231,6 @@ def _judged_by(facts: Facts) -> str:
     if all(metric.spec.compares == "candidate" for metric in facts.metrics):
         return "a backward model tells how well each candidate goes with its input, and the candidate that goes better"
     return "each candidate of an input is turned back, and the candidate whose reconstruction is closer to the input"
-
-
-def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
-    """A table of cells that are escaped already."""
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
-
-
-def _picture(title: str, path: str | None) -> list[str]:
-    return [f"![{title}]({path})", ""] if path else []
-
-
-def _values(quantiles: dict[str, float]) -> list[str]:
-    return [f"{value:.4g}" for value in quantiles.values()]
-
-
-def _share(share: float | None) -> str:
-    return "none" if share is None else f"{share:.1%}"
 
 
 def _scoring(rule: Pairing, metrics: list[Resolved], direction: Direction) -> list[str]:
@@ -349,4 +255,8 @@ def _thresholds(rule: Pairing) -> str:
         parts.append(f"by at least {rule.min_margin_sd:g} paired standard errors over the reconstructions' seeds")
     if rule.poor_chosen is not None:
         parts.append(f"and whose chosen candidate scores no worse than {rule.poor_chosen:g}")
+    if rule.within == "model":
+        parts.append("and only two candidates that some model made both of")
+    if rule.balance is not None:
+        parts.append(f"at least {rule.balance:.0%} of an input's pairs being of one model with itself")
     return ", ".join(parts)

@@ -13,6 +13,7 @@ import numpy as np
 
 from cyclepref.builder.common import progress
 from cyclepref.builder.common.near_duplicates import alike, signature
+from cyclepref.builder.dataset.by_model import Labels, ModelScores, within_share
 from cyclepref.builder.dataset.format import SPLITS
 from cyclepref.builder.dataset.reader import DatasetFolder
 from cyclepref.builder.pairing.pair import same_text
@@ -30,7 +31,6 @@ LENGTH_WARNING, MODEL_WARNING = 0.65, 0.80
 CUT_WARNING = 0.01
 # Accuracy on fewer test inputs than this has an interval of some ten points and more.
 SMALL_SPLIT = 20
-Half = Counter[tuple[tuple[str, ...], tuple[str, ...]]]
 
 
 def statistics(published: DatasetFolder) -> dict[str, Any]:
@@ -47,6 +47,9 @@ def statistics(published: DatasetFolder) -> dict[str, Any]:
       ties counting half; `predicts`: that or its complement, whichever is larger
     - `identity`: share that "the model that won more often between these two" predicts, learned on one half of the
       inputs and tried on the other, both ways
+    - `model_mean`: `within`, the share of pairs whose two candidates some model made both of; `predicts`, the share of
+      pairs whose chosen candidate is of the model with the better mean score, equal means counting half; `explains`,
+      the share of the scores' variance within inputs that lies between models (see builder/dataset/by_model.py)
     - `duplicates`: candidates that several models made, outputs that several inputs share, and near-duplicates (see
       builder/common/near_duplicates.py) among the candidates of one input, on a sample of inputs
     - `scores`: by metric, a histogram over the candidates (edges and counts), mean and quantiles
@@ -63,6 +66,9 @@ def statistics(published: DatasetFolder) -> dict[str, Any]:
     return tally.result()
 
 
+Scores = dict[str, dict[str, tuple[tuple[str, ...], float]]]  # metric -> generation_id -> who made it, its score
+
+
 class Tally:
     """Counts that grow input by input. `near_share` of the inputs are searched for near-duplicates."""
 
@@ -71,8 +77,10 @@ class Tally:
         self._splits: dict[str, Counter[str]] = {}
         self._per_input, self._margins = array("q"), array("d")
         self._scores: dict[str, array] = {}
+        self._by_model: dict[str, ModelScores] = {}
+        self._deciding, self._rises = "", 0.0  # the pairs' metric; by how much the chosen candidates' scores are higher
         self._wins: Counter[tuple[str, str]] = Counter()
-        self._halves: tuple[Half, Half] = (Counter(), Counter())
+        self._halves: tuple[Labels, Labels] = (Counter(), Counter())
         self._triangles: Counter[str] = Counter()
         self._outputs: Counter[int] = Counter()
         self._near: Counter[str] = Counter()
@@ -85,7 +93,7 @@ class Tally:
         candidates = row["candidates"]
         self._splits.setdefault(split, Counter()).update(inputs=1, candidates=len(candidates), pairs=len(pairs))
         self._per_input.append(len(pairs))
-        lengths = {}
+        lengths, scores = {}, {}
         for candidate in candidates:
             output = _output(candidate)
             lengths[candidate["generation_id"]] = len(output)
@@ -97,15 +105,21 @@ class Tally:
             self._several += len(candidate["models"]) > 1
             for score in candidate["scores"]:
                 self._scores.setdefault(score["metric"], array("d")).append(score["value"])
-        self._add_pairs(row["input_id"], pairs, lengths)
+                made = tuple(candidate["models"]), score["value"]
+                scores.setdefault(score["metric"], {})[candidate["generation_id"]] = made
+        for metric, made in scores.items():
+            self._by_model.setdefault(metric, ModelScores()).add(list(made.values()))
+        self._add_pairs(row["input_id"], pairs, lengths, scores)
         self._triangles.update(triangles([(pair["chosen_id"], pair["rejected_id"]) for pair in pairs]))
         if int(digest("near", row["input_id"])[:13], 16) < self._near_share * 16**13:
             self._near.update(near_duplicates(candidates))
 
-    def _add_pairs(self, input_id: str, pairs: list[dict[str, Any]], lengths: dict[str, int]) -> None:
+    def _add_pairs(self, input_id: str, pairs: list[dict[str, Any]], lengths: dict[str, int], scores: Scores) -> None:
         half = self._halves[int(digest("half", input_id)[0], 16) % 2]
         for pair in pairs:
             self._margins.append(pair["margin"])
+            self._deciding, of = pair["metric"], scores[pair["metric"]]
+            self._rises += of[pair["chosen_id"]][1] - of[pair["rejected_id"]][1]
             gap = lengths[pair["chosen_id"]] - lengths[pair["rejected_id"]]
             self._longer += 0.5 if gap == 0 else float(gap > 0)
             chosen, rejected = tuple(pair["chosen_models"]), tuple(pair["rejected_models"])
@@ -118,6 +132,8 @@ class Tally:
         longer = self._longer / pairs if pairs else None
         length = {"longer_chosen": longer, "predicts": None if longer is None else max(longer, 1 - longer)}
         identity = {"predicts": identity_share(*self._halves)}
+        labels = self._halves[0] + self._halves[1]
+        by_model = self._by_model.get(self._deciding, ModelScores())
         per_input = np.asarray(self._per_input)
         truncated = {model: {"candidates": self._made[model], "cut": self._cut[model]} for model in models}
         splits = {split: dict(count) for split, count in self._splits.items()}
@@ -133,6 +149,11 @@ class Tally:
             "transitivity": {name: self._triangles[name] for name in ("triangles", "cyclic", "open")},
             "length": length,
             "identity": identity,
+            "model_mean": {
+                "within": within_share(labels),
+                "predicts": by_model.predicted(labels, 1 if self._rises > 0 else -1),
+                "explains": by_model.explained(),
+            },
             "duplicates": {
                 "made_by_several_models": self._several,
                 "shared_by_several_inputs": sum(count for count in self._outputs.values() if count > 1),
@@ -148,7 +169,7 @@ class Tally:
         }
 
 
-def identity_share(first: Half, second: Half) -> float | None:
+def identity_share(first: Labels, second: Labels) -> float | None:
     """The share of pairs that the models' names predict: of two sets of models the one that won more often in the other
     half wins; one half never seen, or level, counts half a hit. None without pairs."""
     hits = total = 0.0

@@ -28,13 +28,14 @@ ASCII_SPACE = " \t\n\v\f\r\x1c\x1d\x1e\x1f"
 @dataclass(frozen=True)
 class PairCount:
     """What became of every two candidates:
-    possible = equal_outputs + too_close + within_noise + poor_chosen + kept."""
+    possible = equal_outputs + too_close + within_noise + poor_chosen + other_models + kept."""
 
     possible: int
     equal_outputs: int
     too_close: int
     within_noise: int
     poor_chosen: int
+    other_models: int
     kept: int
 
     def to_dict(self) -> dict[str, int]:
@@ -90,10 +91,14 @@ def pair(
     if rule.poor_chosen is not None:
         poor = ~close & ~noisy & (oriented[chosen] < direction.sign * _units(rule.poor_chosen))
     kept = ~close & ~noisy & ~poor
+    other = np.zeros_like(close)
+    if rule.within == "model" or rule.balance is not None:
+        other[kept] = _of_too_many_models(distinct, chosen[kept], rejected[kept], rule, direction)
+        kept &= ~other
     table = _table(distinct, chosen[kept], rejected[kept], np.abs(gap[kept]), direction)
     of_input = np.bincount(_codes(scored["input_id"]))
     possible = int((of_input * (of_input - 1) // 2).sum())
-    left_out = (possible - len(first), int(close.sum()), int(noisy.sum()), int(poor.sum()))
+    left_out = (possible - len(first), int(close.sum()), int(noisy.sum()), int(poor.sum()), int(other.sum()))
     return table, PairCount(possible, *left_out, table.num_rows)
 
 
@@ -144,6 +149,41 @@ def _within_noise(
     needed = np.rint(rule.min_margin_sd * paired_errors(values[first], values[second]) / UNIT)
     # Written so that an unknown error, NaN, is within noise.
     return ~(np.abs(gap) >= needed)
+
+
+def _of_too_many_models(
+    rows: pa.Table, chosen: np.ndarray, rejected: np.ndarray, rule: Pairing, direction: Direction
+) -> np.ndarray:
+    """Which pairs of different models `within` and `balance` leave out."""
+    across = ~_one_model(rows["models"], chosen, rejected)
+    if rule.balance is None:
+        return across
+    input_ = _codes(rows["input_id"])[chosen]
+    own = np.bincount(input_[~across], minlength=int(input_.max(initial=-1)) + 1)
+    # A hair is added so that a whole number that a float falls short of is not lost.
+    room = np.floor(own * (1 - rule.balance) / rule.balance + 1e-9).astype(np.int64)
+    at = np.flatnonzero(across)
+    ids = flat_of(rows["generation_id"])
+    made = pair_digests(ids.take(pa.array(chosen[at])), ids.take(pa.array(rejected[at])), direction.scored_by)
+    at = at[_in_order(flat_of(rows["input_id"]), chosen[at], made)]  # by input, then by the pair's id
+    starts = np.flatnonzero(np.diff(_codes(flat_of(rows["input_id"]).take(pa.array(chosen[at]))), prepend=-1))
+    place = np.arange(len(at)) - np.repeat(starts, np.diff(np.append(starts, len(at))))
+    left_out = np.zeros(len(chosen), dtype=bool)
+    left_out[at[place >= room[input_[at]]]] = True
+    return left_out
+
+
+def _one_model(models: pa.ChunkedArray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Whether some model made both outputs of each pair; `models` lists the models of each output."""
+    lists = flat_of(models)
+    owner = np.asarray(pc.list_parent_indices(lists), dtype=np.int64)
+    names = _codes(pc.list_flatten(lists))
+    made = np.zeros((len(lists), int(names.max(initial=-1)) + 1), dtype=bool)
+    made[owner, names] = True
+    found = np.zeros(len(first), dtype=bool)
+    for by in made.T:  # one model at a time, in flat memory
+        found |= by[first] & by[second]
+    return found
 
 
 def same_text(text: str) -> str:

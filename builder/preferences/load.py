@@ -192,7 +192,9 @@ def _new_rule(rankings: Rankings, min_margin: float | None, poor_chosen: Poor) -
             raise LoadError(
                 f"poor_chosen makes pairs again, but {rankings} does not say from which margin on: give min_margin"
             )
-        return Pairing(min_margin=built.min_margin if min_margin is None else min_margin, poor_chosen=poor_chosen)
+        models = {} if built is None else {"within": built.within, "balance": built.balance}
+        margin = built.min_margin if min_margin is None else min_margin
+        return Pairing(min_margin=margin, poor_chosen=poor_chosen, **models)
     if rankings.pairs is None:
         return built if min_margin is None else built.model_copy(update={"min_margin": min_margin})
     if min_margin is None or min_margin >= _built_margin(rankings):

@@ -156,6 +156,8 @@ def _lacks(side: Side, key: frozenset[str], name: str) -> str:
     poor = rule.poor_chosen
     if poor is not None and (best < poor if gallery.higher[gallery.decides] else best > poor):
         return f"the better one is poor in {name}, where poor_chosen is {poor:g}"
+    if (rule.within == "model" or rule.balance is not None) and set(mine[0].models).isdisjoint(mine[1].models):
+        return f"of different models, of which within and balance leave some out in {name}"
     return f"within the noise of the backward model in {name}"
 
 

@@ -16,6 +16,7 @@ LEFT_OUT = {
     "too_close": "closer than min_margin",
     "within_noise": "within the noise of the backward model",
     "poor_chosen": "the better one is poor itself",
+    "other_models": "of different models (within, balance)",
     "kept": "kept as pairs",
 }
 ROLES = {"captioner": "captioner", "text-to-image": "text-to-image pipeline"}

@@ -126,6 +126,9 @@ def write(results: dict, weights: Path, work: Path, hardware: str) -> None:
     about = (
         "AlexNet features as the backbone of LPIPS, trained so that the picture with fewer wrong attributes is nearer,"
         " and to tell the attributes. Each example is a reference and four pictures with 0 to 3 attributes altered."
+        " What this supervision is worth, on the images of a demo (i2t2i, every two candidates): the cycle score agrees"
+        " with the truth in 89.5% of pairs with features so trained, in 74.1% to 74.4% with random ones, and in 74.1%"
+        " with the pixels' squared error (docs/embedded-world.md)."
     )
     load = 'lpips.LPIPS(net="alex", pnet_rand=True, lpips=False).net.load_state_dict(load_file(path))'
     (weights / "lpips" / "README.md").write_text(card("lpips", about, load, quality, made("lpips", work), hardware))

@@ -42,6 +42,19 @@ class Gain:
     inputs: int
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A share in [0, 1], its 95% interval (inputs are drawn with all their pairs), and its number of pairs.
+
+    All but `pairs` are None if there are no pairs.
+    """
+
+    share: float | None
+    low: float | None
+    high: float | None
+    pairs: int
+
+
 def truths(store: Store, cycle: Cycle) -> dict[str, float]:
     """True alignment in [0, 1] of every candidate of a ShapeWorld run, by its generation_id.
 
@@ -123,6 +136,22 @@ def share_interval(
     if not informative.num_rows:
         raise ValueError("without a pair of unequal truth there is no interval: ask `agreement` first")
     return _interval(_right(informative, truth, score), informative, seed)[:2]
+
+
+def estimate(pairs: pa.Table, truth: dict[str, float], score: Callable[[str], float] | None = None) -> Estimate:
+    """`agreement` with its interval."""
+    found = agreement(pairs, truth, score)
+    low, high = share_interval(pairs, truth, score) if found.pairs else (None, None)
+    return Estimate(found.share, low, high, found.pairs)
+
+
+def tied(pairs: pa.Table, truth: dict[str, float]) -> Estimate:
+    """The share of pairs, of all, whose candidates are equally true: labelled although neither is better."""
+    if not pairs.num_rows:
+        return Estimate(None, None, None, 0)
+    level = np.array([truth[a] == truth[b] for a, b in zip(*_sides(pairs), strict=True)], dtype=float)
+    low, high, _ = _interval(level, pairs, seed=0)
+    return Estimate(float(level.mean()), low, high, pairs.num_rows)
 
 
 def _interval(values: np.ndarray, pairs: pa.Table, seed: int) -> tuple[float, float, int]:

@@ -16,7 +16,7 @@ import datasets
 import torch
 
 from cyclepref.builder.shapeworld import models
-from cyclepref.builder.study import best_of_n, method, quality, rewards
+from cyclepref.builder.study import best_of_n, method, quality, rewards, supervision
 
 
 def models_table(results: dict[str, Any]) -> list[str]:
@@ -69,11 +69,16 @@ def method_table(results: dict[str, dict[str, Any]]) -> list[str]:
 def _method_cells(found: dict[str, Any]) -> dict[str, str]:
     own, top, seeds, reward = (found[name] for name in ("agreement", "ceiling", "seeds", "reward"))
     cells = {
+        "pairs of equal truth, left out of all shares": _share(own["tied"]),
         "cycle score, on the pairs": _share(own["pairs"]),
         "by margin, smallest quarter to largest": " ".join(_percent(share["share"]) for share in own["quartiles"]),
         "upper half of margins": _percent(own["upper half"]["share"]),
         "longer is better": _percent(own["length"]["share"]),
+        "the model with the better mean score is better": _judged(own["model_mean_baseline"] | own["model_mean_gain"]),
+        "pairs of one model with itself: cycle score": _spanned(own["same_model"]),
+        "upsets (the model with the worse mean made the better one): cycle score": _spanned(own["upsets"]),
         "cycle score, on every two candidates": _share(own["every two"]),
+        "cycle score, on every two candidates of one model": _spanned(own["same_model_every_two"]),
     }
     for kind in ("pairs", "every two"):
         both = " against ".join(_percent(top[kind][judge]["share"]) for judge in ("ceiling", "cycle"))
@@ -109,6 +114,10 @@ def _judged(row: dict[str, Any]) -> str:
     return f"{_percent(row['share'])} ({interval})"
 
 
+def _spanned(of: dict[str, Any]) -> str:
+    return _share(of) + (f" ({_percent(of['low'])} to {_percent(of['high'])})" if of["pairs"] else "")
+
+
 def _share(share: dict[str, Any]) -> str:
     return f"{_percent(share['share'])} of {share['pairs']:,}"
 
@@ -117,7 +126,7 @@ def _percent(share: float | None) -> str:
     return "none" if share is None else f"{100 * share:.1f}%"
 
 
-PARTS = ("models", "method", "rewards", "best-of-n")
+PARTS = ("models", "method", "supervision", "rewards", "best-of-n")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -138,6 +147,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         found = method.measure(options.demo)
         say("method", found, method_table(found))
     finished = method.read_demo(options.demo)
+    if "supervision" in options.parts:
+        found = supervision.measure(finished["i2t2i"])
+        say("supervision", found, supervision.table(found))
     if "rewards" in options.parts:
         found = rewards.measure(options.demo, finished)
         say("rewards", found, rewards_table(found))

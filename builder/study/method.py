@@ -27,7 +27,7 @@ from cyclepref.builder.run.store import Store
 from cyclepref.builder.shapeworld import grammar, oracle
 from cyclepref.builder.shapeworld.render import render
 from cyclepref.builder.shapeworld.scenes import Group, Scene
-from cyclepref.builder.study import agreement
+from cyclepref.builder.study import agreement, by_model
 from cyclepref.schemas.cycle import CYCLES
 from cyclepref.schemas.errors import CyclePrefError
 from cyclepref.schemas.recipe import Pairing, Recipe, parse_recipe
@@ -46,7 +46,8 @@ class NoDemo(CyclePrefError):
 class Finished:
     """One cycle of a finished demo, its truth known: `truth` by generation_id, in [0, 1].
 
-    `pairs` are those of the recipe; `every_two` are all pairs of candidates whose outputs and scores differ.
+    `pairs` are those of the recipe; `every_two` are all pairs of candidates whose outputs and scores differ;
+    `means` are the models' mean cycle scores, the higher the better.
     """
 
     recipe: Recipe
@@ -54,6 +55,7 @@ class Finished:
     pairs: pa.Table
     every_two: pa.Table
     truth: dict[str, float]
+    means: dict[str, float]
 
     @classmethod
     def read(cls, folder: Path) -> Finished:
@@ -67,8 +69,10 @@ class Finished:
         made = store.read_view("candidates").filter(pc.field("status") == "ok")
         direction = Direction(metric.name, "", metric.higher_is_better)
         rule = Pairing(min_margin=0, poor_chosen=None)
-        every_two, _ = pair(made, store.read_view("scores"), recipe.shape.candidate, direction, rule)
-        return cls(recipe, store, store.read_view("pairs"), every_two, agreement.truths(store, recipe.shape))
+        scores = store.read_view("scores")
+        every_two, _ = pair(made, scores, recipe.shape.candidate, direction, rule)
+        truth, means = agreement.truths(store, recipe.shape), by_model.model_means(made, scores, direction)
+        return cls(recipe, store, store.read_view("pairs"), every_two, truth, means)
 
 
 def read_demo(demo: Path) -> dict[str, Finished]:
@@ -100,14 +104,19 @@ def measure(demo: Path) -> dict[str, dict[str, Any]]:
 
 
 def agreements(run: Finished) -> dict[str, Any]:
-    """Agreement of the cycle score on the recipe's pairs and on every two candidates, and of length on the pairs."""
+    """Agreement of the cycle score on the recipe's pairs and on every two candidates, within a model and on upsets; of
+    length and of the models' means on the pairs; and the share of pairs whose truth is tied."""
     length = agreement.lengths(run.store, run.recipe.shape)
+    by_models = by_model.estimates(run.pairs, run.every_two, run.truth, run.means)
     return {
-        "pairs": asdict(agreement.agreement(run.pairs, run.truth)),
+        "pairs": asdict(agreement.estimate(run.pairs, run.truth)),
+        "tied": asdict(agreement.tied(run.pairs, run.truth)),
         "quartiles": [asdict(share) for share in agreement.by_margin_quartile(run.pairs, run.truth)],
         "upper half": asdict(agreement.upper_half(run.pairs, run.truth)),
-        "every two": asdict(agreement.agreement(run.every_two, run.truth)),
-        "length": asdict(agreement.agreement(run.pairs, run.truth, length.__getitem__)),
+        "every two": asdict(agreement.estimate(run.every_two, run.truth)),
+        "length": asdict(agreement.estimate(run.pairs, run.truth, length.__getitem__)),
+        **{name: asdict(found) for name, found in by_models.items()},
+        "model_mean_gain": asdict(by_model.gain_of_means(run.pairs, run.truth, run.means)),
     }
 
 

@@ -31,6 +31,12 @@ def test_the_summary_says_for_both_cycles_how_often_a_preference_is_true(demo):
         assert sum(pairs["cycle_by_margin_quartile"]) == pairs["cycle"] <= found["pairs"]
         assert 0 < pairs["reward"] < pairs["cycle"]
         assert all(0 <= shares[name] <= 1 for name in ("reward", "length_baseline", "reward_before_training"))
+        assert pairs["model_mean_baseline"] == pairs["cycle"] == round(found["pairs"] * (1 - found["tied_share"]))
+        assert 0 < pairs["same_model"] + pairs["upsets"] < pairs["cycle"]
+        assert pairs["same_model"] <= pairs["same_model_every_two"]
+        assert found["model_mean_gain"]["gain"] == pytest.approx(shares["model_mean_baseline"] - shares["cycle"])
+        for name, (low, high) in found["agreement_intervals"].items():
+            assert low <= shares[name] <= high
         # Far above chance even for few inputs; the full demo's figures are in the README.
         assert shares["cycle"] > 0.8
 

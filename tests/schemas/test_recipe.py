@@ -118,6 +118,9 @@ def test_several_metrics_are_listed_and_pairs_name_one_or_mix_them():
         ({"pairs": {**MIXED, "mix": {"a": 1.0}}}, "pairs.mix: must have 2 entries or more"),
         ({"pairs": {**MIXED, "min_margin_sd": 1}}, "a rank is of their mean: use scale: constants, or by"),
         ({"pairs": {**RULE, "min_margin_sd": 1}}, "two reconstructions .* backward.samples is 1: raise it"),
+        ({"pairs": {**RULE, "balance": 1}}, "pairs.balance: must be below 1, got 1"),
+        ({"pairs": {**RULE, "within": "models"}}, "pairs.within"),
+        ({"pairs": {**RULE, "within": "model", "balance": 0.5}}, "balance 0.5 has no effect: drop one"),
         ({"pairs": {**RULE, "min_margin_sd": 0}}, "min_margin_sd: must be above 0, got 0"),
     ],
 )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from collections.abc import Iterator
 
 import torch
 from torch.nn import functional as F
 
 from cyclepref.builder.shapeworld.recogniser import as_tensor
 from cyclepref.builder.shapeworld.render import render
-from cyclepref.builder.shapeworld.scenes import Scene, is_held_out, random_scene
+from cyclepref.builder.shapeworld.scenes import Scene, altered, is_held_out, random_scene
 from cyclepref.builder.shapeworld.training.loop import step_seed
 
 
@@ -21,12 +23,30 @@ def training_scenes(name: str, step: int, count: int) -> list[Scene]:
         scene = random_scene(rng)
         if not is_held_out(scene):
             scenes.append(scene)
-    assert not any(map(is_held_out, scenes)), "a held-out scene was drawn for training"
     return scenes
 
 
+def altered_scenes(scenes: list[Scene], wrong: int, seed: int) -> list[Scene]:
+    """Each scene with `wrong` of its attributes changed, none of the results held out.
+
+    A change may lead to a held-out scene: the scene is then changed again with the next seed.
+    """
+    return [next(itertools.filterfalse(is_held_out, _changes(scene, wrong, seed))) for scene in scenes]
+
+
+def _changes(scene: Scene, wrong: int, seed: int) -> Iterator[Scene]:
+    return (altered(scene, wrong, seed + again) for again in itertools.count())
+
+
 def pictures(name: str, step: int, scenes: list[Scene]) -> torch.Tensor:
-    """Renders of the scenes, each with a jitter of its own: float (n, 3, 64, 64) in [0, 1]."""
+    """Renders of the scenes, each with a jitter of its own: float (n, 3, 64, 64) in [0, 1].
+
+    Raises ValueError for a held-out scene: every picture that a model is trained on is rendered here.
+    """
+    for scene in filter(is_held_out, scenes):
+        raise ValueError(
+            f"the scene {scene.key} is held out from training: draw scenes by training_scenes and altered_scenes"
+        )
     seed = step_seed(name, step)
     return as_tensor([render(scene, seed + i) for i, scene in enumerate(scenes)])
 

@@ -18,7 +18,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from cyclepref.builder.shapeworld.recogniser import HEADS, targets
-from cyclepref.builder.shapeworld.scenes import altered
 from cyclepref.builder.shapeworld.training import data
 from cyclepref.builder.shapeworld.training.loop import Job, Progress, Run, fit, step_seed
 from cyclepref.builder.shapeworld.training.recogniser import attribute_loss
@@ -67,7 +66,7 @@ def loss(model: Features, step: int) -> torch.Tensor:
     """
     scenes = data.training_scenes(NAME, step, BATCH)
     seed = step_seed(NAME, step)
-    shown = scenes + [altered(scene, wrong, seed) for wrong in _WRONG for scene in scenes]
+    shown = scenes + [scene for wrong in _WRONG for scene in data.altered_scenes(scenes, wrong, seed)]
     pictures = data.worn(data.pictures(NAME, step, shown)) * 2 - 1
     layers, logits = model(pictures.to(next(model.parameters()).device))
     groups = [layer.split(BATCH) for layer in layers]

@@ -39,6 +39,8 @@ def test_the_stronger_model_wins_every_pair_and_that_is_a_warning(found):
     assert wins["strong", "weak"] == wins["strong", "middle"] == wins["middle", "weak"] == 20
     assert sum(wins.values()) == 60
     assert stats["identity"]["predicts"] == 1
+    assert (stats["model_mean"]["within"], stats["model_mean"]["predicts"]) == (0, 1)
+    assert 0.9 < stats["model_mean"]["explains"] <= 1
     assert any("models' names alone predict 100.0%" in warning for warning in stats["warnings"])
 
 
@@ -67,12 +69,15 @@ def test_a_folder_without_a_dataset_or_with_a_file_missing_says_so(found, tmp_pa
 
 
 def candidates(*texts: str) -> list[dict]:
-    return [{"generation_id": text, "text": text, "models": ["m"], "scores": []} for text in texts]
+    return [
+        {"generation_id": text, "text": text, "models": ["m"], "scores": [{"metric": "s", "value": float(len(text))}]}
+        for text in texts
+    ]
 
 
 def pair(chosen: str, rejected: str, models=("a", "b")) -> dict:
     sides = {"chosen_id": chosen, "rejected_id": rejected}
-    return {**sides, "chosen_models": [models[0]], "rejected_models": [models[1]], "margin": 0.1}
+    return {**sides, "chosen_models": [models[0]], "rejected_models": [models[1]], "metric": "s", "margin": 0.1}
 
 
 def test_a_dataset_that_length_predicts_has_a_warning():
@@ -80,11 +85,55 @@ def test_a_dataset_that_length_predicts_has_a_warning():
     for at in range(10):
         long, short = f"{at} a long caption", f"{at} short"
         row = {"input_id": str(at), "candidates": candidates(long, short)}
-        tally.add("train", row, [pair(long, short, ("a", "b") if at % 2 else ("b", "a"))])
+        tally.add("train", row, [pair(long, short, ("m", "m"))])
     result = tally.result()
     assert result["length"] == {"longer_chosen": 1.0, "predicts": 1.0}
     assert any("Length alone predicts 100.0%" in warning for warning in result["warnings"])
     assert result["duplicates"]["shared_by_several_inputs"] == 0
+
+
+def scored(*made: tuple[str, float]) -> dict:
+    """An input with a candidate by each of `made`: names of models divided by "+", and its score."""
+    rows = [
+        {
+            "generation_id": str(at),
+            "text": f"{at}",
+            "models": models.split("+"),
+            "scores": [{"metric": "s", "value": v}],
+        }
+        for at, (models, v) in enumerate(made)
+    ]
+    return {"input_id": "", "candidates": rows}
+
+
+def labelled(row: dict, chosen: int, rejected: int) -> dict:
+    sides = {"chosen": row["candidates"][chosen], "rejected": row["candidates"][rejected]}
+    ids = {f"{side}_id": of["generation_id"] for side, of in sides.items()}
+    return ids | {f"{side}_models": of["models"] for side, of in sides.items()} | {"metric": "s", "margin": 1.0}
+
+
+def test_what_the_models_means_predict_and_explain_is_as_by_hand():
+    tally = Tally()
+    first, second = scored(("a", 1), ("a", 3), ("b", 5)), scored(("a", 4), ("b", 2), ("b", 6), ("a+b", 4))
+    # Lower is better: the mean of a is 3 (of 1, 3, 4, 4), that of b is 17/4 (of 5, 2, 6, 4).
+    tally.add("train", first, [labelled(first, 0, 2), labelled(first, 0, 1), labelled(first, 1, 2)])
+    tally.add("train", second, [labelled(second, 1, 0), labelled(second, 1, 3), labelled(second, 3, 2)])
+    found = tally.result()["model_mean"]
+    # 0>1 of a, and the two with the candidate of both.
+    assert found["within"] == pytest.approx(3 / 6)
+    # Right: 0>2, 1>2 of the first, 3>2 of the second (a and b before b). Half: 0>1. Wrong: 1>0, 1>3 of the second.
+    assert found["predicts"] == pytest.approx(3.5 / 6)
+    # Around the inputs' means, 3 and 4 (with the candidate of both twice): a has -2, 0, 0, 0, b has 2, -2, 2, 0.
+    assert found["explains"] == pytest.approx((4 * 0.5**2 + 4 * 0.5**2) / (4 + 4 + 4 + 4))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_where_the_models_alone_decide_their_means_predict_and_explain_everything(sign):
+    tally = Tally()
+    for at in range(5):
+        row = scored(("a", at + 2 * sign), ("b", at))
+        tally.add("train", row, [labelled(row, 0, 1)])
+    assert tally.result()["model_mean"] == {"within": 0, "predicts": 1, "explains": pytest.approx(1)}
 
 
 def test_the_identity_baseline_is_tried_on_inputs_that_it_has_not_seen():
@@ -120,6 +169,7 @@ def test_an_empty_dataset_has_statistics_too():
     assert result["pairs"] == 0
     assert result["margins"] == {}
     assert result["length"]["predicts"] is result["identity"]["predicts"] is None
+    assert result["model_mean"] == {"within": None, "predicts": None, "explains": None}
     assert warnings(None, None) == []
 
 

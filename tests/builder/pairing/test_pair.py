@@ -88,8 +88,62 @@ def test_chosen_is_never_worse_and_every_two_candidates_are_accounted_for(rows, 
             assert not worse or abs(row["chosen_score"] - poor) < 1e-6
     sizes = [sum(row["input_id"] == input_ for row in rows) for input_ in {row["input_id"] for row in rows}]
     assert count.possible == sum(n * (n - 1) // 2 for n in sizes)
-    assert count.possible == count.equal_outputs + count.too_close + count.within_noise + count.poor_chosen + count.kept
+    assert count.possible == sum(count.to_dict().values()) - count.possible
     assert count.kept == table.num_rows
+
+
+@st.composite
+def rules_on_models(draw) -> Pairing:
+    balance = draw(st.none() | st.sampled_from([0.1, 0.25, 1 / 3, 0.5, 0.6, 0.75, 0.9]))
+    within = "any" if balance else draw(st.sampled_from(["any", "model"]))
+    return Pairing(min_margin=draw(st.floats(0, 0.5)), within=within, balance=balance)
+
+
+def of_one_model(row: dict) -> bool:
+    return bool(set(row["chosen_models"]) & set(row["rejected_models"]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(runs(), directions, st.randoms(use_true_random=False), rules_on_models())
+def test_rules_on_models_leave_out_pairs_of_different_models_alone_in_any_order(rows, direction, rng, given_rule):
+    plain = given_rule.model_copy(update={"within": "any", "balance": None})
+    every = pair(*tables(rows), "text", direction, plain)[0].to_pylist()
+    table, count = pair(*tables(rows), "text", direction, given_rule)
+    again = pair(*tables(rng.sample(rows, len(rows))), "text", direction, given_rule)
+    assert (again[0], again[1]) == (table, count)
+    kept = table.to_pylist()
+    assert [row for row in every if row in kept] == kept
+    assert [row for row in kept if of_one_model(row)] == [row for row in every if of_one_model(row)]
+    assert count.other_models == len(every) - len(kept)
+    for input_ in {row["input_id"] for row in every}:
+        had, has = ([row for row in found if row["input_id"] == input_] for found in (every, kept))
+        own, across = sum(map(of_one_model, had)), [row for row in had if not of_one_model(row)]
+        most = {"any": len(across), "model": 0}[given_rule.within]
+        if given_rule.balance is not None:
+            # The most that leave the share of pairs of one model at or above the balance, those with the smallest ids.
+            most = max(n for n in range(len(across) + 1) if n == 0 or own / (own + n) >= given_rule.balance - 1e-9)
+            most = most if own else 0
+        assert [row for row in has if not of_one_model(row)] == across[:most]
+
+
+@settings(max_examples=30, deadline=None)
+@given(runs(), directions, rules_on_models())
+def test_rules_on_models_are_a_function_of_one_inputs_rows(rows, direction, given_rule):
+    whole = pair(*tables(rows), "text", direction, given_rule)[0].to_pylist()
+    apart = [
+        made
+        for input_ in sorted({row["input_id"] for row in rows})
+        for made in pair(*tables([r for r in rows if r["input_id"] == input_]), "text", direction, given_rule)[
+            0
+        ].to_pylist()
+    ]
+    assert whole == apart
+
+
+def test_a_caption_that_two_models_made_is_of_each_of_them():
+    rows = [candidate("1", "x", "a", 0.1, "m"), candidate("2", "x", "a", 0.1, "n"), candidate("3", "x", "b", 0.9, "n")]
+    table, count = pair(*tables(rows), "text", HIGHER, Pairing(min_margin=0, within="model"))
+    assert (table.num_rows, count.other_models) == (1, 0)
 
 
 def test_turning_the_direction_swaps_chosen_and_rejected():

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
-from cyclepref.builder.dataset.card import _people
+from cyclepref.builder.dataset.card_figures import people_section
 from cyclepref.builder.preferences.layouts.as_rankings import open_layout
 from cyclepref.builder.preferences.layouts.detect import open_judged
 from cyclepref.builder.preferences.layouts.items import JudgedError
@@ -259,7 +259,7 @@ def test_random_answers_agree_with_nobody(store):
 def test_the_card_tells_what_people_say_and_not_who_they_are(store):
     said(store, "anna", "ccccrr")
     said(store, "ben", "ccccrt")
-    section = "\n".join(_people(result(store)))
+    section = "\n".join(people_section(result(store)))
     assert "2 people labelled 6 pairs" in section
     assert "| closeness | 66.7% |" in section
     assert "anna" not in section

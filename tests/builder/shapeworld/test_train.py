@@ -1,10 +1,14 @@
-"""The recipe itself, at two steps a job: every job makes a folder that loads, and resumes."""
+"""The recipe itself, at two steps a job: every job makes a folder that loads, resumes, and sees no held-out scene."""
+
+import ast
+from pathlib import Path
 
 import pytest
 import torch
 
 from cyclepref.builder.shapeworld import models, train
-from cyclepref.builder.shapeworld.scenes import is_held_out
+from cyclepref.builder.shapeworld.render import render
+from cyclepref.builder.shapeworld.scenes import Scene, altered, is_held_out, sample_scenes
 from cyclepref.builder.shapeworld.training import (
     autoencoder,
     captioners,
@@ -19,11 +23,80 @@ from cyclepref.builder.study import quality
 
 # So small that every job makes its fewest steps.
 SCALE = "1e-9"
+DRAWN = 2000
 
 
-def test_training_never_sees_a_held_out_scene():
+def test_no_scene_that_is_drawn_for_training_is_held_out_and_no_altered_one():
     for step in range(40):
-        assert not any(map(is_held_out, data.training_scenes("any", step, 64)))
+        drawn = data.training_scenes("any", step, 64)
+        shown = [scene for wrong in range(4) for scene in data.altered_scenes(drawn, wrong, step)]
+        assert not any(map(is_held_out, drawn + shown))
+        # Some of them would have been.
+        assert any(is_held_out(altered(scene, 2, step)) for scene in drawn)
+
+
+@pytest.mark.parametrize("wrong", range(4))
+def test_an_altered_scene_has_as_many_wrong_attributes_as_were_asked_for(wrong):
+    drawn = data.training_scenes("any", 0, 500)
+    for scene, other in zip(drawn, data.altered_scenes(drawn, wrong, 3), strict=True):
+        plain = altered(scene, wrong, 3)
+        assert other == plain or is_held_out(plain)
+        assert (scene == other) == (wrong == 0)
+
+
+def test_a_held_out_scene_is_never_rendered_for_training():
+    with pytest.raises(ValueError, match=r"the scene .* is held out from training: draw scenes by training_scenes"):
+        data.pictures("any", 0, sample_scenes(1, seed=0, held_out=True))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """The scenes that each job of the recipe renders, by its name, in the first examples that it draws itself."""
+    seen: dict[str, list[Scene]] = {name: [] for name in train.JOBS}
+    folder = tmp_path_factory.mktemp("drawn")
+    now = ""
+
+    def noted(scene, seed):
+        seen[now].append(scene)
+        return render(scene, seed)
+
+    def draw_only(job, run):
+        if job.name in painters.STEPS:  # which have drawn everything before their first step
+            return
+        with torch.no_grad():
+            for step in range(-(-DRAWN // job.batch)):
+                job.loss(job.model, step)
+        if job.name == autoencoder.NAME:  # which the painters load
+            job.export(job.model.eval(), loop.Progress(1, 1, DRAWN, 0.0))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "render", noted)
+        for module in (autoencoder, captioners, features, painters, recogniser):
+            patch.setattr(module, "fit", draw_only)
+        for now, job in train.JOBS.items():
+            if now in painters.STEPS:  # else the second would take what the first has drawn
+                (folder / "work" / "latents.pt").unlink(missing_ok=True)
+            job(loop.Run(folder / "out", folder / "work", torch.device("cpu"), float(SCALE)))
+    return seen
+
+
+@pytest.mark.slow  # every job's own loss, on thousands of pictures
+@pytest.mark.parametrize("job", train.JOBS)
+def test_no_job_of_the_recipe_sees_a_held_out_scene(drawn, job):
+    assert len(drawn[job]) >= (500 if job in painters.STEPS else DRAWN)
+    assert not any(map(is_held_out, drawn[job]))
+
+
+def test_only_the_file_that_leaves_out_held_out_scenes_draws_or_renders_any():
+    for path in Path(data.__file__).parent.glob("*.py"):
+        taken = {
+            alias.name
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom | ast.Import)
+            for alias in node.names
+        }
+        makes = taken & {"scenes", "random_scene", "sample_scenes", "altered", "Scene", "render"}
+        assert path.name == "data.py" or makes <= {"Scene"}, path.name
 
 
 def test_a_step_sees_the_same_scenes_every_time_and_others_than_the_next():

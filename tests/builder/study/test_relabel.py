@@ -26,7 +26,7 @@ def run(tmp_path_factory):
     candidates = store.read_view("candidates").to_pylist()
     truth = {row["generation_id"]: float(row["model"] == "weak") for row in candidates}
     pairs = store.read_view("pairs")
-    yield Finished(recipe, store, pairs, pairs, truth)
+    yield Finished(recipe, store, pairs, pairs, truth, {})
     datasets.config.HF_DATASETS_CACHE = before
 
 
