@@ -21,9 +21,9 @@ def statistics_section(noticed: list[str], found: dict[str, Any], pictures: dict
         f"{per_input['without']} inputs have none.",
         f"- Length bias: the longer candidate is the chosen one in {share_of(length['longer_chosen'])} of the pairs.",
         f"- Model bias: the models' names alone predict {share_of(identity['predicts'])} of the pairs.",
-        f"- Which model, or which candidate: {share_of(model['within'])} of the pairs are of one model with itself; the "
-        f"models' mean scores alone predict {share_of(model['predicts'])} of the pairs, and {share_of(model['explains'])} "
-        "of the scores' variance within an input lies between models.",
+        f"- Which model, or which candidate: {share_of(model['within'])} of the pairs are of one model with itself; "
+        f"the models' mean scores alone predict {share_of(model['predicts'])} of the pairs, and "
+        f"{share_of(model['explains'])} of the scores' variance within an input lies between models.",
         f"- Transitivity: {open_['cyclic']} of {open_['triangles']} triangles of pairs are circles; {open_['open']} "
         "chains a > b > c lack the pair a > c.",
         f"- Duplicates: {found['duplicates']['made_by_several_models']} candidates were made by several models, "
@@ -93,6 +93,7 @@ def table(head: list[str], rows: list[list[Any]]) -> list[str]:
 
 
 def picture(title: str, path: str | None) -> list[str]:
+    """Lines with a picture, if there is one."""
     return [f"![{title}]({path})", ""] if path else []
 
 
@@ -101,4 +102,5 @@ def _values(quantiles: dict[str, float]) -> list[str]:
 
 
 def share_of(share: float | None) -> str:
+    """A share in [0, 1], of pairs for example, as people read it."""
     return "none" if share is None else f"{share:.1%}"
