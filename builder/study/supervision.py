@@ -29,8 +29,8 @@ Compare = Callable[[Sequence[Image.Image], Sequence[Image.Image]], Sequence[floa
 
 
 def measure(run: Finished) -> dict[str, dict[str, Any]]:
-    """For each metric the agreement with its intervals on the recipe's pairs, on every two candidates, and on every
-    two of one model; a judge's ties count half. `run` is one of i2t2i."""
+    """For each metric the agreement with its intervals on the recipe's pairs, on every two candidates, and on every two
+    of one model; a judge's ties count half. `run` is one of i2t2i."""
     ids, inputs, back = _pictures(run)
     kinds = {"pairs": run.pairs, "every two": run.every_two, "every two of one model": by_model.within(run.every_two)}
     results = {}
@@ -65,7 +65,7 @@ def _cell(of: dict[str, Any]) -> str:
 
 
 def _metrics(run: Finished) -> dict[str, Compare]:
-    spec = metric_spec(run.recipe.metric, run.recipe.shape.input)
+    spec = metric_spec(run.recipe.metric, run.recipe.shape.input, run.recipe.backward)
     metrics: dict[str, Compare] = {"the trained features": load_metric(spec).compare}
     for seed in RANDOM_SEEDS:
         metrics[f"random features {seed + 1}"] = _random_features(spec, seed)
