@@ -39,6 +39,8 @@ CAPTIONERS = [
     _shapeworld_captioner("blip-early", "embedded world: an early checkpoint of the BLIP"),
     _shapeworld_captioner("llava", "embedded world: the stronger LLaVA", **SHAPEWORLD_CHAT),
     _shapeworld_captioner("llava-early", "embedded world: an early LLaVA", **SHAPEWORLD_CHAT),
+    _shapeworld_captioner("llava-reader", "embedded world: the LLaVA, trained on unclear pictures too",
+                          **SHAPEWORLD_CHAT),
     *HUB_CAPTIONERS,
     EndpointSpec(
         name="openai-endpoint", prompt=QUESTION,

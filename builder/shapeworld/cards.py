@@ -20,7 +20,7 @@ _BATCH = {
     "autoencoder": autoencoder.BATCH,
     "oracle": recogniser.BATCH,
     "lpips": features.BATCH,
-    **dict.fromkeys(("blip", "llava"), captioners.BATCH),
+    **dict.fromkeys(("blip", "llava", captioners.READER), captioners.BATCH),
     **dict.fromkeys(painters.STEPS, painters.BATCH),
 }
 _LOAD_CAPTIONER = "AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)"
@@ -74,6 +74,11 @@ def captioner_card(name: str, results: dict, making: Made, hardware: str) -> str
         about += f' Asked "{models.QUESTION}" through its chat template.'
     if name.endswith("-early"):
         about += " An early checkpoint, kept as the weaker sibling."
+    if name == captioners.READER:
+        about += (
+            " The finished llava, trained on: a quarter of its pictures are worn renders, the others battered, fading"
+            " into another scene, or half-painted by the weak pipelines (`training/unclear.py`)."
+        )
     quality = [
         f"on {source}: {row['right']:.1%} of attributes right, truth {row['truth']:.3f}, "
         f"{row['whole']:.1%} of captions wholly right"

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 WEIGHTS = Path(__file__).parent / "weights"
-CAPTIONERS = ("blip", "blip-early", "llava", "llava-early")
+CAPTIONERS = ("blip", "blip-early", "llava", "llava-early", "llava-reader")
 PIPELINES = ("sd3", "sd", "sd3-early", "sd-early")
 QUESTION = "describe the picture"
 NEW_TOKENS = 16

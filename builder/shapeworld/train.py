@@ -1,8 +1,8 @@
 """Make every model of the embedded world from nothing: python -m cyclepref.builder.shapeworld.train
 
 Each job trains on fresh renders, resumes from its last checkpoint, and writes its folder under
-builder/shapeworld/weights as soon as a model can be loaded from it. Only the autoencoder must be trained before the
-others.
+builder/shapeworld/weights as soon as a model can be loaded from it. The autoencoder must be trained before the
+others, and the captioner that reads unclear pictures after the Llava and the weak pipelines.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ JOBS = {
     "blip": functools.partial(captioners.train, "blip"),
     "llava": functools.partial(captioners.train, "llava"),
     **{name: functools.partial(painters.train, name) for name in painters.STEPS},
+    captioners.READER: captioners.train_reader,
 }
 
 

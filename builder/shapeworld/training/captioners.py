@@ -1,4 +1,5 @@
-"""The captioners: a small Blip and a small Llava, each with a weaker sibling kept from early in its training."""
+"""The captioners: a small Blip and a small Llava, each with a weaker sibling kept from early in its training, and a
+Llava that went on to unclear pictures."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    AutoProcessor,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipImageProcessor,
@@ -23,7 +25,7 @@ from transformers import (
 from cyclepref.builder.shapeworld.grammar import describe
 from cyclepref.builder.shapeworld.oracle import attributes_right
 from cyclepref.builder.shapeworld.render import SIZE
-from cyclepref.builder.shapeworld.training import data, vocabulary
+from cyclepref.builder.shapeworld.training import data, unclear, vocabulary
 from cyclepref.builder.shapeworld.training.loop import Job, Progress, Run, fit
 
 STEPS, BATCH = 3500, 64
@@ -31,6 +33,8 @@ NEW_TOKENS = 16
 QUESTION = "describe the picture"
 # The early sibling is the last checkpoint with at most this share of attributes right.
 EARLY = {"blip": 0.80, "llava": 0.70}
+READER = "llava-reader"
+READER_STEPS = 1250
 _PATCH, _WIDTH = 8, 96
 _HALF = [0.5, 0.5, 0.5]
 _PICTURE = {"height": SIZE, "width": SIZE}
@@ -193,3 +197,37 @@ def train(name: str, run: Run) -> None:
         export(lesson, processor, model, progress, run)
 
     fit(Job(name, model, loss, checkpoint, STEPS, BATCH, lr=1.5e-3, exports=24), run)
+
+
+def train_reader(run: Run) -> None:
+    """Train the trained Llava on, on unclear pictures as well, and save it as the captioner READER.
+
+    Of a batch a quarter are worn renders as before, the others unclear ones (see `unclear`). The weak pipelines and the
+    Llava are read from the run's folder of weights.
+
+    Raises OSError when these have not been trained.
+    """
+    model = LlavaForConditionalGeneration.from_pretrained(run.out / "llava", dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(run.out / "llava")
+    lesson = Lesson("llava", processor)
+    painted = unclear.HalfPainted(run.out, run.work / "half_painted.pt", run.steps(unclear.POOL))
+    quarter = BATCH // 4
+
+    def loss(model: PreTrainedModel, step: int) -> torch.Tensor:
+        scenes = data.training_scenes(READER, step, 3 * quarter)
+        plain, battered, faded = (scenes[i : i + quarter] for i in range(0, len(scenes), quarter))
+        half, captions = painted.batch(BATCH - len(scenes))
+        pictures = [
+            data.worn(data.pictures(f"{READER} plain", step, plain)),
+            unclear.battered(data.pictures(f"{READER} battered", step, battered)),
+            unclear.fading(f"{READER} fading", step, faded),
+            data.worn(half),
+        ]
+        inputs = lesson.inputs(torch.cat(pictures), [*map(describe, scenes), *captions])
+        return model(**{key: value.to(run.device) for key, value in inputs.items()}).loss
+
+    def checkpoint(model: PreTrainedModel, progress: Progress) -> None:
+        print(f"{READER}: {accuracy(lesson, model):.1%} of attributes right after {progress.step} steps", flush=True)
+        save(model, processor, run.out / READER)
+
+    fit(Job(READER, model, loss, checkpoint, READER_STEPS, BATCH, lr=8e-4), run)

@@ -59,15 +59,16 @@ def worn(clean: torch.Tensor) -> torch.Tensor:
     little. Shape and range stay (n, 3, 64, 64) in [0, 1]. Random numbers come from torch's global generator.
     """
     count = len(clean)
-    x = torch.where(_share(count), _bent(clean), clean)
+    x = torch.where(share(count), _bent(clean), clean)
     small = F.interpolate(x, size=int(torch.randint(16, 49, ())), mode="area")
-    x = torch.where(_share(count), F.interpolate(small, size=x.shape[-2:], mode="bicubic"), x)
-    x = torch.where(_share(count), x + torch.randn_like(x) * 0.06 * torch.rand(count, 1, 1, 1), x)
+    x = torch.where(share(count), F.interpolate(small, size=x.shape[-2:], mode="bicubic"), x)
+    x = torch.where(share(count), x + torch.randn_like(x) * 0.06 * torch.rand(count, 1, 1, 1), x)
     x = x * (1 + 0.06 * torch.randn(count, 1, 1, 1)) + 0.02 * torch.randn(count, 3, 1, 1)
     return x.clamp(0, 1)
 
 
-def _share(count: int) -> torch.Tensor:
+def share(count: int) -> torch.Tensor:
+    """Four in ten of `count` pictures, as a mask (count, 1, 1, 1)."""
     return torch.rand(count, 1, 1, 1) < 0.4
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 
 from cyclepref.builder.shapeworld import models, train
 from cyclepref.builder.shapeworld.render import render
@@ -17,6 +18,7 @@ from cyclepref.builder.shapeworld.training import (
     loop,
     painters,
     recogniser,
+    unclear,
     vocabulary,
 )
 from cyclepref.builder.study import quality
@@ -111,6 +113,36 @@ def test_worn_pictures_keep_their_shape_and_range():
     assert worn.shape == pictures.shape == (32, 3, 64, 64)
     assert 0 <= worn.min() <= worn.max() <= 1
     assert not torch.equal(worn, pictures)
+
+
+def test_unclear_pictures_keep_their_shape_and_range():
+    scenes = data.training_scenes("any", 0, 16)
+    pictures = data.pictures("any", 0, scenes)
+    for unclearer in (unclear.battered(pictures), unclear.fading("any", 0, scenes)):
+        assert unclearer.shape == pictures.shape
+        assert 0 <= unclearer.min() <= unclearer.max() <= 1
+        assert (unclearer - pictures).abs().mean() > 0.01
+
+
+def test_no_picture_fades_into_a_held_out_scene(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        data, "pictures", lambda name, step, scenes: drawn.extend(scenes) or torch.zeros(len(scenes), 3, 64, 64)
+    )
+    for step in range(20):
+        unclear.fading("any", step, data.training_scenes("any", step, 64))
+    assert len(drawn) == 20 * 128
+    assert not any(map(is_held_out, drawn))
+
+
+@pytest.mark.parametrize("weak", unclear.PAINTERS)
+def test_a_half_painted_picture_is_nearer_to_its_scene_the_later_it_begins(weak):
+    pictures = data.pictures("any", 0, data.training_scenes("any", 0, 4))
+    pipeline = DiffusionPipeline.from_pretrained(models.WEIGHTS / weak, dtype=torch.float32)
+    torch.manual_seed(0)
+    early, late = (unclear.half_painted(pipeline, pictures, begin) for begin in (3, 8))
+    assert early.shape == pictures.shape
+    assert (late - pictures).square().mean() < (early - pictures).square().mean()
 
 
 @pytest.mark.parametrize("make", [vocabulary.clip_tokenizer, vocabulary.bert_tokenizer, vocabulary.t5_tokenizer])
