@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 from cyclepref.builder.planning.hardware import hardware
 from cyclepref.builder.planning.plan import plan
@@ -13,6 +14,15 @@ from cyclepref.schemas.recipe import load_recipe
 
 # What the heads of the recipes reckon with: DCI's 7,600 images on one node, of GPUs that hold every model.
 INPUTS, GPUS, TYPES = 7600, 8, {"cycleprefdb_i2t": "H200"}
+RECIPE = {
+    "name": "mine",
+    "cycle": "i2t2i",
+    "inputs": {"source": "shapeworld", "limit": 4},
+    "forward": [{"model": "shapeworld-blip"}, {"model": "shapeworld-blip-early"}],
+    "backward": {"model": "shapeworld-sd3", "settings": {"steps": 1}},
+    "metric": {"metric": "lpips-shapeworld"},
+    "pairs": {"min_margin": 0.0},
+}
 NAMES = [name for name in shipped_recipes("build") if not name.startswith("shapeworld")]
 
 
@@ -88,3 +98,16 @@ def test_an_option_that_makes_no_sense_is_refused_with_the_rule(option, value, m
     with pytest.raises(SystemExit, match="2"):
         main(["plan", "shapeworld_i2t2i", f"{option}={value}"])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_the_command_tells_how_far_a_budget_reached(tmp_path, capsys):
+    recipe, out = tmp_path / "recipe.yaml", str(tmp_path / "out")
+    recipe.write_text(yaml.safe_dump(RECIPE))
+    assert main(["build", str(recipe), "--out", out, "--limit", "3", "--budget", "1h"]) == 0
+    shown = capsys.readouterr().err
+    assert "3 of 3 inputs done; " in shown
+    assert "of 1 hours taken" in shown
+    assert "the budget ends here" not in shown
+    assert main(["build", str(recipe), "--out", out, "--budget", "1s"]) == 1
+    assert "and the budget for all of them is 0.000278: give a larger one" in capsys.readouterr().err

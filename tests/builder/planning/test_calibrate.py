@@ -1,7 +1,6 @@
 """A calibration is a real build whose measured rows replace assumptions; the large build has its rows already."""
 
 import pytest
-import yaml
 
 from cyclepref.builder.build import build
 from cyclepref.builder.costs.measured import kept
@@ -60,19 +59,6 @@ def test_a_budget_that_is_used_up_stops_real_hosts_in_good_order(tmp_path, engin
     assert outcome.spent >= (0 if outcome.run else 12 / 3600)
     assert len(Store(tmp_path).ids("generations")) > 0
     assert Store(tmp_path).names("store/attempts/candidates") == []
-
-
-@pytest.mark.usefixtures("ray_local")
-def test_the_command_tells_how_far_a_budget_reached(tmp_path, capsys):
-    recipe, out = tmp_path / "recipe.yaml", str(tmp_path / "out")
-    recipe.write_text(yaml.safe_dump(RECIPE))
-    assert main(["build", str(recipe), "--out", out, "--limit", "3", "--budget", "1h"]) == 0
-    shown = capsys.readouterr().err
-    assert "3 of 3 inputs done; " in shown
-    assert "of 1 hours taken" in shown
-    assert "the budget ends here" not in shown
-    assert main(["build", str(recipe), "--out", out, "--budget", "1s"]) == 1
-    assert "and the budget for all of them is 0.000278: give a larger one" in capsys.readouterr().err
 
 
 def test_a_calibration_needs_a_run_directory(capsys):
