@@ -69,6 +69,7 @@ def timed(loop):
     return counts, time.process_time() - begin - loop.loading
 
 
+@pytest.mark.parametrize("built", ["i2t2i", pytest.param("t2i2t", marks=pytest.mark.slow)], indirect=True)
 def test_a_ray_data_chain_makes_every_row_that_a_build_wants(built, tmp_path):
     work, counts, _ = built
     found = run_chain(work, tmp_path / "chain")

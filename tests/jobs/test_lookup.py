@@ -79,7 +79,9 @@ def test_bash_completes_commands_options_recipes_models_and_files(tmp_path, caps
     assert completed("build", "--li") == {"--limit"}
     assert completed("build", "shape") == {"shapeworld_i2t2i", "shapeworld_t2i2t", "shapes.yaml"}
     assert completed("train-reward", "--recipe", "lee") == {"lee2023"}
-    assert completed("models", "shapeworld-llava") == {"shapeworld-llava", "shapeworld-llava-early"}
+    assert completed("models", "shapeworld-llava") == {
+        *("shapeworld-llava", "shapeworld-llava-early", "shapeworld-llava-reader")
+    }
     assert completed("models", "--kind", "m") == {"metric"}
 
 

@@ -83,6 +83,6 @@ def test_halvings_are_told_once_for_each_model_and_all_counted(tmp_path, caplog)
             {"model": "a", "done": 1, "failed": 0, "halved": 2},
             {"model": "b", "done": 1, "failed": 0, "halved": 0},
         ]
-        accountant._note_halved("candidates", pa.Table.from_pylist(rows))
+        accountant.note_halved("candidates", pa.Table.from_pylist(rows))
     assert accountant.halved == {"candidates": {"a": 6}}
     assert [record.message.split(" and ")[0] for record in caplog.records] == ["candidates: a ran out of memory"]

@@ -22,7 +22,7 @@ def run(tmp_path_factory) -> Finished:
     recipe = parse_recipe(store.read_json("run.json")["recipe"], where="made")
     pairs = store.read_view("pairs")
     truth = {id_: i / 100 for i, id_ in enumerate(store.read_view("candidates")["generation_id"].to_pylist())}
-    return Finished(recipe, store, pairs, pairs, truth)
+    return Finished(recipe, store, pairs, pairs, truth, {})
 
 
 def test_the_sets_within_a_model_have_pairs_of_one_model_alone(run):
