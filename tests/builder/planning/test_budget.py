@@ -65,7 +65,7 @@ def files(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in found}
 
 
-@pytest.mark.parametrize("cycle", ["i2t2i", "t2i2t"])
+@pytest.mark.parametrize("cycle", ["i2t2i", pytest.param("t2i2t", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("hashed_models")
 def test_what_a_budget_leaves_is_the_dataset_of_its_first_inputs_and_a_larger_one_goes_on(cycle, tmp_path):
     whole, part = recipe(cycle=cycle), tmp_path / "part"
