@@ -12,6 +12,7 @@ import ray
 
 from cyclepref.builder.engine.schedule import Schedule
 from cyclepref.builder.engine.task import Ahead, Task, key_of
+from cyclepref.builder.run.in_flight import Journal
 
 # How often at most the driver looks for rows of the next stage while a host has nothing to do: in seconds, and in times
 # of what looking took.
@@ -57,7 +58,8 @@ class Flow:
     """Lanes until every row is done. `looked` is when the driver last looked for new nodes."""
 
     def __init__(self, lanes: list[Lane]):
-        self._lanes: list[Lane] = []
+        self._journals: dict[str, Journal] = {}
+        self._ahead: dict[str, ray.ObjectRef] = {}  # by model, where the task of its rows ahead is
         self._waiting: dict[str, deque[Lane | Block]] = {}
         self._left = self._lost = 0
         self.looked = time.monotonic()
@@ -65,14 +67,15 @@ class Flow:
             self._add(lane)
 
     def _add(self, lane: Lane) -> None:
-        self._lanes.append(lane)
+        self._journals[lane.task.stage] = lane.task.journal
         self._waiting.setdefault(key_of(lane.task.spec), deque()).append(lane)
         self._left += 0 if lane.ahead else lane.total
 
     def go_ahead(self, task: Task, rows: pa.Table) -> None:
         """Rows of a later stage may be begun."""
-        ref = next((lane.ref for lane in self._lanes if lane.task is task), None)
-        self._add(Lane(task, rows, ahead=True, ref=ref))
+        lane = Lane(task, rows, ahead=True, ref=self._ahead.get(task.model))
+        self._ahead[task.model] = lane.ref
+        self._add(lane)
 
     def left(self) -> int:
         """Rows that are waited for and not done, in flight or not."""
@@ -114,7 +117,7 @@ class Flow:
 
     def forgive(self) -> None:
         """Remove the notes of work that was ended on purpose (see `cyclepref.builder.run.in_flight.Journal`)."""
-        for journal in {lane.task.stage: lane.task.journal for lane in self._lanes}.values():
+        for journal in self._journals.values():
             journal.forgive()
 
 

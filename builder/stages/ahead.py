@@ -50,7 +50,9 @@ class ReconstructionsAhead:
         of_input = self._numbers(wanted)
         self._candidates = IdMap([pack(wanted["generation_id"])], [of_input])
         there = np.asarray(self.before.holds(wanted["generation_id"]))
-        self._open = np.bincount(of_input[~there], minlength=len(self._inputs))
+        # Failures of earlier builds are left alone, or tried again: nobody waits for them.
+        tried = np.asarray(self._store.ids("failures").holds(wanted["generation_id"]))
+        self._open = np.bincount(of_input[~there & ~tried], minlength=len(self._inputs))
         self._given = np.zeros(len(self._inputs), dtype=bool)
         made_back = len(self.before) - int(there.sum())  # or by other models: it is a guess
         return {key_of(self._backward.model.spec): max(0, wanted.num_rows * self._backward.samples - made_back)}

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_derive import Made, models, recipe
+from test_derive import Made, models, recipe, rows_of
 
 from cyclepref.builder.run.blocks import Scratch
 from cyclepref.builder.stages.ahead import ReconstructionsAhead
 from cyclepref.builder.stages.derive import Derivation
+from cyclepref.schemas import records
 from cyclepref.schemas.ids import digest
 
 FOLDERS = count(1)
@@ -87,3 +88,20 @@ def test_inputs_with_candidates_to_come_are_left_alone(tmp_path):
         [(task, rows)] = ahead.ready()
         assert {row["input_id"] for row in rows.to_pylist()} == {first}
         assert task.stage == "reconstructions"
+
+
+def test_an_input_whose_candidate_failed_in_an_earlier_build_is_not_waited_for(tmp_path):
+    used, of = models("i2t2i", 2, False, 0), recipe("i2t2i", False, 0.0, None)
+    made = Made(tmp_path, Random(1))
+    with Scratch() as scratch:
+        derived = Derivation(made.store, scratch, of, used, pa.table({"input_id": [digest("a")]}), 1)
+        wanted = derived.wanted_candidates()
+        failed = {"id": wanted["generation_id"][0].as_py(), "attempt": 1}
+        made.store.write_part("failures", rows_of([failed], records.FAILURE))
+        ahead = ReconstructionsAhead(made.store, wanted, used.backward, of.seed)
+        assert ahead.expected
+        rest = rows_in(wanted, list(range(1, wanted.num_rows)))
+        made.make(rest, True)
+        ahead.made(rest)
+        [(_, rows)] = ahead.ready()
+        assert rows.num_rows
